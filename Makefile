@@ -1,0 +1,35 @@
+# make demo   sets up, runs the whole pipeline, shows the results
+# make test   sets up, checks format and types, runs the tests
+
+PYTHON ?= python3
+EXTRA ?= cpu
+CPU_WHEELS := https://download.pytorch.org/whl/cpu
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test clean
+
+demo: .venv/installed
+	dvc repro
+	@ditf results
+
+test: .venv/installed
+	ruff format --check .
+	ruff check .
+	mypy
+	pytest
+
+# On Linux without an NVIDIA GPU, torch's CPU build: its usual one brings gigabytes of CUDA.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
+	    pip install -q --no-deps --retries 1 --timeout 20 --index-url $(CPU_WHEELS) $(TORCH) \
+	    || echo "torch's CPU build was not found; its usual build follows"; \
+	fi
+	pip install -q -c constraints.txt -e '.[$(EXTRA),dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv data results catalogs/spair catalogs/davis cache/tiny-flux cache/model.json cache/text cache/features cache/staging

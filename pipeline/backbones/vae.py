@@ -1,0 +1,46 @@
+"""FLUX's VAE: one encoding an image, from which every noise draw is made."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch import Tensor
+
+from pipeline.backbones.loading import load_component
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The VAE's posterior of one image: mean and standard deviation, each [16, height / 8, width / 8], float32."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class LatentEncoder:
+    """Images to noisy latents. `folder` is the `vae/` of a diffusers folder."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype, device: str) -> None:
+        self.vae = load_component(AutoencoderKL, folder, torch_dtype=dtype).to(device)
+        self.dtype, self.device = dtype, device
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Posterior:
+        """Encode one image, [3, height, width] in -1..1; both sides are multiples of 16."""
+        moments = self.vae.encode(pixels[None].to(self.device, self.dtype)).latent_dist
+        return Posterior(moments.mean[0].float(), moments.std[0].float())
+
+    def noisy(self, posterior: Posterior, draws: Tensor, timestep: float) -> Tensor:
+        """Noisy latents `z_t = (1 - t/1000) z + (t/1000) eps`, [n, 16, height / 8, width / 8], float32.
+
+        Args:
+            posterior: of the image; z is sampled from it, then shifted and scaled as the VAE says.
+            draws: standard normal noise for z and for eps, [n, 2, 16, height / 8, width / 8].
+            timestep: t, in 0..1000.
+        """
+        draws = draws.to(self.device)
+        z = posterior.mean + posterior.std * draws[:, 0]
+        z = (z - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+        sigma = timestep / 1000
+        return (1 - sigma) * z + sigma * draws[:, 1]

@@ -1,0 +1,103 @@
+"""Pictures to look at: matches, masks over frames, features as colours, massive channels."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.descriptors import ChannelStatistics
+from pipeline.masks import PALETTE
+
+RGB = NDArray[np.uint8]
+RIGHT, WRONG = "#2ca02c", "#d62728"
+SHEET_WIDTH = 1280
+
+
+def draw_matches(path: Path, source: RGB, target: RGB, rows: Sequence[Mapping[str, Any]], alpha: float) -> None:
+    """Draw a pair's predictions on both images: right (error at most alpha * extent) green, wrong red.
+
+    Args:
+        path: of the PNG.
+        source, target: the images, [height, width, 3].
+        rows: predictions with the columns of `pipeline.pck.PREDICTIONS`; a ring marks the truth.
+    """
+    figure = Figure(figsize=(12, 5), layout="tight")
+    left, right = figure.subplots(1, 2)
+    for axes, image in ((left, source), (right, target)):
+        axes.imshow(image)
+        axes.axis("off")
+    correct = 0
+    for row in rows:
+        good = row["error"] <= alpha * row["extent"]
+        correct += good
+        colour = RIGHT if good else WRONG
+        start, end = (row["source_x"], row["source_y"]), (row["predicted_x"], row["predicted_y"])
+        line = ConnectionPatch(start, end, "data", "data", axesA=left, axesB=right, color=colour, linewidth=1.2)
+        figure.add_artist(line)
+        for axes, point in ((left, start), (right, end)):
+            axes.plot(*point, "o", color=colour, markeredgecolor="white", markersize=6)
+        right.plot(row["target_x"], row["target_y"], "o", mfc="none", mec="white", markersize=10)
+    figure.suptitle(f"{rows[0]['pair']}   {correct} of {len(rows)} right at alpha {alpha:g}", y=0.98)
+    figure.savefig(path, dpi=100)
+
+
+def overlay(image: RGB, mask: NDArray[np.uint8], strength: float = 0.55) -> RGB:
+    """Colour the objects of an index mask [height, width] over an image [height, width, 3]."""
+    colours = np.array(PALETTE, np.float32).reshape(256, 3)[mask]
+    shown = np.where((mask > 0)[..., None], (1 - strength) * image + strength * colours, image)
+    return shown.round().astype(np.uint8)
+
+
+def contact_sheet(path: Path, images: Sequence[RGB], columns: int) -> None:
+    """Write images of one size as a grid, scaled to fit 1280 pixels across."""
+    height, width = images[0].shape[:2]
+    scale = min(1.0, SHEET_WIDTH / (columns * width))
+    size = (round(width * scale), round(height * scale))
+    sheet = Image.new("RGB", (columns * size[0], -(-len(images) // columns) * size[1]), "white")
+    for index, image in enumerate(images):
+        place = (index % columns * size[0], index // columns * size[1])
+        sheet.paste(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), place)
+    sheet.save(path)
+
+
+def animation(path: Path, images: Sequence[RGB], seconds: float = 0.1) -> None:
+    """Write images of one size as an endless GIF, each shown for `seconds`."""
+    first, *others = (Image.fromarray(image) for image in images)
+    first.save(path, save_all=True, append_images=others, duration=round(1000 * seconds), loop=0)
+
+
+def feature_colours(maps: Sequence[NDArray[np.float32]]) -> list[RGB]:
+    """Descriptor maps, each [h, w, C], as colours: their first three principal components, common to all."""
+    stacked = np.concatenate([m.reshape(-1, m.shape[-1]) for m in maps])
+    stacked = stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-12)
+    centred = stacked - stacked.mean(0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    score = centred @ axes[:, ::-1][:, :3]
+    low, high = np.percentile(score, [1, 99], axis=0)
+    colours = np.clip((score - low) / np.maximum(high - low, 1e-12), 0, 1)
+    ends = np.cumsum([m.shape[0] * m.shape[1] for m in maps])[:-1]
+    return [
+        (255 * part.reshape(*m.shape[:2], 3)).round().astype(np.uint8)
+        for m, part in zip(maps, np.split(colours, ends), strict=True)
+    ]
+
+
+def draw_channels(path: Path, statistics: ChannelStatistics) -> None:
+    """Plot every channel's magnitude against its spread; the massive ones are named."""
+    figure = Figure(figsize=(7, 5), layout="tight")
+    axes = figure.subplots()
+    massive = statistics.massive
+    axes.scatter(statistics.magnitude, statistics.std, s=8, color="#888888", label="channels")
+    axes.scatter(statistics.magnitude[massive], statistics.std[massive], s=24, color=WRONG, label="massive")
+    for channel in massive:
+        axes.annotate(
+            str(channel), (statistics.magnitude[channel], statistics.std[channel]), (4, 4), textcoords="offset points"
+        )
+    axes.set(xscale="log", yscale="log", xlabel="mean magnitude", ylabel="standard deviation over tokens")
+    axes.legend()
+    figure.savefig(path, dpi=100)

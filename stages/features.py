@@ -1,0 +1,72 @@
+"""FLUX over every image of a data set, once -> cache/features/<dataset>, a Zarr store."""
+
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from pipeline.backbones.flux import FluxTransformer, weight_patterns
+from pipeline.backbones.vae import LatentEncoder
+from pipeline.catalog import read_table
+from pipeline.device import choose
+from pipeline.extraction import Extractor, Settings, Source, extract, facts
+from pipeline.images import Rule
+from pipeline.model import Model
+from pipeline.staging import exclusive, fingerprint, publish
+from pipeline.store import FeatureStore, StoreWriter, is_complete
+from pipeline.text import load_text
+from stages import CACHE, CATALOGS, MODEL, STAGING, Params, run
+
+RULES: dict[str, Rule] = {"spair": "longer", "davis": "shorter"}
+
+
+def main(params: Params, dataset: str) -> None:
+    section, model = params.dataset(dataset), Model.load(MODEL)
+    device, dtype = choose(params.model.device, params.model.dtype)
+    settings = Settings(
+        timestep=section.timestep,
+        blocks=tuple(sorted(section.blocks)),
+        ensemble_size=section.ensemble_size,
+        guidance=section.guidance,
+        rule=RULES[dataset],
+        img_size=section.img_size,
+        seed=params.seed,
+    )
+    sources = [
+        Source(row["id"], Path(section.root) / row["path"], *(row[k] for k in ("sha256", "width", "height", "prompt")))
+        for row in read_table(CATALOGS / dataset, "images")
+    ]
+    items = [source.item(settings) for source in sources]
+    made_by = facts(settings, model.digest, dtype)
+    home = STAGING / "features" / dataset
+    folder = home / fingerprint(made_by) / fingerprint({"items": [[i.id, i.key] for i in items]})
+
+    def load_extractor() -> Extractor:
+        weights = weight_patterns(model.component("transformer", ()), settings.blocks)
+        transformer = FluxTransformer(model.component("transformer", weights), settings.blocks, dtype, device)
+        encoder = LatentEncoder(model.component("vae"), dtype, device)
+        return Extractor(transformer, encoder, settings, params.model.batch_size)
+
+    with exclusive(home):
+        libraries = {name: version(name) for name in ("torch", "diffusers", "transformers")}
+        writer = StoreWriter(folder, items, settings.blocks, {**made_by, "model": model.source, **libraries})
+        others = [f for f in home.glob("*/*") if is_complete(f) and f != folder]
+        earlier = [FeatureStore(f / "store.zarr") for f in others if f.parent == folder.parent]
+        extract(
+            sources,
+            settings,
+            writer,
+            load_extractor,
+            lambda prompt: load_text(CACHE / "text" / dataset, prompt),
+            earlier,
+        )
+        publish(writer.finish(), CACHE / "features" / dataset)
+        for other in others:  # they live on in DVC's cache
+            shutil.rmtree(other)
+    if device == "cuda":
+        print(f"peak GPU memory: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+
+
+if __name__ == "__main__":
+    run(main)
