@@ -147,7 +147,7 @@ def extract(
                 write.result()
                 bar.update()
         finally:
-            for task in (*reading, *writing):
+            for task in reading:  # what is computed is still written
                 task.cancel()
     return len(missing)
 

@@ -1,5 +1,6 @@
 """PCK: the percentage of correct keypoints, per image and per point, as SPair-71k's evaluation counts it."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,7 +71,7 @@ def _score(correct: np.ndarray[Any, np.dtype[np.bool_]], pair: np.ndarray[Any, A
     _, member, keypoints = np.unique(pair, return_inverse=True, return_counts=True)
     fractions = np.bincount(member, correct) / keypoints
     return {
-        "image": 100 * float(fractions.mean()),
+        "image": 100 * math.fsum(fractions) / len(fractions),
         "point": 100 * float(correct.mean()),
         "pairs": len(keypoints),
         "keypoints": len(correct),

@@ -201,7 +201,8 @@ def _load(
             with safe_open(path, "pt", device=device) as file:
                 for name in names:
                     if files[name] == path:
-                        state[name] = file.get_tensor(name).to(dtype)
+                        # A copy lies aligned; from a mapped file, sums would round as the offset happens to be.
+                        state[name] = file.get_tensor(name).to(dtype, copy=True)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: weights cannot be read: {error}") from None
 

@@ -1,0 +1,90 @@
+"""Label propagation against the full matrix of similarities."""
+
+from collections import deque
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from benchmarks import direct
+from pipeline.propagation import Settings, first_labels, hard_mask, propagate
+
+
+def expected(frames: list[NDArray[np.float32]], labels: NDArray[np.float32], s: Settings) -> list[NDArray[np.float32]]:
+    grid = (labels.shape[1], labels.shape[2])
+    tensors = [torch.from_numpy(frame) for frame in frames]
+    soft = torch.from_numpy(labels.reshape(len(labels), -1).T.copy())
+    first, recent, found = (tensors[0], soft), deque[tuple[torch.Tensor, torch.Tensor]](maxlen=s.n_last_frames), []
+    for tensor in tensors[1:]:
+        context = [first, *recent]
+        soft = direct.propagate_frame(
+            tensor,
+            [c[0] for c in context],
+            [c[1] for c in context],
+            grid,
+            s.topk,
+            s.temperature,
+            s.size_mask_neighborhood,
+        )
+        recent.append((tensor, soft))
+        found.append(soft.T.reshape(labels.shape).numpy())
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(1, 21), st.integers(1, 19)),
+    st.integers(1, 5),
+    st.integers(0, 4),
+    st.integers(0, 12),
+    st.integers(1, 9),
+    st.sampled_from([0.05, 0.1, 1.0]),
+    st.integers(0, 2**32 - 1),
+)
+def test_equals_the_direct_method(
+    grid: tuple[int, int], count: int, last: int, window: int, topk: int, temperature: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    frames = [rng.standard_normal((grid[0] * grid[1], 6)).astype(np.float32) for _ in range(count + 1)]
+    labels = np.eye(3, dtype=np.float32)[rng.integers(0, 3, grid)].transpose(2, 0, 1)
+    s = Settings(topk, temperature, last, window)
+    for found, wanted in zip(propagate(frames, labels, s), expected(frames, labels, s), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_every_tie_with_the_kth_is_kept() -> None:
+    frame = np.ones((6, 4), np.float32)
+    labels = np.eye(2, dtype=np.float32)[[[0, 0, 0], [0, 1, 1]]].transpose(2, 0, 1)
+    for window in (0, 5):
+        (soft,) = propagate([frame, frame], labels, Settings(topk=1, size_mask_neighborhood=window))
+        np.testing.assert_allclose(soft[1], 1 / 3, atol=1e-6)
+
+
+def test_a_low_temperature_stays_finite() -> None:
+    rng = np.random.default_rng(0)
+    frames = [rng.standard_normal((12, 8)).astype(np.float32) for _ in range(2)]
+    labels = np.eye(2, dtype=np.float32)[rng.integers(0, 2, (3, 4))].transpose(2, 0, 1)
+    for window in (0, 2):
+        (soft,) = propagate(frames, labels, Settings(temperature=1e-4, size_mask_neighborhood=window))
+        np.testing.assert_allclose(soft.sum(0), 1, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 5), st.integers(2, 6), st.integers(2, 6), st.integers(0, 2**32 - 1))
+def test_hard_mask_equals_the_direct_method(objects: int, h: int, w: int, seed: int) -> None:
+    soft = np.random.default_rng(seed).dirichlet(np.ones(objects + 1), (h, w)).transpose(2, 0, 1).astype(np.float32)
+    scaled = direct.scaled_labels(torch.from_numpy(soft.copy())).numpy()
+    chosen = np.take_along_axis(scaled, hard_mask(soft, (16 * w, 16 * h))[None].astype(int), 0)[0]
+    np.testing.assert_allclose(chosen, scaled.max(0), atol=1e-5)
+
+
+def test_a_lone_label_wins_everywhere() -> None:
+    soft = np.stack([np.zeros((2, 3)), np.ones((2, 3))]).astype(np.float32)
+    assert (hard_mask(soft, (48, 32)) == 1).all()
+
+
+def test_first_labels_are_one_hot_of_the_nearest_pixels() -> None:
+    mask = np.repeat(np.repeat(np.array([[0, 2], [1, 0]], np.uint8), 16, 0), 16, 1)
+    np.testing.assert_array_equal(first_labels(mask, (2, 2)), [[[1, 0], [0, 1]], [[0, 0], [1, 0]], [[0, 1], [0, 0]]])

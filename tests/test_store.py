@@ -1,0 +1,167 @@
+"""The feature store: what is written is read, and what is damaged is told."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import pipeline.store
+from pipeline.errors import UserError
+from pipeline.store import Features, FeatureStore, Item, StoreWriter
+
+ITEMS = [Item(f"cat/{i}", f"key{i}", (2 + i % 3, 3)) for i in range(7)]
+BLOCKS = [24, 28]
+
+
+def features(index: int) -> dict[int, Features]:
+    rng = np.random.default_rng(index)
+    return {
+        block: Features(
+            (block * rng.standard_normal((ITEMS[index].tokens, 5))).astype(np.float32),
+            rng.standard_normal((3, 5)).astype(np.float32),
+        )
+        for block in BLOCKS
+    }
+
+
+def write(folder: Path, order: list[int]) -> Path:
+    writer = StoreWriter(folder, ITEMS, BLOCKS, {"seed": 1})
+    for index in order:
+        writer.write(index, features(index))
+    return writer.finish()
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.store, "SHARD_BYTES", 3 * 12 * 5 * 2)  # three items a shard
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    store = FeatureStore(write(tmp_path, list(range(7))))
+    assert store.ids == [item.id for item in ITEMS]
+    assert store.attributes["seed"] == 1
+    for index, item in enumerate(ITEMS):
+        assert store.grid(item.id) == item.grid
+        for block in BLOCKS:
+            wanted, found = features(index)[block], store.features(block, item.id)
+            np.testing.assert_array_equal(found.tokens, wanted.tokens.astype(np.float16))
+            np.testing.assert_array_equal(found.modulation, wanted.modulation)
+
+
+def test_any_zarr_library_can_read_it(tmp_path: Path) -> None:
+    group = zarr.open_group(write(tmp_path, list(range(7))), mode="r")
+    array = group["block28/tokens"]
+    assert isinstance(array, zarr.Array)
+    assert array.shape == (7, 12, 5)
+    assert array.chunks == (1, 12, 5)
+    assert array.shards == (3, 12, 5)
+
+
+def test_bytes_do_not_depend_on_the_order(tmp_path: Path) -> None:
+    assert files(write(tmp_path / "a", [0, 1, 2, 3, 4, 5, 6])) == files(write(tmp_path / "b", [6, 2, 0, 5, 1, 4, 3]))
+
+
+def test_a_killed_writer_loses_no_finished_item(tmp_path: Path) -> None:
+    script = """
+import os, sys
+from tests import test_store as t
+t.pipeline.store.SHARD_BYTES = 3 * 12 * 5 * 2
+writer = t.StoreWriter(t.Path(sys.argv[1]), t.ITEMS, t.BLOCKS, {"seed": 1})
+for index in writer.missing():
+    writer.write(index, t.features(index))
+    print(index, flush=True)
+"""
+    root = Path(__file__).parents[1]
+    written: list[int] = []
+    for stop_after in (1, 3, 2):
+        command = [sys.executable, "-c", script, str(tmp_path / "killed")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+            assert process.stdout
+            for _ in range(stop_after):
+                written.append(int(process.stdout.readline()))
+            os.kill(process.pid, signal.SIGKILL)
+            written += [int(line) for line in process.stdout]
+    writer = StoreWriter(tmp_path / "killed", ITEMS, BLOCKS, {"seed": 1})
+    assert len(written) == len(set(written)), "a finished item was computed again"
+    assert not set(writer.missing()) & set(written)
+    for index in writer.missing():
+        writer.write(index, features(index))
+    assert files(writer.finish()) == files(write(tmp_path / "whole", list(range(7))))
+
+
+def test_a_damaged_loose_file_is_written_again(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path, ITEMS, BLOCKS, {})
+    writer.write(4, features(4))
+    (loose,) = (tmp_path / "loose").iterdir()
+    loose.write_bytes(loose.read_bytes()[:-1])
+    assert 4 in StoreWriter(tmp_path, ITEMS, BLOCKS, {}).missing()
+
+
+def test_every_flipped_byte_in_a_shard_is_told_with_its_item(tmp_path: Path) -> None:
+    path = write(tmp_path, list(range(7)))
+    whole = {item.id: FeatureStore(path).features(28, item.id).tokens for item in ITEMS}
+    shard = path / "block28/tokens/c/1/0/0"
+    data = shard.read_bytes()
+    for position in range(0, len(data), 7):
+        shard.write_bytes(data[:position] + bytes([data[position] ^ 0x10]) + data[position + 1 :])
+        told = 0
+        for item in ITEMS:
+            try:
+                found = FeatureStore(path).features(28, item.id).tokens
+            except UserError as error:
+                assert repr(item.id) in str(error)
+                told += 1
+            else:
+                np.testing.assert_array_equal(found, whole[item.id])
+        assert told >= 1, f"byte {position}"
+
+
+@pytest.mark.parametrize("keep", [0, 10, -1])
+def test_a_truncated_or_missing_shard_is_told(tmp_path: Path, keep: int) -> None:
+    path = write(tmp_path, list(range(7)))
+    shard = path / "block24/tokens/c/0/0/0"
+    if keep:
+        shard.write_bytes(shard.read_bytes()[:keep])
+    else:
+        shard.unlink()
+    with pytest.raises(UserError, match=r"'cat/1', block 24, is damaged"):
+        FeatureStore(path).features(24, "cat/1")
+
+
+@pytest.mark.parametrize("value", [1e6, np.inf, np.nan])
+def test_a_value_that_does_not_fit_names_its_item(tmp_path: Path, value: float) -> None:
+    broken = features(2)
+    broken[28].tokens[0, 0] = value
+    writer = StoreWriter(tmp_path, ITEMS, BLOCKS, {})
+    with pytest.raises(UserError, match=r"item 'cat/2', block 28"):
+        writer.write(2, broken)
+    assert 2 in StoreWriter(tmp_path, ITEMS, BLOCKS, {}).missing()
+
+
+def test_foreign_stores_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a feature store"):
+        FeatureStore(tmp_path / "nothing")
+    zarr.open_group(tmp_path / "foreign", mode="w")
+    with pytest.raises(UserError, match="not a feature store"):
+        FeatureStore(tmp_path / "foreign")
+    path = write(tmp_path / "old", list(range(7)))
+    zarr.open_group(path, mode="r+").attrs["version"] = 99
+    with pytest.raises(UserError, match="format version 99"):
+        FeatureStore(path)
+
+
+def test_unknown_items_and_blocks_are_named(tmp_path: Path) -> None:
+    store = FeatureStore(write(tmp_path, list(range(7))))
+    with pytest.raises(UserError, match="no features of 'dog/1'"):
+        store.features(28, "dog/1")
+    with pytest.raises(UserError, match=r"holds blocks \[24, 28\], not 3"):
+        store.features(3, "cat/1")
