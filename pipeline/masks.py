@@ -8,13 +8,13 @@ from PIL import Image
 
 
 def _palette() -> list[int]:
-    """The PASCAL VOC colour map that DAVIS uses: bits of the index spread over the bits of R, G and B."""
+    """DAVIS's colours: the first 22 of PASCAL VOC's map (with 191 where that has 192), then greys."""
     colours = []
-    for index in range(256):
+    for index in range(22):
         for channel in range(3):
-            bits = (index >> (3 * bit + channel) & 1 for bit in range(8))
-            colours.append(sum(bit << (7 - place) for place, bit in enumerate(bits)))
-    return colours
+            value = 128 * (index >> channel & 1) + 64 * (index >> (channel + 3) & 1)
+            colours.append(191 if value == 192 else value)
+    return colours + [index for index in range(22, 256) for _ in range(3)]
 
 
 PALETTE = _palette()

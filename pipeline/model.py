@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,22 +16,26 @@ SETTINGS = ("*.json", "*.txt", "*.model")  # of a component, all but its weights
 
 @dataclass(frozen=True)
 class Model:
-    """A pinned model. digest: the Hub commit, or the hash of a local folder's files."""
+    """A pinned model.
+
+    source: a local folder or a Hub id. digest: of a folder, the hash of its files, wherever it lies; of a Hub
+    id, itself with the commit.
+    """
 
     source: str
     digest: str
 
     @classmethod
-    def load(cls, path: Path) -> "Model":
-        """Read what `save` wrote."""
+    def load(cls, path: Path, source: str) -> "Model":
+        """The model at `source` as `save` pinned it."""
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            return cls(source, str(json.loads(path.read_text(encoding="utf-8"))["digest"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a pinned model ({error}); run `dvc repro model`") from None
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps({"digest": self.digest}) + "\n", encoding="utf-8")
 
     def component(self, name: str, weights: Iterable[str] = ("*.safetensors",)) -> Path:
         """The folder of a component, fetched from the Hub where needed.
@@ -44,7 +48,7 @@ class Model:
         if folder.is_dir():
             return folder / name
         patterns = [f"{name}/{pattern}" for pattern in (*SETTINGS, *weights)]
-        return _fetch(self.source, self.digest, patterns) / name
+        return _fetch(self.source, self.digest.rpartition("@")[2], patterns) / name
 
 
 def pin(source: str, revision: str) -> Model:
@@ -63,7 +67,7 @@ def pin(source: str, revision: str) -> Model:
     if folder.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
         raise UserError(f"model.source: {source!r} is no folder, nor a Hub id like 'owner/name'")
     snapshot = _fetch(source, revision, ["model_index.json"])
-    return Model(source, snapshot.name)
+    return Model(source, f"{source}@{snapshot.name}")
 
 
 def _digest(folder: Path) -> str:

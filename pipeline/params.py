@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from pipeline.descriptors import Descriptor
 from pipeline.errors import UserError
@@ -47,7 +47,7 @@ class Dataset(Section):
     timestep: int = Field(ge=0, le=1000)
     blocks: Annotated[list[Block], Field(min_length=1), AfterValidator(_distinct)]
     ensemble_size: int = Field(ge=1, le=1024)
-    guidance: float = Field(ge=0)
+    guidance: FiniteFloat = Field(ge=0)
     block: Block
     descriptors: Annotated[list[Descriptor], Field(min_length=1), AfterValidator(_distinct)]
     channels: Literal["auto"] | Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_distinct)]
@@ -64,15 +64,16 @@ class SPair(Dataset):
 
     split: Literal["trn", "val", "test"]
     captions: str | None
-    alphas: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1), AfterValidator(_distinct)]
+    alphas: Annotated[list[Annotated[FiniteFloat, Field(gt=0, le=1)]], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class Davis(Dataset):
     """Video segmentation by label propagation."""
 
+    img_size: int = Field(ge=32, le=4096, multiple_of=16)
     year: Literal[2016, 2017]
     topk: int = Field(ge=1)
-    temperature: float = Field(gt=0)
+    temperature: FiniteFloat = Field(gt=0)
     n_last_frames: int = Field(ge=0)
     size_mask_neighborhood: int = Field(ge=0)
 

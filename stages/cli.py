@@ -66,11 +66,11 @@ def spair(
             raise UserError(f"--dit_model: {dit_model!r} is not known; use flux")
         if img_size[0] != img_size[1]:
             raise UserError(f"--img_size: {img_size[0]} {img_size[1]}; both are the longer side, so they are equal")
-        root = _folder("--dataset_path", dataset_path)
-        captions = "captions.json" if (root / "captions.json").exists() else None
+        root, folder = _folder("--dataset_path", dataset_path), save_path.resolve()
+        captions = "captions.json" if (dataset_path / "captions.json").exists() else None
         values = _extraction(root, img_size[0], t, k, ensemble_size, cd) | {"captions": captions}
         _reproduce(model, "spair", values, ["pck", "pictures@spair"])
-        _deliver("spair", save_path)
+        _deliver("spair", folder)
         report.show_pck()
 
     guard(work)
@@ -99,7 +99,7 @@ def davis(
     """
 
     def work() -> None:
-        root = _folder("--data_path", data_path)
+        root, folder = _folder("--data_path", data_path), output_dir.resolve()
         values = _extraction(root, img_size, t, k, ensemble_size, cd) | {
             "temperature": temperature,
             "n_last_frames": n_last_frames,
@@ -107,7 +107,7 @@ def davis(
             "topk": topk,
         }
         _reproduce(model, "davis", values, ["jf", "pictures@davis"])
-        _deliver("davis", output_dir)
+        _deliver("davis", folder)
         report.show_jf()
 
     guard(work)
@@ -118,21 +118,23 @@ def results() -> None:
     """Show the figures and pictures of the last run."""
 
     def work() -> None:
-        _enter_project()
+        os.chdir(_project())
         report.show_all(load_params())
 
     guard(work)
 
 
-def _folder(flag: str, path: Path) -> Path:
+def _folder(flag: str, path: Path) -> str:
+    """How params.yaml names a folder: relative within the project, else absolute."""
     if not path.is_dir():
         raise UserError(f"{flag}: {path} is no folder")
-    return path.resolve()
+    found = path.resolve()
+    return str(found.relative_to(_project()) if found.is_relative_to(_project()) else found)
 
 
-def _extraction(root: Path, img_size: int, t: int, k: int, ensemble_size: int, cd: bool) -> dict[str, Any]:
+def _extraction(root: str, img_size: int, t: int, k: int, ensemble_size: int, cd: bool) -> dict[str, Any]:
     return {
-        "root": str(root),
+        "root": root,
         "img_size": img_size,
         "timestep": t,
         "blocks": [k],
@@ -142,21 +144,19 @@ def _extraction(root: Path, img_size: int, t: int, k: int, ensemble_size: int, c
     }
 
 
-def _enter_project() -> None:
-    """Go to the project's folder: the one around the current folder, or the one that this program lies in."""
+def _project() -> Path:
+    """The project's folder: the one around the current folder, or the one that this program lies in."""
     here = Path.cwd()
-    places = [here, *here.parents, Path(__file__).resolve().parents[1]]
-    for place in places:
+    for place in (here, *here.parents, Path(__file__).resolve().parents[1]):
         if (place / "dvc.yaml").exists() and (place / "params.yaml").exists():
-            os.chdir(place)
-            return
+            return place
     raise UserError(f"{here}: no dvc.yaml and params.yaml here or above; run inside the project's folder")
 
 
 def _reproduce(model: str, dataset: str, values: dict[str, Any], targets: list[str]) -> None:
     """Write parameters into params.yaml, keeping its comments, and bring `targets` up to date."""
-    source = str(Path(model).resolve()) if Path(model).is_dir() else model
-    _enter_project()
+    source = _folder("--model", Path(model)) if Path(model).is_dir() else model
+    os.chdir(_project())
     path, yaml = Path("params.yaml"), YAML()
     yaml.preserve_quotes = True
     before = path.read_text(encoding="utf-8")

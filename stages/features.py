@@ -22,7 +22,7 @@ RULES: dict[str, Rule] = {"spair": "longer", "davis": "shorter"}
 
 
 def main(params: Params, dataset: str) -> None:
-    section, model = params.dataset(dataset), Model.load(MODEL)
+    section, model = params.dataset(dataset), Model.load(MODEL, params.model.source)
     device, dtype = choose(params.model.device, params.model.dtype)
     settings = Settings(
         timestep=section.timestep,

@@ -12,7 +12,7 @@ DATASETS = ("spair", "davis")
 
 
 def main(params: Params) -> None:
-    model = Model.load(MODEL)
+    model = Model.load(MODEL, params.model.source)
     device, dtype = choose(params.model.device, params.model.dtype)
     prompts = {d: [row["prompt"] for row in read_table(CATALOGS / d, "prompts")] for d in DATASETS}
     folder = STAGING / "text" / fingerprint({"model": model.digest, "dtype": str(dtype)})

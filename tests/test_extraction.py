@@ -108,8 +108,8 @@ def test_bytes_do_not_depend_on_the_order_of_the_images(tiny_flux: Path, tmp_pat
     one, _ = run(tmp_path / "a", sources, loader(tiny_flux))
     other, _ = run(tmp_path / "b", sources[::-1], loader(tiny_flux))
     for source in sources:
-        found = [FeatureStore(path).features(21, source.id).tokens for path in (one, other)]
-        np.testing.assert_array_equal(*found)
+        found, wanted = (FeatureStore(path).features(21, source.id).tokens for path in (one, other))
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_the_vae_encodes_each_image_once(tiny_flux: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +207,8 @@ def shard(folder: Path) -> None:
     import json
 
     whole = folder / "diffusion_pytorch_model.safetensors"
-    tensors, index = load_file(whole), {}
+    tensors = load_file(whole)
+    index: dict[str, str] = {}
     names = sorted(tensors, key=lambda name: (name.startswith("single"), name))
     for number in range(3):
         file = f"diffusion_pytorch_model-{number + 1:05d}-of-00003.safetensors"

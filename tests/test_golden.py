@@ -78,14 +78,14 @@ def test_spair_pixels_and_pck(
         if [row["predicted_x"], row["predicted_y"]] == answered["pred"]:
             identical += 1
             continue
-        maps = [
+        one, other = (
             torch.from_numpy(store.descriptors(28, pair[side], descriptor, MASSIVE).T.copy()).unflatten(
                 1, store.grid(pair[side])
             )
             for side in ("source", "target")
-        ]
+        )
         theirs = direct.similarity_at(
-            *maps, [sizes[pair["source"]], sizes[pair["target"]]], answered["src"], answered["pred"]
+            one, other, [sizes[pair["source"]], sizes[pair["target"]]], answered["src"], answered["pred"]
         )
         assert abs(row["similarity"] - theirs) < 1e-6
     assert identical >= 0.95 * len(rows)
@@ -103,7 +103,7 @@ def test_massive_channels_are_found(spair_store: tuple[FeatureStore, dict[str, A
 
 def official(truth: Path, predictions: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     """J and F over the inner frames of every object, of masks on disk."""
-    objects = {}
+    objects: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
     for sequence in sorted(path.name for path in predictions.iterdir()):
         names = sorted(path.name for path in (truth / sequence).iterdir())
         masks = [read_index_mask(truth / sequence / name) for name in names]

@@ -81,8 +81,8 @@ def test_agrees_with_the_transcription_at_full_size() -> None:
     rng = np.random.default_rng(0)
     source, target = (descriptors("smooth", 12, 16, 64, rng) for _ in range(2))
     points = np.stack([rng.integers(0, 250, 9), rng.integers(0, 190, 9)], 1)
-    maps = [torch.from_numpy(x).T.reshape(64, 12, 16) for x in (source, target)]
-    expected, values = direct.match(*maps, (250, 190), (250, 190), points)
+    one, other = (torch.from_numpy(x).T.reshape(64, 12, 16) for x in (source, target))
+    expected, values = direct.match(one, other, (250, 190), (250, 190), points)
     pixels, similarity = Target(target, (12, 16), (250, 190)).match(sample(source, (12, 16), (250, 190), points))
     np.testing.assert_allclose(similarity, values, atol=1e-6)
     assert (pixels == expected).all(1).mean() > 0.5

@@ -23,7 +23,7 @@ def test_a_folder_is_pinned_by_its_content(tiny_flux: Path, tmp_path: Path) -> N
     weights.write_bytes(data)
     assert pin(str(copy), "main").digest != one.digest
     other.save(tmp_path / "model.json")
-    assert Model.load(tmp_path / "model.json") == other
+    assert Model.load(tmp_path / "model.json", str(copy)) == other
     assert other.component("vae") == copy / "vae"
 
 
@@ -56,7 +56,7 @@ def hub(tiny_flux: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.usefixtures("hub")
 def test_a_hub_id_is_pinned_by_its_commit() -> None:
     model = pin("someone/flux", "main")
-    assert model == Model("someone/flux", COMMIT)
+    assert model == Model("someone/flux", f"someone/flux@{COMMIT}")
     assert (model.component("transformer") / "config.json").is_file()
 
 
@@ -69,4 +69,4 @@ def test_a_hub_that_does_not_answer_is_told() -> None:
 def test_a_damaged_pin_is_told(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(UserError, match="not a pinned model"):
-        Model.load(tmp_path / "model.json")
+        Model.load(tmp_path / "model.json", "somewhere")

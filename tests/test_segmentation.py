@@ -27,7 +27,7 @@ def test_empty_masks(truth: int, guess: int, j: float, f: float) -> None:
     masks = [np.zeros((40, 40), np.uint8) for _ in range(2)]
     for mask, present in zip(masks, (truth, guess), strict=True):
         mask[10:20, 10:20] = present
-    assert evaluate_frame(*masks, 1).tolist() == [[j, f]]
+    assert evaluate_frame(masks[0], masks[1], 1).tolist() == [[j, f]]
 
 
 def test_decay_takes_the_quarters_with_both_ends() -> None:

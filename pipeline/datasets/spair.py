@@ -1,5 +1,6 @@
 """SPair-71k (Min et al., arXiv 1908.10543) in its official layout, read into the catalog's tables."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,9 +73,10 @@ def read(root: Path, split: str, prompt: str, captions: str | None) -> dict[str,
     for pair in pairs.values():
         for _, name, *_ in pair.sides():
             relative = f"JPEGImages/{pair.category}/{name}"
-            path = problems.take(lambda r: inside(root, r), relative) if relative not in images else None
-            if path:
-                images[relative] = path
+            if relative not in images:
+                joined = Path("JPEGImages") / pair.category / name
+                path = problems.take(functools.partial(inside, root), joined.as_posix())
+                images |= {relative: path} if path else {}
     facts = inspect_images(images.values(), problems)
     sizes = {relative: (facts[p].width, facts[p].height) for relative, p in images.items() if p in facts}
     for path, pair in pairs.items():
@@ -115,7 +117,7 @@ def _read_pair(path: Path) -> Pair:
 def _captions(root: Path, name: str | None, problems: Problems) -> dict[str, str]:
     if name is None:
         return {}
-    path = problems.take(lambda n: inside(root, n), name)
+    path = problems.take(functools.partial(inside, root), name)
     if path is None:
         return {}
     try:
