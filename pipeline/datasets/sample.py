@@ -26,7 +26,7 @@ PHOTO_SIDE = 320  # longer side of a photograph, in pixels
 WARPS = 7  # warped versions of each photograph
 KEYPOINTS = (5, 10)  # fewest, and one more than most, a pair
 FRAME_SIZE = (416, 240)
-FRAMES = 14
+FRAMES = 12
 JPEG_QUALITY = 95
 
 
