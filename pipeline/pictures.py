@@ -67,7 +67,7 @@ def contact_sheet(path: Path, images: Sequence[RGB], columns: int) -> None:
 
 def animation(path: Path, images: Sequence[RGB], seconds: float = 0.1) -> None:
     """Write images of one size as an endless GIF, each shown for `seconds`."""
-    first, *others = (Image.fromarray(image) for image in images)
+    first, *others = (Image.fromarray(image).quantize(method=Image.Quantize.FASTOCTREE) for image in images)
     first.save(path, save_all=True, append_images=others, duration=round(1000 * seconds), loop=0)
 
 

@@ -88,7 +88,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made = Project(folder)
     made.set("ensemble_size: 8", "ensemble_size: 2")
     made.set("img_size: 256 ", "img_size: 160 ")
-    made.set("img_size: 208 ", "img_size: 160 ")
+    made.set("img_size: 192 ", "img_size: 160 ")
     made.check("git", "init", "-q")
     made.check("git", "config", "user.name", "test")
     made.check("git", "config", "user.email", "test@example.invalid")
