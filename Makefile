@@ -11,18 +11,18 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test clean
 
-demo: .venv/installed
+demo: .venv/installed-$(EXTRA)
 	dvc repro
 	@ditf results
 
-test: .venv/installed
+test: .venv/installed-$(EXTRA)
 	ruff format --check .
 	ruff check .
 	mypy
 	pytest
 
 # On Linux without an NVIDIA GPU, torch's CPU build: its usual one brings gigabytes of CUDA.
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed-$(EXTRA): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
 	    pip install -q --no-deps --retries 1 --timeout 20 --index-url $(CPU_WHEELS) $(TORCH) \
