@@ -1,0 +1,69 @@
+"""Label propagation at DAVIS's size, beside the direct method: one frame, 8 frames of context."""
+
+import argparse
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from benchmarks import direct
+from benchmarks.report import machine, peak_memory, show, timed
+from pipeline.propagation import Settings, propagate
+
+CHANNELS, LATENT = 3072, 256
+
+
+def video(frames: int, h: int, w: int, seed: int = 0) -> list[NDArray[np.float32]]:
+    """Descriptor maps [h * w, 3072] of a smooth scene that drifts: channels of decaying spread, noise a frame."""
+    rng = np.random.default_rng(seed)
+    scene = gaussian_filter(rng.standard_normal((h, w + 2 * frames, LATENT)).astype(np.float32), (1.5, 1.5, 0))
+    scene *= np.arange(1, LATENT + 1, dtype=np.float32) ** -0.5 / scene.std()
+    mixing = rng.standard_normal((LATENT, CHANNELS)).astype(np.float32)
+    offset = rng.standard_normal(CHANNELS).astype(np.float32)
+    noise = 0.3 * float(np.abs(scene[:1] @ mixing).mean())
+    return [
+        (scene[:, t : t + w].reshape(h * w, LATENT) @ mixing + offset)
+        + noise * rng.standard_normal((h * w, CHANNELS), dtype=np.float32)
+        for t in range(frames)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--grid", type=int, nargs=2, default=(60, 106))
+    parser.add_argument("--skip-direct", action="store_true", help="measure memory without the direct method's")
+    options = parser.parse_args()
+    h, w = options.grid
+    s = Settings()
+    frames = video(s.n_last_frames + 2, h, w)
+    labels = np.eye(4, dtype=np.float32)[np.random.default_rng(1).integers(0, 4, (h, w))].transpose(2, 0, 1)
+
+    stream = propagate(iter(frames), labels, s)
+    earlier = [next(stream) for _ in range(s.n_last_frames)]
+    seconds, found = timed(lambda: next(stream))
+    rows = [
+        ("tokens, channels, frames of context", f"{h}x{w}, {CHANNELS}, {s.n_last_frames + 1}"),
+        ("a frame", f"{seconds:.2f} s"),
+        ("peak memory, the input frames included", f"{peak_memory():.2f} GB"),
+    ]
+    if not options.skip_direct:
+        context = [torch.from_numpy(frame) for frame in frames[:-1]]
+        known = [torch.from_numpy(x.reshape(4, -1).T.copy()) for x in (labels, *earlier)]
+        last = torch.from_numpy(frames[-1])
+        plain, expected = timed(
+            lambda: direct.propagate_frame(
+                last, context, known, (h, w), s.topk, s.temperature, s.size_mask_neighborhood
+            )
+        )
+        difference = np.abs(found.reshape(4, -1).T - expected.numpy()).max()
+        rows += [
+            ("the direct method, a frame", f"{plain:.1f} s, peak {peak_memory():.1f} GB"),
+            ("**ratio**", f"**{plain / seconds:.1f}**"),
+            ("greatest difference of a soft label", f"{difference:.1e}"),
+        ]
+    show(f"Propagation ({machine()})", rows)
+
+
+if __name__ == "__main__":
+    main()
