@@ -10,6 +10,7 @@ multiplies that faster, with a margin that bounds its rounding; their similariti
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from pipeline.images import TOKEN
 
 LEAST_BLOCK = 8  # smaller blocks would leave the matrix products too small to be fast
 GROUP = 16  # similarities whose maximum stands for them in the search for the k greatest
-PAIRS_AT_ONCE = 8192
+PAIRS_AT_ONCE = 256  # so that their descriptors stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -65,19 +66,16 @@ def propagate(
         Soft labels [objects + 1, h, w] of each frame but the first.
     """
     frames = iter(descriptors)
-    soft = torch.from_numpy(np.ascontiguousarray(labels.reshape(len(labels), -1).T)).to(device)
-    search: _Window | _Everywhere
-    if settings.size_mask_neighborhood:
-        search = _Window((labels.shape[1], labels.shape[2]), settings)
-    else:
-        search = _Everywhere(settings)
-    first = search.frame(_unit(next(frames), device), soft)
+    grid = (labels.shape[1], labels.shape[2])
+    search: Any = _Window(grid, settings) if settings.size_mask_neighborhood else _Everywhere(settings)
+    known = torch.from_numpy(np.ascontiguousarray(labels.reshape(len(labels), -1).T)).to(device)
+    first = (search.prepare(_unit(next(frames), device)), known)
     recent = deque([first][:0], maxlen=settings.n_last_frames)
     for descriptor in frames:
-        unit = _unit(descriptor, device)
-        frame = search.frame(unit, search.vote(unit, [first, *recent]))
-        recent.append(frame)
-        yield frame.labels.T.reshape(labels.shape).cpu().numpy()
+        frame = search.prepare(_unit(descriptor, device))
+        soft = search.vote(frame, [first, *recent])
+        recent.append((frame, soft))
+        yield soft.T.reshape(labels.shape).cpu().numpy()
 
 
 def hard_mask(soft: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -102,27 +100,52 @@ def _unit(descriptors: NDArray[np.float32], device: str) -> Tensor:
     return torch.nn.functional.normalize(torch.from_numpy(descriptors).to(device), dim=1)
 
 
+class _Everywhere:
+    """Votes from sources anywhere, found by FAISS."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def prepare(self, unit: Tensor) -> Tensor:
+        return unit
+
+    def vote(self, target: Tensor, context: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Soft labels [n, objects + 1] of a frame, from (descriptors, labels) of each frame of context."""
+        import faiss  # here, because most runs have a window and need no second OpenMP runtime
+
+        queries, base = target.cpu().numpy(), torch.cat([frame for frame, _ in context]).cpu().numpy()
+        k = min(self._settings.topk, len(base))
+        wanted = min(k + 1, len(base))
+        while True:
+            similarity, index = faiss.knn(queries, base, wanted, metric=faiss.METRIC_INNER_PRODUCT)
+            if wanted == len(base) or (similarity[:, -1] < similarity[:, k - 1]).all():
+                break
+            wanted = min(4 * wanted, len(base))  # a tie with the k-th may go on beyond what was asked for
+        query = torch.arange(len(target)).repeat_interleave(wanted).to(target.device)
+        labels = torch.cat([known for _, known in context])[torch.from_numpy(index.ravel()).to(target.device)]
+        found = torch.from_numpy(similarity.ravel()).to(target.device)
+        return _tally(query, found, labels, len(target), self._settings)
+
+
 @dataclass(frozen=True)
-class _Frame:
-    """A frame of context. unit: unit descriptors [n, C]; labels: [n, objects + 1]; low: for the search."""
+class _Blocks:
+    """A frame's unit descriptors as centre + high + low, its tokens in blocks.
 
-    unit: Tensor
-    labels: Tensor
-    low: "_Low | None" = None
-
-
-@dataclass(frozen=True)
-class _Low:
-    """Descriptors less a common centre, in low precision, in blocks.
-
-    blocks: [block rows, block columns, block * block, C]. along: their dot product with the centre, in blocks.
-    length, error: the greatest length of a descriptor less the centre, and of its rounding error.
+    high: for the search, [block rows, block columns, block * block, C], bfloat16 or float32. low: what rounding
+    took, [places, C], bfloat16, or None. along: dot products of the descriptors with the centre, [places].
+    length, error: the greatest length of high + low, and of low.
     """
 
-    blocks: Tensor
+    high: Tensor
+    low: Tensor | None
     along: Tensor
     length: float
     error: float
+
+    def rows(self, place: Tensor) -> Tensor:
+        """The descriptors less the centre at flat places, [n, C], float32."""
+        high = self.high.flatten(0, 2)[place].float()
+        return high if self.low is None else high.add_(self.low[place])
 
 
 class _Window:
@@ -134,132 +157,118 @@ class _Window:
         self._side = max(LEAST_BLOCK, min(self._radius, max(grid)))
         self._reach = -(-self._radius // self._side)
         self._count = (-(-grid[0] // self._side), -(-grid[1] // self._side))
-        self._places = self._blocked(torch.arange(grid[0] * grid[1])[:, None], -1).squeeze(-1)
+        rows, columns = self._count
+        y, x = torch.meshgrid(torch.arange(rows * self._side), torch.arange(columns * self._side), indexing="ij")
+        token = torch.where((y < grid[0]) & (x < grid[1]), y * grid[1] + x, -1)
+        # The token at each place of the blocks, -1 where there is none; and each token's place.
+        self._token = token.reshape(rows, self._side, columns, self._side).transpose(1, 2).flatten(2)
+        self._place = self._token.flatten().argsort(stable=True)[-grid[0] * grid[1] :]
         self._centre: Tensor | None = None
 
-    def frame(self, unit: Tensor, labels: Tensor) -> _Frame:
-        if self._centre is None:  # of the first frame: subtracting it makes the products, and their rounding, small
+    def prepare(self, unit: Tensor) -> _Blocks:
+        """Lay out a frame's unit descriptors, [n, C], which are overwritten."""
+        if self._centre is None:  # of the first frame: subtracting it makes products, and their rounding, small
             self._centre = unit.mean(0)
+            self._square = float(self._centre @ self._centre)
             self._dtype = _fast_dtype(unit.device)
-        return _Frame(unit, labels, self._low(unit))
+            self._token, self._place = self._token.to(unit.device), self._place.to(unit.device)
+        along = unit.new_zeros(self._token.numel())
+        along[self._place] = unit @ self._centre
+        rest = unit.new_zeros(self._token.numel(), unit.shape[1])
+        rest[self._place] = unit.sub_(self._centre)
+        length = float(torch.linalg.vector_norm(rest, dim=1).max())
+        high, low, error = rest.to(self._dtype), None, 0.0
+        if self._dtype != torch.float32:
+            rest -= high
+            error, low = float(torch.linalg.vector_norm(rest, dim=1).max()), rest.to(self._dtype)
+        return _Blocks(high.unflatten(0, self._token.shape), low, along, length, error)
 
-    def _low(self, unit: Tensor) -> _Low:
-        assert self._centre is not None
-        rest = unit - self._centre
-        rounded = rest.to(self._dtype)
-        error = float((rest - rounded).norm(dim=1).max()) if self._dtype != torch.float32 else 0.0
-        length = float(rest.norm(dim=1).max())
-        along = self._blocked((unit @ self._centre)[:, None], 0).squeeze(-1)
-        return _Low(self._blocked(rounded, 0), along, length, error)
-
-    def _blocked(self, values: Tensor, fill: float) -> Tensor:
-        """Rows for the tokens of the grid, [h * w, ...], in blocks: [rows, columns, side * side, ...]."""
-        (h, w), (rows, columns), side = self._grid, self._count, self._side
-        padded = values.new_full((rows * side, columns * side, *values.shape[1:]), fill)
-        padded[:h, :w] = values.reshape(h, w, *values.shape[1:])
-        blocks = padded.reshape(rows, side, columns, side, -1).transpose(1, 2)
-        return blocks.reshape(rows, columns, side * side, -1)
-
-    def vote(self, unit: Tensor, context: list[_Frame]) -> Tensor:
-        """Soft labels [n, objects + 1] of a frame with descriptors `unit`, [n, C]."""
-        target = self._low(unit)
-        sources, labels = torch.cat([f.unit for f in context]), torch.cat([f.labels for f in context])
-        lows = [frame.low for frame in context if frame.low]
-        margin = 2 * self._rounding(target, lows)
-        result = torch.empty(len(unit), labels.shape[1], device=unit.device)
+    def vote(self, target: _Blocks, context: list[tuple[_Blocks, Tensor]]) -> Tensor:
+        """Soft labels [n, objects + 1] of a frame, from (descriptors, labels) of each frame of context."""
+        frames, labels = [frame for frame, _ in context], torch.stack([known for _, known in context])
+        margin = 2 * self._rounding(target, frames)
+        result = torch.empty(labels.shape[1:], device=labels.device)
         for row in range(self._count[0]):
             for column in range(self._count[1]):
-                place = self._places[row, column].to(unit.device)
-                inside = place >= 0
-                similarity, index = self._similarity(target, lows, row, column, len(unit))
-                query, which = self._candidates(similarity[inside], margin)
-                place = place[inside]
-                exact = _dots(unit, place[query], sources, index[which])
-                result[place] = _tally(query, exact, labels[index[which]], len(place), self._settings)
+                similarity, near = self._similarity(target, frames, row, column)
+                query, frame, source = self._candidates(similarity, margin)
+                exact = self._exact(target, frames, (row, column), query, frame, near[source])
+                known = labels[frame, self._token.flatten()[near[source]]]
+                token = self._token[row, column]
+                votes = _tally(query, exact, known, len(token), self._settings)
+                result[token[token >= 0]] = votes[token >= 0]
         return result
 
-    def _rounding(self, target: _Low, sources: list[_Low]) -> float:
+    def _rounding(self, target: _Blocks, frames: list[_Blocks]) -> float:
         """How far a low-precision similarity may lie from the true one."""
-        length, error = max(s.length for s in sources), max(s.error for s in sources)
+        length, error = max(f.length for f in frames), max(f.error for f in frames)
         inputs = target.error * length + target.length * error + target.error * error
         output = torch.finfo(self._dtype).eps / 2 * (target.length * length + inputs)
         return inputs + output + 1e-5  # the last for sums in float32
 
-    def _similarity(
-        self, target: _Low, sources: list[_Low], row: int, column: int, tokens: int
-    ) -> tuple[Tensor, Tensor]:
-        """Low-precision similarities of a block's tokens to all sources near it.
+    def _similarity(self, target: _Blocks, frames: list[_Blocks], row: int, column: int) -> tuple[Tensor, Tensor]:
+        """Low-precision similarities of a block's tokens to all sources near it, but for a constant a token.
 
         Returns:
-            Similarities [side * side, m], -inf outside the window, and where the m sources stand among all
-            tokens of all frames, [m].
+            Similarities [frames, block rows, sources, side * side], -inf outside the window, and the flat place
+            of each source of a frame, [block rows * sources].
         """
-        rows = slice(max(row - self._reach, 0), row + self._reach + 1)
+        rows = range(max(row - self._reach, 0), min(row + self._reach + 1, self._count[0]))
         columns = slice(max(column - self._reach, 0), column + self._reach + 1)
-        own, near = self._places[row, column], self._places[rows, columns].flatten()
+        own, near = self._token[row, column], self._token[rows.start : rows.stop, columns].flatten(1)[:, :, None]
         width = self._grid[1]
-        apart = (own[:, None] // width - near // width).abs().maximum((own[:, None] % width - near % width).abs())
-        outside = ((apart > self._radius) | (near < 0)).to(target.blocks.device)
-        block = target.blocks[row, column]
-        parts, index = [], []
-        for number, low in enumerate(sources):
-            strips = [(block @ strip.flatten(0, 1).T).float() for strip in low.blocks[rows, columns]]
-            part = torch.cat(strips, 1).add_(low.along[rows, columns].flatten())
-            parts.append(part.masked_fill_(outside, -torch.inf))
-            index.append(near + number * tokens)
-        return torch.cat(parts, 1), torch.cat(index).to(block.device)
+        apart = (own // width - near // width).abs().maximum((own % width - near % width).abs())
+        outside = (apart > self._radius) | (near < 0)
+        penalty = torch.zeros(outside.shape, device=own.device).masked_fill_(outside, -torch.inf)
+        places = torch.arange(self._token.numel(), device=own.device).reshape(self._token.shape)
+        places = places[rows.start : rows.stop, columns].flatten(1)
+        block = target.high[row, column].T
+        products = block.new_empty(len(frames), *outside.shape)
+        for number, frame in enumerate(frames):
+            for strip, source in enumerate(rows):
+                torch.mm(frame.high[source, columns].flatten(0, 1), block, out=products[number, strip])
+        similarity = products.float().add_(torch.stack([f.along[places] for f in frames])[..., None])
+        return similarity.add_(penalty), places.flatten()
 
-    def _candidates(self, similarity: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-        """(token, source) of all that may be among the k greatest of their row, ties included."""
-        k = min(self._settings.topk, similarity.shape[1])
-        padding = -similarity.shape[1] % GROUP
-        groups = torch.nn.functional.pad(similarity, (0, padding), value=-torch.inf).unflatten(1, (-1, GROUP)).amax(2)
-        if groups.shape[1] < k:
-            groups = similarity
+    def _candidates(self, similarity: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor]:
+        """(token, frame, source) of all that may be among the k greatest of their token, sorted by token."""
+        frames, strips, sources, tokens = similarity.shape
+        k = min(self._settings.topk, frames * strips * sources)
+        group = GROUP if sources % GROUP == 0 and frames * strips * sources >= GROUP * k else 1
+        greatest = similarity.unflatten(2, (-1, group)).amax(3) if group > 1 else similarity
         # The k-th greatest group has k similarities at least as great as itself.
-        least = groups.topk(k, dim=1).values[:, -1:]
-        query, which = ((similarity >= least - margin) & similarity.isfinite()).nonzero(as_tuple=True)
-        return query, which
+        least = greatest.reshape(-1, tokens).topk(k, dim=0).values[-1]
+        threshold = (least - margin).clamp(min=torch.finfo(torch.float32).min)
+        frame, strip, source, token = (similarity >= threshold).nonzero(as_tuple=True)
+        order = token.argsort(stable=True)
+        return token[order], frame[order], (strip * sources + source)[order]
 
-
-class _Everywhere:
-    """Votes from sources anywhere, found by FAISS."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def frame(self, unit: Tensor, labels: Tensor) -> _Frame:
-        return _Frame(unit, labels)
-
-    def vote(self, unit: Tensor, context: list[_Frame]) -> Tensor:
-        """Soft labels [n, objects + 1] of a frame with descriptors `unit`, [n, C]."""
-        import faiss  # here, because most runs have a window and need no second OpenMP runtime
-
-        queries, base = unit.cpu().numpy(), torch.cat([f.unit for f in context]).cpu().numpy()
-        k = min(self._settings.topk, len(base))
-        wanted = min(k + 1, len(base))
-        while True:
-            similarity, index = faiss.knn(queries, base, wanted, metric=faiss.METRIC_INNER_PRODUCT)
-            if wanted == len(base) or (similarity[:, -1] < similarity[:, k - 1]).all():
-                break
-            wanted = min(4 * wanted, len(base))  # a tie with the k-th may go on beyond what was asked for
-        query = torch.arange(len(unit)).repeat_interleave(wanted).to(unit.device)
-        labels = torch.cat([f.labels for f in context])[torch.from_numpy(index.ravel()).to(unit.device)]
-        return _tally(query, torch.from_numpy(similarity.ravel()).to(unit.device), labels, len(unit), self._settings)
+    def _exact(
+        self,
+        target: _Blocks,
+        frames: list[_Blocks],
+        block: tuple[int, int],
+        query: Tensor,
+        frame: Tensor,
+        source: Tensor,
+    ) -> Tensor:
+        """Similarities in float32 of a block's tokens number `query` to places `source` of frames number `frame`."""
+        first = (block[0] * self._count[1] + block[1]) * self._side**2
+        own = target.rows(torch.arange(first, first + self._side**2, device=query.device))
+        result = target.along[first + query] - self._square
+        for number, sources in enumerate(frames):
+            chosen = (frame == number).nonzero().squeeze(1)
+            for part in chosen.split(PAIRS_AT_ONCE):
+                place = source[part]
+                result[part] += torch.linalg.vecdot(own[query[part]], sources.rows(place))
+                result[part] += sources.along[place]
+        return result
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it faster than float32."""
-    if device.type == "cuda":
-        return torch.bfloat16
     quick = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if quick else torch.float32
-
-
-def _dots(one: Tensor, i: Tensor, other: Tensor, j: Tensor) -> Tensor:
-    """Dot products of rows i of `one` with rows j of `other`, in float32."""
-    parts = [(one[a] * other[b]).sum(1) for a, b in zip(i.split(PAIRS_AT_ONCE), j.split(PAIRS_AT_ONCE), strict=True)]
-    return torch.cat(parts)
+    return torch.bfloat16 if device.type == "cuda" or quick else torch.float32
 
 
 def _tally(query: Tensor, similarity: Tensor, labels: Tensor, count: int, settings: Settings) -> Tensor:
