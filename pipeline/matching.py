@@ -3,19 +3,24 @@
 The direct method upsamples the target's descriptors to full size and takes the best pixel. Interpolation is
 linear, so the dot product with an interpolated vector is the interpolated dot product, and its squared norm is
 `w' G w` with the four bilinear weights w and the Gram matrix G of the four tokens around it. Only cells (the
-pixels between four tokens) that can hold the best pixel are evaluated, in float64: for weights w,
-norms n and cosines c of its corners, a pixel's similarity is at most `max(c) * (w . n) / sqrt(w' G w)`.
-FAISS finds the tokens whose cosine is great enough.
+pixels between four tokens) that can hold the best pixel are evaluated: for weights w, norms n and cosines c
+of its corners, a pixel's similarity is at most `max(c) * (w . n) / sqrt(w' G w)`. FAISS finds the nearest
+token, and the cells around it give the similarity to beat. Where neighbours nearly cancel, that quotient is great
+and the identity loses digits: the few such cells are interpolated and compared directly, in float64.
 """
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.bilinear import Axis
+from pipeline.bilinear import Axis, sample
 
 Floats = NDArray[np.float64]
 
+# Cells where (w . n) / sqrt(w' G w) is greater are compared directly.
+DELICATE = 4.0
+# Channels summed in float32 before float64 takes over.
+CHUNK = 256
 # Float32 search may misplace a cosine by this much; the bound gives way by it, so nothing is lost.
 SEARCH_SLACK = 1e-4
 # Vectors shorter than this have similarity 0, as in torch.nn.functional.normalize.
@@ -41,20 +46,21 @@ class Target:
         self._columns, self._column_weight = _runs(x_axis, w)
 
         norms = _pixel_norms(self.tokens.reshape(h, w, -1), x_axis, y_axis)
-        length = np.sqrt(np.einsum("nc,nc->n", self.tokens, self.tokens, dtype=np.float64))
-        plain = _interpolate(length.reshape(h, w), x_axis, y_axis)
+        length = np.maximum(np.linalg.norm(self.tokens, axis=1), NORM_EPS)
+        self._length = length
+        plain = _interpolate(length.astype(np.float64).reshape(h, w), x_axis, y_axis)
         rows, columns = self._rows[:, None, :, None], self._columns[None, :, None, :]
         inside = (rows >= 0) & (columns >= 0)
         cells = (h * w, self._rows.shape[1], self._columns.shape[1])
         self._norms = np.where(inside, norms[rows, columns], np.inf).reshape(cells)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            excess = plain[rows, columns] / norms[rows, columns]
-        excess = np.where(inside, np.nan_to_num(excess, nan=np.inf, posinf=np.inf), 0).reshape(cells)
-        # How far a pixel's similarity can rise above the greatest cosine of its cell's corners.
-        self._excess = excess.max(axis=(1, 2))
+        excess = plain[rows, columns] / np.maximum(norms[rows, columns], NORM_EPS)
+        excess = np.where(inside, excess, 0).reshape(cells).max(axis=(1, 2))
+        # How far a pixel's similarity can rise above the greatest cosine of its cell's corners; no bound is 0.
+        self._excess = np.where(excess <= DELICATE, excess, 0)
+        self._delicate = np.flatnonzero(excess > DELICATE)
 
         self._index = faiss.IndexFlatIP(self.tokens.shape[1])
-        self._index.add(self.tokens / np.maximum(length, NORM_EPS)[:, None].astype(np.float32))
+        self._index.add(self.tokens / length[:, None])
 
     def match(self, queries: NDArray[np.floating]) -> tuple[NDArray[np.int64], Floats]:
         """Find the pixel of greatest cosine similarity to each query.
@@ -71,69 +77,67 @@ class Target:
         pixel = np.full(len(queries), np.iinfo(np.int64).max)
         if len(queries) == 0:
             return np.empty((0, 2), np.int64), best
-        _, nearest = self._index.search(unit.astype(np.float32), 1)
-        query, cell = self._around(np.arange(len(queries)), nearest[:, 0])
-        self._evaluate(unit, query, cell, best, pixel)
-        seen = query * len(self._excess) + cell
-        candidates = self._candidates(unit, best)
-        candidates = candidates[~np.isin(candidates, seen)]
-        self._evaluate(unit, *np.divmod(candidates, len(self._excess)), best, pixel)
+        single = unit.astype(np.float32)
+        similarity = single @ self.tokens.T
+        nearest = self._index.search(single, 1)[1][:, 0]
+        around = (nearest[:, None] + np.array([-self.grid[1] - 1, -self.grid[1], -1, 0])).clip(min=0)
+        first = np.zeros((len(queries), len(self._excess)), bool)
+        first[np.arange(len(queries))[:, None], around] = True
+        first &= self._excess > 0
+        query, cell = first.nonzero()
+        self._evaluate(similarity, query, cell, best, pixel)
+        self._compare(unit, best, pixel)
+        query, cell = (self._possible(similarity, best) & ~first).nonzero()
+        self._evaluate(similarity, query, cell, best, pixel)
         return np.stack([pixel % self.size[0], pixel // self.size[0]], 1), best
 
-    def _around(
-        self, query: NDArray[np.int64], token: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Each (query, token) with every cell that the token is a corner of."""
-        w = self.grid[1]
-        row = np.stack([token // w - 1, token // w - 1, token // w, token // w], 1)
-        column = np.stack([token % w - 1, token % w, token % w - 1, token % w], 1)
-        exists = (row >= 0) & (column >= 0)
-        return np.broadcast_to(query[:, None], row.shape)[exists], (row * w + column)[exists]
+    def _possible(self, similarity: NDArray[np.float32], best: Floats) -> NDArray[np.bool_]:
+        """Whether a cell may hold a pixel better than `best`, [k, h * w]."""
+        h, w = self.grid
+        cosine = (similarity / self._length).reshape(-1, h, w)
+        below, beside = np.minimum(np.arange(h) + 1, h - 1), np.minimum(np.arange(w) + 1, w - 1)
+        greatest = np.maximum(cosine, cosine[:, below])
+        greatest = np.maximum(greatest, greatest[:, :, beside]).reshape(len(best), -1)
+        # Where every corner points away, the quotient bounds nothing from above but 0 does.
+        bound = np.maximum(greatest + SEARCH_SLACK, 0) * self._excess
+        possible: NDArray[np.bool_] = (bound >= best[:, None]) | ((best < SEARCH_SLACK)[:, None] & (self._excess > 0))
+        return possible & (self._excess > 0)
 
-    def _candidates(self, queries: Floats, best: Floats) -> NDArray[np.int64]:
-        """Every (query, cell) that may hold a pixel better than `best`, as query * cells + cell, distinct."""
-        cells = len(self._excess)
-        reachable = self._excess[np.isfinite(self._excess)].max(initial=1.0)
-        everywhere = np.flatnonzero(~np.isfinite(self._excess))
-        # The bound needs a positive similarity; a query that has none is compared with all.
-        bounded = best > 2 * SEARCH_SLACK * reachable
-        free = np.flatnonzero(~bounded)
-        codes = [
-            (free[:, None] * cells + np.arange(cells)).ravel(),
-            (np.arange(len(queries))[:, None] * cells + everywhere).ravel(),
-        ]
-        chosen = np.flatnonzero(bounded)
-        if len(chosen):
-            threshold = best[chosen] / reachable - SEARCH_SLACK
-            scaled = (queries[chosen] / threshold[:, None]).astype(np.float32)
-            limits, cosine, token = self._index.range_search(scaled, 1.0 - 1e-5)
-            which = np.repeat(np.arange(len(chosen)), np.diff(limits.astype(np.int64)))
-            found, cell = self._around(np.arange(len(which)), token)
-            height = cosine[found] * threshold[which[found]] + SEARCH_SLACK
-            promising = height * self._excess[cell] >= best[chosen[which[found]]]
-            codes.append((chosen[which[found]] * cells + cell)[promising])
-        return np.unique(np.concatenate(codes))
+    def _compare(self, queries: Floats, best: Floats, pixel: NDArray[np.int64]) -> None:
+        """Compare every pixel of the delicate cells with every query, interpolating vectors in float64."""
+        width = self.size[0]
+        for cell in self._delicate:
+            row, column = divmod(int(cell), self.grid[1])
+            y, x = (p[p >= 0] for p in (self._rows[row], self._columns[column]))
+            points = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
+            vectors = sample(self.tokens, self.grid, self.size, points)
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1), NORM_EPS)[:, None]
+            value = queries @ vectors.T
+            place = value.argmax(1)
+            query = np.arange(len(queries))
+            _keep_best(query, value[query, place], points[place, 1] * width + points[place, 0], best, pixel)
 
     def _evaluate(
         self,
-        queries: Floats,
+        similarity: NDArray[np.float32],
         query: NDArray[np.int64],
         cell: NDArray[np.int64],
         best: Floats,
         pixel: NDArray[np.int64],
     ) -> None:
-        """Compare every pixel of each (query, cell) in float64, and keep the best in `best` and `pixel`."""
+        """Compare every pixel of each (query, cell), and keep the best in `best` and `pixel`.
+
+        similarity: dot products of unit queries and tokens, [k, h * w].
+        """
         h, w = self.grid
         row, column = np.divmod(cell, w)
         below, beside = np.minimum(row + 1, h - 1), np.minimum(column + 1, w - 1)
         corners = np.stack([row * w + column, row * w + beside, below * w + column, below * w + beside], 1)
-        needed, corners = np.unique(corners, return_inverse=True)
-        similarity = queries @ self.tokens[needed].astype(np.float64).T
         step = max(1, PIXELS_AT_ONCE // max(1, self._norms[0].size))
         for start in range(0, len(query), step):
             part = slice(start, start + step)
             q, r, c = query[part], row[part], column[part]
-            s = similarity[q[:, None], corners.reshape(-1, 4)[part]]
+            s = similarity[q[:, None], corners[part]].astype(np.float64)
             down = self._row_weight[r][:, :, None]
             side = s[:, None, :2] * (1 - down) + s[:, None, 2:] * down
             across = self._column_weight[c][:, None, :]
@@ -187,7 +191,9 @@ def _pixel_norms(tokens: NDArray[np.float32], x_axis: Axis, y_axis: Axis) -> Flo
     down, right = np.minimum(np.arange(h) + 1, h - 1), np.minimum(np.arange(w) + 1, w - 1)
 
     def inner(one: NDArray[np.float32], other: NDArray[np.float32]) -> Floats:
-        return np.einsum("hwc,hwc->hw", one, other, dtype=np.float64)
+        parts = range(0, tokens.shape[2], CHUNK)
+        sums = (np.einsum("hwc,hwc->hw", one[..., c : c + CHUNK], other[..., c : c + CHUNK]) for c in parts)
+        return sum((part.astype(np.float64) for part in sums), np.zeros((h, w)))
 
     own, beside = inner(tokens, tokens), inner(tokens, tokens[:, right])
     below = inner(tokens, tokens[down])
