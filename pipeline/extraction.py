@@ -16,7 +16,8 @@ from tqdm import tqdm
 from pipeline.backbones.flux import FluxTransformer, Text
 from pipeline.backbones.vae import LatentEncoder
 from pipeline.images import TOKEN, Rule, for_model, model_size, read_rgb
-from pipeline.store import Features, FeatureStore, Item, StoreWriter
+from pipeline.store import Encoding, Features, FeatureStore, Item
+from pipeline.writer import StoreWriter
 
 LOOKAHEAD = 4  # images decoded, or features written, ahead of or behind the model
 
@@ -173,7 +174,7 @@ def _copy(writer: StoreWriter, stores: Iterable[FeatureStore]) -> None:
                 writer.write(index, {block: store.features(block, known[item.key]) for block in writer.blocks})
 
 
-def facts(settings: Settings, digest: str, dtype: torch.dtype) -> dict[str, Any]:
+def facts(settings: Settings, digest: str, dtype: torch.dtype, encoding: Encoding) -> dict[str, Any]:
     """All that determines an image's features, besides the image: attributes of a store, and its fingerprint."""
     named = asdict(settings) | {"blocks": list(settings.blocks)}
-    return {"model_digest": digest, "dtype": str(dtype).removeprefix("torch."), "encoding": "float16", **named}
+    return {"model_digest": digest, "dtype": str(dtype).removeprefix("torch."), "encoding": encoding, **named}

@@ -48,6 +48,7 @@ class Dataset(Section):
     blocks: Annotated[list[Block], Field(min_length=1), AfterValidator(_distinct)]
     ensemble_size: int = Field(ge=1, le=1024)
     guidance: FiniteFloat = Field(ge=0)
+    encoding: Literal["float16", "int8"]
     block: Block
     descriptors: Annotated[list[Descriptor], Field(min_length=1), AfterValidator(_distinct)]
     channels: Literal["auto"] | Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_distinct)]

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from pipeline.backbones.flux import Text
 from pipeline.backbones.text import TextEncoder
 from pipeline.errors import UserError
-from pipeline.store import write_durably
+from pipeline.writer import write_durably
 
 
 def file_name(prompt: str) -> str:

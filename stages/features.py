@@ -14,8 +14,9 @@ from pipeline.extraction import Extractor, Settings, Source, extract, facts
 from pipeline.images import Rule
 from pipeline.model import Model
 from pipeline.staging import exclusive, fingerprint, publish
-from pipeline.store import FeatureStore, StoreWriter, is_complete
+from pipeline.store import FeatureStore
 from pipeline.text import load_text
+from pipeline.writer import StoreWriter, is_complete
 from stages import CACHE, CATALOGS, MODEL, STAGING, Params, run
 
 RULES: dict[str, Rule] = {"spair": "longer", "davis": "shorter"}
@@ -38,7 +39,7 @@ def main(params: Params, dataset: str) -> None:
         for row in read_table(CATALOGS / dataset, "images")
     ]
     items = [source.item(settings) for source in sources]
-    made_by = facts(settings, model.digest, dtype)
+    made_by = facts(settings, model.digest, dtype, section.encoding)
     home = STAGING / "features" / dataset
     folder = home / fingerprint(made_by) / fingerprint({"items": [[i.id, i.key] for i in items]})
 
@@ -50,7 +51,8 @@ def main(params: Params, dataset: str) -> None:
 
     with exclusive(home):
         libraries = {name: version(name) for name in ("torch", "diffusers", "transformers")}
-        writer = StoreWriter(folder, items, settings.blocks, {**made_by, "model": model.source, **libraries})
+        attributes = {**made_by, "model": model.source, **libraries}
+        writer = StoreWriter(folder, items, settings.blocks, attributes, section.encoding)
         others = [f for f in home.glob("*/*") if is_complete(f) and f != folder]
         earlier = [FeatureStore(f / "store.zarr") for f in others if f.parent == folder.parent]
         extract(

@@ -22,8 +22,9 @@ from pipeline.backbones.text import TextEncoder
 from pipeline.backbones.vae import LatentEncoder
 from pipeline.errors import UserError
 from pipeline.extraction import Extractor, Settings, Source, extract
-from pipeline.store import Features, FeatureStore, StoreWriter
+from pipeline.store import Features, FeatureStore
 from pipeline.text import encode_prompts, file_name, load_text
+from pipeline.writer import StoreWriter
 
 SETTINGS = Settings(timestep=260, blocks=(3, 21), ensemble_size=3, guidance=3.5, rule="longer", img_size=64, seed=0)
 

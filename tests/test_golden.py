@@ -19,7 +19,8 @@ from pipeline.images import read_index_mask
 from pipeline.pck import pck
 from pipeline.propagation import Settings, first_labels, hard_mask, propagate
 from pipeline.segmentation import evaluate_frame, summarize
-from pipeline.store import Features, FeatureStore, Item, StoreWriter
+from pipeline.store import Features, FeatureStore, Item
+from pipeline.writer import StoreWriter
 
 MASSIVE = (154, 1446)
 

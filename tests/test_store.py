@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import zarr
 
-import pipeline.store
+import pipeline.writer
 from pipeline.errors import UserError
-from pipeline.store import Features, FeatureStore, Item, StoreWriter
+from pipeline.store import Features, FeatureStore, Item
+from pipeline.writer import StoreWriter
 
 ITEMS = [Item(f"cat/{i}", f"key{i}", (2 + i % 3, 3)) for i in range(7)]
 BLOCKS = [24, 28]
@@ -38,7 +39,7 @@ def write(folder: Path, order: list[int]) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.store, "SHARD_BYTES", 3 * 12 * 5 * 2)  # three items a shard
+    monkeypatch.setattr(pipeline.writer, "SHARD_BYTES", 3 * 12 * 5 * 2)  # three items a shard
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -74,7 +75,7 @@ def test_a_killed_writer_loses_no_finished_item(tmp_path: Path) -> None:
     script = """
 import os, sys
 from tests import test_store as t
-t.pipeline.store.SHARD_BYTES = 3 * 12 * 5 * 2
+t.pipeline.writer.SHARD_BYTES = 3 * 12 * 5 * 2
 writer = t.StoreWriter(t.Path(sys.argv[1]), t.ITEMS, t.BLOCKS, {"seed": 1})
 for index in writer.missing():
     writer.write(index, t.features(index))

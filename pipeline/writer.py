@@ -1,0 +1,184 @@
+"""Writing a feature store, item by item, so that an interruption loses nothing that was finished."""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import safetensors.numpy
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from pipeline.store import ARRAYS, FORMAT, VERSION, Encoding, Features, Item, array_of, encode, pack_chunk, pack_shard
+
+SHARD_BYTES = 128 * 2**20
+
+
+class StoreWriter:
+    """Builds a store in `folder`, item by item in any order; what was written survives a kill.
+
+    A finished item lies loose in its own file until its shard is whole. `folder` holds `store.zarr`,
+    `loose/` (finished items) and `done/` (a mark for each shard on disk); a writer opened on it again continues.
+    In the end only the store is left, and the file `complete`.
+
+    Args:
+        folder: to work in.
+        items: of the store, in its order.
+        blocks: captured for each.
+        attributes: what made the features, kept in the store.
+        encoding: "float16", or "int8" for half the bytes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        items: Sequence[Item],
+        blocks: Sequence[int],
+        attributes: Mapping[str, Any],
+        encoding: Encoding = "float16",
+    ) -> None:
+        self.folder, self.items, self.blocks, self.encoding = folder, list(items), list(blocks), encoding
+        self._attributes = {
+            "format": FORMAT,
+            "version": VERSION,
+            "blocks": self.blocks,
+            "encoding": encoding,
+            **attributes,
+        }
+        self._store, self._loose, self._done = (folder / n for n in ("store.zarr", "loose", "done"))
+        self._most = max(item.tokens for item in self.items)
+        self.complete = is_complete(folder)
+        if self.complete:
+            return
+        for path in (self._loose, self._done):
+            path.mkdir(parents=True, exist_ok=True)
+        self._shards = {int(mark.name) for mark in self._done.iterdir()}
+        self._finished = {int(f.name.split(".")[0]): f for f in self._loose.iterdir() if _is_whole(f)}
+        self._size: int | None = None
+        if self._shards or self._finished:  # then it was laid out
+            shards = array_of(zarr.open_group(self._store, mode="r"), f"block{self.blocks[0]}/tokens").shards
+            self._size = shards[0] if shards else None
+
+    def missing(self) -> list[int]:
+        """Positions of the items that are not written yet, in order."""
+        if self.complete:
+            return []
+        return [
+            i
+            for i in range(len(self.items))
+            if i not in self._finished and not (self._size and i // self._size in self._shards)
+        ]
+
+    def write(self, index: int, features: Mapping[int, Features]) -> None:
+        """Write the item at `index`: the features of every block. A kill after this returns does not undo it."""
+        item, chunks = self.items[index], {}
+        for block in self.blocks:
+            arrays = encode(features[block], self.encoding, item.id, block)
+            if self._size is None:
+                self._size = self._create(arrays["tokens"].shape[1])
+            for name, array in arrays.items():
+                chunk = pack_chunk(array, self._most if name == "tokens" else len(array))
+                chunks[f"block{block}/{name}"] = np.frombuffer(chunk, np.uint8)
+        data = safetensors.numpy.save(chunks)
+        # Not forced to the disk: a file that a crash of the machine tears is told by the checksum in its name.
+        path = self._loose / f"{index}.{google_crc32c.value(data):08x}"
+        _write(path, [data], durably=False)
+        self._finished[index] = path
+        self._write_shard(index)
+
+    def finish(self) -> Path:
+        """Close the store and return its path. All items must have been written."""
+        assert not self.missing(), "finish() before all items were written"
+        if not self.complete:
+            for index in sorted(self._finished):  # a kill may have come between an item and its shard
+                self._write_shard(index)
+            write_durably(self.folder / "complete", b"")
+            self.complete = True
+        for leftover in (self._loose, self._done):
+            shutil.rmtree(leftover, ignore_errors=True)
+        return self._store
+
+    def _create(self, channels: int) -> int:
+        """Lay out the group; returns the number of items a shard."""
+        count, kind = len(self.items), np.dtype(self.encoding)
+        size = min(count, max(1, SHARD_BYTES // (self._most * channels * kind.itemsize)))
+        shutil.rmtree(self._store, ignore_errors=True)
+        group = zarr.open_group(self._store, mode="w", attributes=self._attributes)
+
+        def create(name: str, shape: tuple[int, ...], kind: str, chunks: tuple[int, ...], **more: Any) -> Any:
+            return group.create_array(name, shape=shape, dtype=kind, chunks=chunks, compressors=_checked(), **more)
+
+        create("ids", (count,), "str", (count,))[:] = np.array([item.id for item in self.items], object)
+        create("keys", (count,), "str", (count,))[:] = np.array([item.key for item in self.items], object)
+        create("grid", (count, 2), "int32", (count, 2))[:] = np.array([item.grid for item in self.items], np.int32)
+        rows = {"tokens": self._most, "modulation": 3, "quantization": 2}
+        for block in self.blocks:
+            for name in ARRAYS[self.encoding]:
+                chunk = (1, rows[name], channels)
+                dtype = str(kind) if name == "tokens" else "float32"
+                create(f"block{block}/{name}", (count, *chunk[1:]), dtype, chunk, shards=(size, *chunk[1:]))
+        return size
+
+    def _write_shard(self, index: int) -> None:
+        """Write the shard of the item at `index`, if all its items are there and it is not written."""
+        assert self._size
+        shard = index // self._size
+        members = range(shard * self._size, min((shard + 1) * self._size, len(self.items)))
+        if shard in self._shards or not all(i in self._finished for i in members):
+            return
+        loose = [safetensors.numpy.load(self._finished[i].read_bytes()) for i in members]
+        for name in loose[0]:
+            path = self._store / name / f"c/{shard}/0/0"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, pack_shard([chunks[name].tobytes() for chunks in loose], self._size), durably=True)
+        write_durably(self._done / str(shard), b"")
+        self._shards.add(shard)
+        for i in members:
+            self._finished.pop(i).unlink()
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the folder of a `StoreWriter` holds a finished store."""
+    return (folder / "complete").exists()
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file so that after a crash it is there whole or not at all."""
+    _write(path, [data], durably=True)
+
+
+def _write(path: Path, parts: Iterable[bytes], durably: bool) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            if durably:
+                os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    if durably:
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _is_whole(loose: Path) -> bool:
+    """Whether a loose file is what was written: its name ends in its CRC-32C. Others are removed."""
+    if not loose.name.startswith(".") and loose.suffix == f".{google_crc32c.value(loose.read_bytes()):08x}":
+        return True
+    loose.unlink()
+    return False
+
+
+def _checked() -> tuple[Any, ...]:
+    """The codecs of a chunk; `pipeline.store.pack_chunk` writes the same."""
+    return BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle"), Crc32cCodec()
