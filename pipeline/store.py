@@ -11,7 +11,7 @@ Chunks are LZ4 blocks (which only folds the zeros away) with a CRC-32C, many to 
 each channel of each item, so that massive channels cost the others nothing.
 """
 
-import os
+import functools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ VERSION = 1
 FLOAT16_MAX = 65504.0
 
 Encoding = Literal["float16", "int8"]
+BLOSC_AS_IS = 0x2  # a flag in Blosc's header
 COMPRESSOR = Blosc("lz4", clevel=1, shuffle=Blosc.NOSHUFFLE)
 
 
@@ -106,7 +107,7 @@ class FeatureStore:
         return int(h), int(w)
 
     def features(self, block: int, item: str) -> Features:
-        """The cached features of one item: tokens [n, C], float16 (float32 of int8), modulation [3, C], float32."""
+        """The cached features of an item: tokens [n, C], float16 (float32 of int8), modulation [3, C]; read-only."""
         if block not in self.blocks:
             raise UserError(
                 f"{self.path}: holds blocks {self.blocks}, not {block}; add it to `blocks` and run `dvc repro`"
@@ -142,15 +143,18 @@ class FeatureStore:
 
 def encode(features: Features, encoding: Encoding, item: str, block: int) -> dict[str, NDArray[Any]]:
     """The arrays in which a store keeps one block of one item. Raises `UserError` for what does not fit."""
-    tokens, greatest = np.asarray(features.tokens, np.float32), float(np.abs(features.tokens).max(initial=0.0))
-    if not greatest <= FLOAT16_MAX:
+    with np.errstate(over="ignore"):
+        half = np.ascontiguousarray(features.tokens, np.float16)
+    if ((half.view(np.uint16) & 0x7C00) == 0x7C00).any():  # the exponent of infinities and NaN
+        greatest = float(np.abs(features.tokens).max())
         raise UserError(
             f"item {item!r}, block {block}: a feature is {greatest:g}, float16 ends at {FLOAT16_MAX:g}; "
             "the model's arithmetic went wrong there: try `model.dtype: float32`"
         )
     modulation = np.ascontiguousarray(features.modulation, np.float32)
     if encoding == "float16":
-        return {"tokens": tokens.astype(np.float16), "modulation": modulation}
+        return {"tokens": half, "modulation": modulation}
+    tokens = np.asarray(features.tokens, np.float32)
     low, high = tokens.min(0), tokens.max(0)
     offset, scale = (low + high) / 2, np.maximum((high - low) / 254, np.finfo(np.float32).tiny)
     quantized = np.round((tokens - offset) / scale).clip(-127, 127).astype(np.int8)
@@ -159,47 +163,63 @@ def encode(features: Features, encoding: Encoding, item: str, block: int) -> dic
 
 def pack_chunk(array: NDArray[Any], rows: int) -> bytes:
     """The bytes of one item's chunk: `array`, [n, C], with zeros up to `rows` rows, compressed, and their CRC-32C."""
-    whole = np.zeros((rows, *array.shape[1:]), array.dtype)
-    whole[: len(array)] = array
+    whole = array
+    if len(array) < rows:
+        whole = np.zeros((rows, *array.shape[1:]), array.dtype)
+        whole[: len(array)] = array
     data = bytes(COMPRESSOR.encode(whole))
     return data + struct.pack("<I", google_crc32c.value(data))
 
 
-def pack_shard(chunks: Sequence[bytes], count: int) -> list[bytes]:
-    """The parts of a shard of `count` chunks, of which the last ones may be lacking: chunks, index, its CRC-32C."""
-    index, offset = b"", 0
-    for chunk in chunks:
-        index += struct.pack("<QQ", offset, len(chunk))
-        offset += len(chunk)
-    index += b"\xff" * (16 * (count - len(chunks)))
-    return [*chunks, index, struct.pack("<I", google_crc32c.value(index))]
+def is_chunk(data: bytes) -> bool:
+    """Whether `data` is what `pack_chunk` made: it ends in the CRC-32C of the rest."""
+    return len(data) > 4 and google_crc32c.value(data[:-4]) == int.from_bytes(data[-4:], "little")
+
+
+def pack_shard(lengths: Sequence[int], count: int) -> bytes:
+    """What ends a shard of `count` chunks, of which the last ones may be lacking: the index and its CRC-32C."""
+    offsets = np.cumsum([0, *lengths])
+    index = b"".join(struct.pack("<QQ", *pair) for pair in zip(offsets[:-1].tolist(), lengths, strict=True))
+    index += b"\xff" * (16 * (count - len(lengths)))
+    return index + struct.pack("<I", google_crc32c.value(index))
+
+
+@functools.lru_cache(maxsize=256)
+def _shard(path: Path, modified: int) -> NDArray[np.uint8]:
+    """A shard, mapped; kept, so that its pages are not mapped anew for each item."""
+    if path.stat().st_size == 0:
+        raise ValueError("the shard is empty")
+    return np.memmap(path, np.uint8, "r")
 
 
 def _read_chunk(folder: Path, array: zarr.Array[Any], index: int) -> NDArray[Any]:
-    """The chunk of one item, straight from its shard: what zarr does, without its copies.
+    """The chunk of one item, straight from its shard, read-only: what zarr does, without its copies.
 
     Zarr's sharding codec ends a shard with an index of (offset, length) for each chunk, and its CRC-32C; a
-    chunk is what `pack_chunk` makes.
+    chunk is what `pack_chunk` makes. Blosc keeps what does not shrink as it is, behind a header of 16 bytes
+    whose third byte says so: that needs no copy at all.
     """
     assert array.shards
     shard, place = divmod(index, array.shards[0])
-    with (folder / f"c/{shard}/0/0").open("rb") as file:
-        size = 16 * array.shards[0] + 4
-        file.seek(-min(size, file.seek(0, os.SEEK_END)), os.SEEK_END)
-        footer = _verified(file.read(size - 4), file.read(4), "the shard's index")
-        offset, length = struct.unpack_from("<QQ", footer, 16 * place)
-        file.seek(offset)
-        chunk = _verified(file.read(length - 4), file.read(4), "its chunk")
+    path = folder / f"c/{shard}/0/0"
+    data = _shard(path, path.stat().st_mtime_ns)
+    footer = _verified(data[-16 * array.shards[0] - 4 :], "the shard's index")
+    offset, length = struct.unpack_from("<QQ", footer.tobytes(), 16 * place)
+    chunk = _verified(data[offset : offset + length], "its chunk")
+    if chunk[2] & BLOSC_AS_IS:
+        return np.asarray(chunk[16:]).view(array.dtype).reshape(array.shape[1:])
     result = np.empty(array.shape[1:], array.dtype)
     blosc.decompress(chunk, result)
+    result.flags.writeable = False
     return result
 
 
-def _verified(data: bytes, checksum: bytes, what: str) -> bytes:
-    """`data`, whose CRC-32C is `checksum`. Raises `ValueError` where it is not."""
-    if google_crc32c.value(data) != int.from_bytes(checksum, "little") or len(checksum) < 4:
+def _verified(data: NDArray[np.uint8], what: str) -> NDArray[np.uint8]:
+    """`data` without the CRC-32C at its end. Raises `ValueError` where that does not agree."""
+    body, checksum = data[:-4], data[-4:].tobytes()
+    if len(data) <= 4 or google_crc32c.value(body) != int.from_bytes(checksum, "little"):
         raise ValueError(f"{what} disagrees with its checksum")
-    return data
+    return body
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:

@@ -1,18 +1,30 @@
 """Writing a feature store, item by item, so that an interruption loses nothing that was finished."""
 
+import contextlib
 import os
 import shutil
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
-import safetensors.numpy
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from pipeline.store import ARRAYS, FORMAT, VERSION, Encoding, Features, Item, array_of, encode, pack_chunk, pack_shard
+from pipeline.store import (
+    ARRAYS,
+    FORMAT,
+    VERSION,
+    Encoding,
+    Features,
+    Item,
+    array_of,
+    encode,
+    is_chunk,
+    pack_chunk,
+    pack_shard,
+)
 
 SHARD_BYTES = 128 * 2**20
 
@@ -50,13 +62,15 @@ class StoreWriter:
         }
         self._store, self._loose, self._done = (folder / n for n in ("store.zarr", "loose", "done"))
         self._most = max(item.tokens for item in self.items)
+        self._names = [f"block{block}/{name}" for block in self.blocks for name in ARRAYS[encoding]]
+        self._header = struct.Struct(f"<{len(self._names)}Q")
         self.complete = is_complete(folder)
         if self.complete:
             return
         for path in (self._loose, self._done):
             path.mkdir(parents=True, exist_ok=True)
         self._shards = {int(mark.name) for mark in self._done.iterdir()}
-        self._finished = {int(f.name.split(".")[0]): f for f in self._loose.iterdir() if _is_whole(f)}
+        self._finished = {int(f.name): f for f in self._loose.iterdir() if self._is_whole(f)}
         self._size: int | None = None
         if self._shards or self._finished:  # then it was laid out
             shards = array_of(zarr.open_group(self._store, mode="r"), f"block{self.blocks[0]}/tokens").shards
@@ -74,18 +88,16 @@ class StoreWriter:
 
     def write(self, index: int, features: Mapping[int, Features]) -> None:
         """Write the item at `index`: the features of every block. A kill after this returns does not undo it."""
-        item, chunks = self.items[index], {}
+        item, chunks = self.items[index], []
         for block in self.blocks:
             arrays = encode(features[block], self.encoding, item.id, block)
             if self._size is None:
                 self._size = self._create(arrays["tokens"].shape[1])
             for name, array in arrays.items():
-                chunk = pack_chunk(array, self._most if name == "tokens" else len(array))
-                chunks[f"block{block}/{name}"] = np.frombuffer(chunk, np.uint8)
-        data = safetensors.numpy.save(chunks)
-        # Not forced to the disk: a file that a crash of the machine tears is told by the checksum in its name.
-        path = self._loose / f"{index}.{google_crc32c.value(data):08x}"
-        _write(path, [data], durably=False)
+                chunks.append(pack_chunk(array, self._most if name == "tokens" else len(array)))
+        # Not forced to the disk: where a crash of the machine tears it, its chunks' checksums tell.
+        path = self._loose / str(index)
+        _write(path, [self._header.pack(*map(len, chunks)), *chunks], durably=False)
         self._finished[index] = path
         self._write_shard(index)
 
@@ -129,15 +141,29 @@ class StoreWriter:
         members = range(shard * self._size, min((shard + 1) * self._size, len(self.items)))
         if shard in self._shards or not all(i in self._finished for i in members):
             return
-        loose = [safetensors.numpy.load(self._finished[i].read_bytes()) for i in members]
-        for name in loose[0]:
+        loose = [self._chunks(self._finished[i]) for i in members]
+        for name, chunks in zip(self._names, zip(*loose, strict=True), strict=True):
             path = self._store / name / f"c/{shard}/0/0"
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, pack_shard([chunks[name].tobytes() for chunks in loose], self._size), durably=True)
+            _write(path, [*chunks, pack_shard([len(chunk) for chunk in chunks], self._size)], durably=True)
         write_durably(self._done / str(shard), b"")
         self._shards.add(shard)
         for i in members:
             self._finished.pop(i).unlink()
+
+    def _chunks(self, loose: Path) -> list[bytes]:
+        """The chunks of a finished item's file, in the order of the arrays' names."""
+        with loose.open("rb") as file:
+            lengths = self._header.unpack(file.read(self._header.size))
+            return [file.read(length) for length in lengths]
+
+    def _is_whole(self, loose: Path) -> bool:
+        """Whether a loose file is what was written. Others are removed: the item is computed again."""
+        with contextlib.suppress(struct.error, OverflowError):
+            if loose.name.isdecimal() and all(is_chunk(chunk) for chunk in self._chunks(loose)):
+                return True
+        loose.unlink()
+        return False
 
 
 def is_complete(folder: Path) -> bool:
@@ -169,14 +195,6 @@ def _write(path: Path, parts: Iterable[bytes], durably: bool) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _is_whole(loose: Path) -> bool:
-    """Whether a loose file is what was written: its name ends in its CRC-32C. Others are removed."""
-    if not loose.name.startswith(".") and loose.suffix == f".{google_crc32c.value(loose.read_bytes()):08x}":
-        return True
-    loose.unlink()
-    return False
 
 
 def _checked() -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from pipeline.images import read_index_mask
 from pipeline.pck import pck
 from pipeline.propagation import Settings, first_labels, hard_mask, propagate
 from pipeline.segmentation import evaluate_frame, summarize
-from pipeline.store import Features, FeatureStore, Item
+from pipeline.store import Encoding, Features, FeatureStore, Item
 from pipeline.writer import StoreWriter
 
 MASSIVE = (154, 1446)
@@ -46,19 +46,23 @@ def test_flux_features_and_modulation(golden: Path, blocks: list[int]) -> None:
     assert [n for n in read if int(n.split(".")[1]) == blocks[-1] - 19 and ".norm.linear." not in n] == []
 
 
-@pytest.fixture(scope="session")
-def spair_store(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, dict[str, Any]]:
+def make_spair(golden: Path, folder: Path, encoding: Encoding) -> tuple[FeatureStore, dict[str, Any]]:
     """The golden features in a store, and the catalog of their images."""
     root = golden / "spair" / "SPair-mini"
     tables = spair.read(root, "test", "a photo of a {category}", "captions.json")
     tensors = load_file(golden / "spair" / "features.safetensors")
     features = {row["id"]: tensors[f"{row['id']}.jpg.feature"][0].float() for row in tables["images"]}
     items = [Item(name, name, (x.shape[1], x.shape[2])) for name, x in features.items()]
-    writer = StoreWriter(tmp_path_factory.mktemp("spair"), items, [28], {})
+    writer = StoreWriter(folder, items, [28], {}, encoding)
     for index, item in enumerate(items):
         modulation = tensors[f"{item.id}.jpg.modulation"][0].float().numpy()
         writer.write(index, {28: Features(features[item.id].flatten(1).T.numpy(), modulation)})
     return FeatureStore(writer.finish()), tables
+
+
+@pytest.fixture(scope="session")
+def spair_store(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, dict[str, Any]]:
+    return make_spair(golden, tmp_path_factory.mktemp("spair"), "float16")
 
 
 @pytest.mark.parametrize(("answer", "descriptor"), [("keep", "adaln"), ("discard", "adaln+discard")])
@@ -96,6 +100,18 @@ def test_spair_pixels_and_pck(
         assert {name: round(scores[name][kind], 2) for name in scores} == expected["metrics"][kind]
 
 
+@pytest.mark.parametrize("descriptor", ["adaln", "adaln+discard"])
+def test_int8_costs_little_pck(
+    golden: Path, spair_store: tuple[FeatureStore, dict[str, Any]], tmp_path: Path, descriptor: Descriptor
+) -> None:
+    store, tables = make_spair(golden, tmp_path, "int8")
+    found = [pck(predict(s, tables, 28, descriptor, MASSIVE), [0.1]) for s in (store, spair_store[0])]
+    for row, wanted in zip(*found, strict=True):
+        if row["value"] in ("All", "Mean"):
+            assert abs(row["point"] - wanted["point"]) <= 0.3
+            assert abs(row["image"] - wanted["image"]) <= 0.3
+
+
 def test_massive_channels_are_found(spair_store: tuple[FeatureStore, dict[str, Any]]) -> None:
     store, _ = spair_store
     statistics = channel_statistics(store.features(28, item).tokens for item in store.ids)
@@ -123,6 +139,28 @@ def check_official(found: dict[str, np.ndarray[Any, np.dtype[np.float64]]], expe
     for column, measure in enumerate("JF"):
         for name, value in expected[f"{measure}_per_object"].items():
             assert abs(found[name][:, column].mean() - value) < 1e-6, name
+
+
+@pytest.mark.parametrize("setting", ["near", "default", "unmasked", "discard"])
+def test_int8_costs_little_jf(golden: Path, tmp_path: Path, setting: str) -> None:
+    folder = golden / "davis"
+    tensors, answer = load_file(folder / f"{setting}.safetensors"), json.loads((folder / f"{setting}.json").read_text())
+    p, truth = answer["params"], folder / "DAVIS/Annotations/480p/marbles"
+    masks = [read_index_mask(path) for path in sorted(truth.iterdir())]
+    features = tensors["feature"].float()
+    modulation = tensors["modulation"][0].float().numpy()
+    items = [Item(str(i), str(i), (features.shape[2], features.shape[3])) for i in range(len(features))]
+    writer = StoreWriter(tmp_path, items, [24], {}, "int8")
+    for index, x in enumerate(features):
+        writer.write(index, {24: Features(x.flatten(1).T.numpy(), modulation)})
+    store = FeatureStore(writer.finish())
+    maps = (store.descriptors(24, i.id, "adaln+discard" if p["cd"] else "adaln", MASSIVE) for i in items)
+    s = Settings(p["topk"], p["temperature"], p["n_last_frames"], p["size_mask_neighborhood"])
+    soft = propagate(maps, first_labels(masks[0], items[0].grid), s)
+    size = (masks[0].shape[1], masks[0].shape[0])
+    inner = [evaluate_frame(mask, hard_mask(x, size), 3) for mask, x in zip(masks[1:], soft, strict=True)][:-1]
+    found = summarize({str(i): values for i, values in enumerate(np.stack(inner, 1))})
+    assert abs(found["J&F-Mean"] - answer["official_evaluation"]["J&F-Mean"]) <= 0.003
 
 
 @pytest.mark.parametrize("setting", ["near", "default", "unmasked", "discard"])

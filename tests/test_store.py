@@ -65,6 +65,38 @@ def test_any_zarr_library_can_read_it(tmp_path: Path) -> None:
     assert array.shape == (7, 12, 5)
     assert array.chunks == (1, 12, 5)
     assert array.shards == (3, 12, 5)
+    for index, item in enumerate(ITEMS):
+        wanted = features(index)[28].tokens.astype(np.float16)
+        np.testing.assert_array_equal(array[index, : item.tokens], wanted)
+        assert not np.asarray(array[index, item.tokens :]).any()
+
+
+def test_int8_has_a_scale_for_each_channel(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path, ITEMS, [28], {}, "int8")
+    rng = np.random.default_rng(0)
+    tokens = [rng.standard_normal((item.tokens, 5)).astype(np.float32) for item in ITEMS]
+    for index, x in enumerate(tokens):
+        x[:, 2] = 1000 + 100 * x[:, 2]  # a massive channel
+        x[:, 3] = 7  # a channel that does not vary
+        writer.write(index, {28: Features(x, np.zeros((3, 5)))})
+    store = FeatureStore(writer.finish())
+    for item, x in zip(ITEMS, tokens, strict=True):
+        found = store.features(28, item.id).tokens
+        assert (np.abs(found - x) <= np.ptp(x, 0) / 254 * 0.501 + 1e-4).all()
+    array = zarr.open_group(store.path, mode="r")["block28/tokens"]
+    assert isinstance(array, zarr.Array)
+    assert array.dtype == np.int8
+
+
+def test_a_kill_between_an_item_and_its_shard_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(StoreWriter, "_write_shard", lambda self, index: None)
+        writer = StoreWriter(tmp_path / "cut", ITEMS, BLOCKS, {"seed": 1})
+        for index in range(7):
+            writer.write(index, features(index))
+    again = StoreWriter(tmp_path / "cut", ITEMS, BLOCKS, {"seed": 1})
+    assert again.missing() == []
+    assert files(again.finish()) == files(write(tmp_path / "whole", list(range(7))))
 
 
 def test_bytes_do_not_depend_on_the_order(tmp_path: Path) -> None:
@@ -73,13 +105,14 @@ def test_bytes_do_not_depend_on_the_order(tmp_path: Path) -> None:
 
 def test_a_killed_writer_loses_no_finished_item(tmp_path: Path) -> None:
     script = """
-import os, sys
+import sys, time
 from tests import test_store as t
 t.pipeline.writer.SHARD_BYTES = 3 * 12 * 5 * 2
 writer = t.StoreWriter(t.Path(sys.argv[1]), t.ITEMS, t.BLOCKS, {"seed": 1})
 for index in writer.missing():
     writer.write(index, t.features(index))
     print(index, flush=True)
+    time.sleep(0.2)
 """
     root = Path(__file__).parents[1]
     written: list[int] = []
