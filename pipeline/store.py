@@ -163,7 +163,7 @@ def encode(features: Features, encoding: Encoding, item: str, block: int) -> dic
 
 def pack_chunk(array: NDArray[Any], rows: int) -> bytes:
     """The bytes of one item's chunk: `array`, [n, C], with zeros up to `rows` rows, compressed, and their CRC-32C."""
-    whole = array
+    whole = np.ascontiguousarray(array)
     if len(array) < rows:
         whole = np.zeros((rows, *array.shape[1:]), array.dtype)
         whole[: len(array)] = array

@@ -45,7 +45,7 @@ def main(params: Params, dataset: str) -> None:
 
     def load_extractor() -> Extractor:
         weights = weight_patterns(model.component("transformer", ()), settings.blocks)
-        transformer = FluxTransformer(model.component("transformer", weights), settings.blocks, dtype, device)
+        transformer = FluxTransformer.load(model.component("transformer", weights), settings.blocks, dtype, device)
         encoder = LatentEncoder(model.component("vae"), dtype, device)
         return Extractor(transformer, encoder, settings, params.model.batch_size)
 

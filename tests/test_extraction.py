@@ -49,7 +49,7 @@ def text_of(prompt: str) -> Text:
 
 def loader(model: Path, settings: Settings = SETTINGS, batch_size: int = 2) -> Callable[[], Extractor]:
     def load() -> Extractor:
-        transformer = FluxTransformer(model / "transformer", settings.blocks, torch.float32, "cpu")
+        transformer = FluxTransformer.load(model / "transformer", settings.blocks, torch.float32, "cpu")
         return Extractor(transformer, LatentEncoder(model / "vae", torch.float32, "cpu"), settings, batch_size)
 
     return load
@@ -230,8 +230,10 @@ def test_sharded_weights_load_and_unneeded_files_do_not(tiny_flux: Path, tmp_pat
             path.unlink()
     assert len(wanted) < 3
     text, latents = text_of("x"), torch.randn(1, 16, 4, 4)
-    found = FluxTransformer(folder, [3], torch.float32, "cpu").capture(latents, text, 100, 3.5)[3]
-    whole = FluxTransformer(tiny_flux / "transformer", [3], torch.float32, "cpu").capture(latents, text, 100, 3.5)[3]
+    found = FluxTransformer.load(folder, [3], torch.float32, "cpu").capture(latents, text, 100, 3.5)[3]
+    whole = FluxTransformer.load(tiny_flux / "transformer", [3], torch.float32, "cpu").capture(latents, text, 100, 3.5)[
+        3
+    ]
     assert torch.equal(found, whole)
 
 
@@ -240,7 +242,7 @@ def test_broken_model_folders_are_told(tiny_flux: Path, tmp_path: Path) -> None:
 
     def message(block: int = 3) -> str:
         with pytest.raises(UserError) as caught:
-            FluxTransformer(folder, [block], torch.float32, "cpu")
+            FluxTransformer.load(folder, [block], torch.float32, "cpu")
         assert "\n" not in str(caught.value)
         return str(caught.value)
 

@@ -32,7 +32,7 @@ def test_flux_features_and_modulation(golden: Path, blocks: list[int]) -> None:
     h, w = settings["grid"]
     latents = case["latents"].reshape(-1, h, w, 16, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(-1, 16, 2 * h, 2 * w)
     text = Text(case["prompt_embeds"][0], case["pooled_prompt_embeds"][0])
-    flux = FluxTransformer(folder / "transformer", blocks, torch.float32, "cpu")
+    flux = FluxTransformer.load(folder / "transformer", blocks, torch.float32, "cpu")
 
     features = flux.capture(latents, text, settings["timestep"], settings["guidance"])
     modulation = flux.modulation(text, settings["timestep"], settings["guidance"])

@@ -4,7 +4,7 @@ Only what the deepest captured block needs is loaded: the blocks before it, and 
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,25 +32,48 @@ class FluxTransformer:
     """The part of FLUX's transformer that the captured blocks need.
 
     Args:
-        folder: the `transformer/` of a diffusers folder, in safetensors.
+        model: the transformer, cut off before the deepest of `blocks`, without output layers; see `skeleton`.
+        last_norm: that block's modulation layer.
         blocks: blocks to capture, counted through both kinds (FLUX.1-dev: 0..18 double, 19..56 single).
-        dtype, device: where and in what the model runs.
 
     Attributes:
-        tensors_read: the names of the tensors that were read.
-
-    Raises:
-        UserError: a file is missing, has other tensors than FLUX, or `blocks` has one that the model has not.
+        tensors_read: the names of the tensors that `load` read.
     """
 
-    def __init__(self, folder: Path, blocks: Iterable[int], dtype: torch.dtype, device: str) -> None:
-        self.blocks, self.dtype, self.device = sorted(blocks), dtype, device
-        self.model, last_norm, self.tensors_read = _load(folder, self.blocks, dtype, device)
-        stack = [*self.model.transformer_blocks, *self.model.single_transformer_blocks]
+    def __init__(self, model: FluxTransformer2DModel, last_norm: nn.Module, blocks: Iterable[int]) -> None:
+        self.model, self.blocks = model.requires_grad_(False).eval(), sorted(blocks)
+        self.dtype, self.device = model.x_embedder.weight.dtype, model.x_embedder.weight.device
+        self.tensors_read: list[str] = []
+        stack = [*model.transformer_blocks, *model.single_transformer_blocks]
         self._norms = [getattr(b, "norm1", None) or b.norm for b in stack] + [last_norm]
         self._entering: dict[int, Tensor] = {}
         for block in self.blocks[:-1]:
             stack[block].register_forward_pre_hook(self._remember(block), with_kwargs=True)
+
+    @classmethod
+    def load(cls, folder: Path, blocks: Iterable[int], dtype: torch.dtype, device: str) -> "FluxTransformer":
+        """Read from the `transformer/` of a diffusers folder, in safetensors, what `blocks` need.
+
+        Raises:
+            UserError: a file is missing, has other tensors than FLUX, or `blocks` has one that the model has not.
+        """
+        config, deepest = transformer_config(folder), max(blocks)
+        count = config["num_layers"] + config["num_single_layers"]
+        if deepest >= count:
+            raise UserError(f"blocks: {deepest} asked for, but {folder} has blocks 0..{count - 1}")
+        state = _read_tensors(folder, config, deepest, dtype, device)
+        names = list(state)
+        model, norm, prefix = skeleton(config, deepest)
+        last = {name.removeprefix(prefix): state.pop(name) for name in names if name.startswith(prefix)}
+        try:
+            norm.load_state_dict(last, assign=True)
+            model.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{folder}: tensors disagree with config.json: {reason}") from None
+        loaded = cls(model, norm.requires_grad_(False).eval(), blocks)
+        loaded.tensors_read = names
+        return loaded
 
     @torch.inference_mode()
     def capture(self, latents: Tensor, text: Text, timestep: float, guidance: float) -> dict[int, Tensor]:
@@ -180,19 +203,28 @@ def _weight_files(folder: Path) -> dict[str, Path]:
         return dict.fromkeys(file.keys(), path)
 
 
-def _load(
-    folder: Path, blocks: Sequence[int], dtype: torch.dtype, device: str
-) -> tuple[FluxTransformer2DModel, nn.Module, list[str]]:
-    """The model cut off before the deepest block, that block's modulation, and the names of the tensors read."""
-    config = transformer_config(folder)
-    double, single, deepest = config["num_layers"], config["num_single_layers"], blocks[-1]
-    if deepest >= double + single:
-        raise UserError(f"blocks: {deepest} asked for, but {folder} has blocks 0..{double + single - 1}")
-    cut = {
-        **config,
-        "num_layers": min(deepest, double),
-        "num_single_layers": max(deepest - double, 0),
-    }
+def skeleton(config: dict[str, Any], deepest: int) -> tuple[FluxTransformer2DModel, nn.Module, str]:
+    """A transformer without weights, on the meta device, for features entering block `deepest`.
+
+    Returns:
+        The model cut off before that block, without output layers; that block's modulation layer; and the
+        prefix of this layer's tensors in the whole model.
+    """
+    double = config["num_layers"]
+    cut = {**config, "num_layers": min(deepest, double), "num_single_layers": max(deepest - double, 0)}
+    with torch.device("meta"):
+        model = FluxTransformer2DModel.from_config(cut)
+        model.norm_out, model.proj_out = _Identity(), _Identity()
+        if deepest < double:
+            return model, AdaLayerNormZero(model.inner_dim), f"transformer_blocks.{deepest}.norm1."
+        norm = AdaLayerNormZeroSingle(model.inner_dim)
+        return model, norm, f"single_transformer_blocks.{deepest - double}.norm."
+
+
+def _read_tensors(
+    folder: Path, config: dict[str, Any], deepest: int, dtype: torch.dtype, device: str
+) -> dict[str, Tensor]:
+    """The tensors that features entering block `deepest` need, by name."""
     try:
         files = _weight_files(folder)
         names = needed_tensors(files, config, deepest)
@@ -203,24 +235,6 @@ def _load(
                     if files[name] == path:
                         # A copy lies aligned; from a mapped file, sums would round as the offset happens to be.
                         state[name] = file.get_tensor(name).to(dtype, copy=True)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: weights cannot be read: {error}") from None
-
-    with torch.device("meta"):
-        model = FluxTransformer2DModel.from_config(cut)
-        model.norm_out, model.proj_out = _Identity(), _Identity()
-        kind, stack, place = (
-            (AdaLayerNormZero, "transformer_blocks", f"{deepest}.norm1")
-            if deepest < double
-            else (AdaLayerNormZeroSingle, "single_transformer_blocks", f"{deepest - double}.norm")
-        )
-        norm = kind(model.inner_dim)
-    prefix = f"{stack}.{place}."
-    try:
-        norm.load_state_dict(
-            {k.removeprefix(prefix): state.pop(k) for k in list(state) if k.startswith(prefix)}, assign=True
-        )
-        model.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise UserError(f"{folder}: tensors disagree with config.json: {' '.join(str(error).split())}") from None
-    return model.requires_grad_(False).eval(), norm.requires_grad_(False).eval(), names
+        return state
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(f"{folder}: weights cannot be read: {' '.join(str(error).split())}") from None

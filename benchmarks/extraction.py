@@ -1,0 +1,160 @@
+"""Extraction on the CPU with a random FLUX of full depth and medium width, beside the direct way."""
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from safetensors import safe_open
+
+from benchmarks.report import machine, show, timed
+from pipeline.backbones import tiny
+from pipeline.backbones.flux import FluxTransformer, Text, pack
+from pipeline.backbones.text import TextEncoder
+from pipeline.backbones.vae import LatentEncoder
+from pipeline.extraction import Extractor, Settings
+
+VAE_CHANNELS = (32, 64, 128, 128)
+
+
+def make_model(folder: Path, heads: int) -> None:
+    """A FLUX folder of `heads` heads of 64 channels, 19 + 38 blocks, with a larger VAE than the tiny one's."""
+    tiny.build(folder, 0)
+    torch.manual_seed(0)
+    config = {**FluxTransformer2DModel.load_config(folder / "transformer"), "num_attention_heads": heads}
+    config |= {"attention_head_dim": 64, "axes_dims_rope": (16, 24, 24)}
+    for part in ("transformer", "vae"):
+        shutil.rmtree(folder / part)
+    FluxTransformer2DModel.from_config(config).save_pretrained(folder / "transformer")
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=VAE_CHANNELS,
+        layers_per_block=2,
+        latent_channels=16,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+    )
+    vae.save_pretrained(folder / "vae")
+
+
+@contextmanager
+def clocked(parts: dict[str, float], kind: Any, method: str, name: str) -> Iterator[None]:
+    """Add up the time spent in a method, under `name`."""
+    original = getattr(kind, method)
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            parts[name] = parts.get(name, 0) + time.perf_counter() - start
+
+    setattr(kind, method, wrapper)
+    try:
+        yield
+    finally:
+        setattr(kind, method, original)
+
+
+def direct_image(folder: Path, pixels: torch.Tensor, prompt: str, s: Settings, models: dict[str, Any]) -> torch.Tensor:
+    """One image as the released script does it: text anew, every draw through the VAE, all blocks run."""
+    (text,) = TextEncoder(lambda part: folder / part, torch.float32, "cpu").encode([prompt])
+    batch = pixels.expand(s.ensemble_size, *pixels.shape)
+    latents = (models["vae"].encode(batch).latent_dist.sample() - 0.1159) * 0.3611
+    sigma = s.timestep / 1000
+    latents = (1 - sigma) * latents + sigma * torch.randn_like(latents)
+    n, _, h, w = latents.shape
+    y, x = torch.meshgrid(torch.arange(h // 2), torch.arange(w // 2), indexing="ij")
+    models["transformer"](
+        hidden_states=pack(latents),
+        encoder_hidden_states=text.t5.expand(n, *text.t5.shape),
+        pooled_projections=text.clip.expand(n, *text.clip.shape),
+        timestep=torch.full((n,), sigma),
+        guidance=torch.full((n,), s.guidance),
+        img_ids=torch.stack([torch.zeros_like(y), y, x], -1).reshape(-1, 3).float(),
+        txt_ids=torch.zeros(len(text.t5), 3),
+    )
+    found: torch.Tensor = models["seen"].pop().mean(0)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--heads", type=int, default=8, help="of 64 channels")
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--size", type=int, default=320)
+    parser.add_argument("--draws", type=int, default=8)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="ditf-"))
+    s = Settings(260, (28,), options.draws, 3.5, "longer", options.size, 0)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (options.size * 3 // 4, options.size, 3), np.uint8) for _ in range(options.images)]
+    prompts = [f"a photo number {i % 2}" for i in range(options.images)]
+    try:
+        make_model(folder, options.heads)
+        parts: dict[str, float] = {}
+
+        def ours() -> tuple[FluxTransformer, int]:
+            start = time.perf_counter()
+            encoder = TextEncoder(lambda part: folder / part, torch.float32, "cpu")
+            texts: dict[str, Text] = dict(zip(sorted(set(prompts)), encoder.encode(sorted(set(prompts))), strict=True))
+            parts["text"] = time.perf_counter() - start
+            start = time.perf_counter()
+            transformer = FluxTransformer.load(folder / "transformer", [28], torch.float32, "cpu")
+            extractor = Extractor(transformer, LatentEncoder(folder / "vae", torch.float32, "cpu"), s, 8)
+            parts["loading"] = time.perf_counter() - start
+            with clocked(parts, LatentEncoder, "encode", "VAE"), clocked(parts, FluxTransformer, "capture", "blocks"):
+                for number, (pixels, prompt) in enumerate(zip(images, prompts, strict=True)):
+                    extractor.features(pixels, texts[prompt], str(number))
+            return transformer, len(texts)
+
+        def direct() -> None:
+            models: dict[str, Any] = {"seen": []}
+            models["transformer"] = FluxTransformer2DModel.from_pretrained(folder / "transformer")
+            models["vae"] = AutoencoderKL.from_pretrained(folder / "vae")
+            block = models["transformer"].single_transformer_blocks[9]
+            block.register_forward_pre_hook(
+                lambda _m, _a, kwargs: models["seen"].append(kwargs["hidden_states"]), with_kwargs=True
+            )
+            with torch.inference_mode():
+                for pixels, prompt in zip(images, prompts, strict=True):
+                    image = torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+                    direct_image(folder, image, prompt, s, models)
+
+        fast, (transformer, encoded) = timed(ours)
+        slow, _ = timed(direct)
+        with safe_open(folder / "transformer" / "diffusion_pytorch_model.safetensors", "pt") as file:
+            sizes = {name: int(np.prod(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
+        read = sum(sizes[name] for name in transformer.tensors_read) / sum(sizes.values())
+        count = len(images)
+        show(
+            f"Extraction on a CPU ({machine()})",
+            [
+                ("width, blocks, image, draws", f"{64 * options.heads}, 19 + 38, {options.size} px, {options.draws}"),
+                ("images a second, loading included", f"{count / fast:.2f}"),
+                ("the direct way", f"{count / slow:.2f}"),
+                ("**ratio**", f"**{slow / fast:.2f}**"),
+                ("time per part", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())),
+                ("VAE encodings an image; direct", f"1; {options.draws}"),
+                ("T5 passes; direct", f"{encoded} for {count} images; {count}"),
+                ("blocks run; direct", "28; 57"),
+                ("bytes of the transformer read; direct", f"{read:.1%}; 100%"),
+            ],
+        )
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
