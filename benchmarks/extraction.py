@@ -112,7 +112,7 @@ def main() -> None:
             parts["text"] = time.perf_counter() - start
             start = time.perf_counter()
             transformer = FluxTransformer.load(folder / "transformer", [28], torch.float32, "cpu")
-            extractor = Extractor(transformer, LatentEncoder(folder / "vae", torch.float32, "cpu"), s, 8)
+            extractor = Extractor(transformer, LatentEncoder.load(folder / "vae", torch.float32, "cpu"), s, 8)
             parts["loading"] = time.perf_counter() - start
             with clocked(parts, LatentEncoder, "encode", "VAE"), clocked(parts, FluxTransformer, "capture", "blocks"):
                 for number, (pixels, prompt) in enumerate(zip(images, prompts, strict=True)):

@@ -46,7 +46,7 @@ def main(params: Params, dataset: str) -> None:
     def load_extractor() -> Extractor:
         weights = weight_patterns(model.component("transformer", ()), settings.blocks)
         transformer = FluxTransformer.load(model.component("transformer", weights), settings.blocks, dtype, device)
-        encoder = LatentEncoder(model.component("vae"), dtype, device)
+        encoder = LatentEncoder.load(model.component("vae"), dtype, device)
         return Extractor(transformer, encoder, settings, params.model.batch_size)
 
     with exclusive(home):

@@ -50,7 +50,7 @@ def text_of(prompt: str) -> Text:
 def loader(model: Path, settings: Settings = SETTINGS, batch_size: int = 2) -> Callable[[], Extractor]:
     def load() -> Extractor:
         transformer = FluxTransformer.load(model / "transformer", settings.blocks, torch.float32, "cpu")
-        return Extractor(transformer, LatentEncoder(model / "vae", torch.float32, "cpu"), settings, batch_size)
+        return Extractor(transformer, LatentEncoder.load(model / "vae", torch.float32, "cpu"), settings, batch_size)
 
     return load
 

@@ -19,11 +19,15 @@ class Posterior:
 
 
 class LatentEncoder:
-    """Images to noisy latents. `folder` is the `vae/` of a diffusers folder."""
+    """Images to noisy latents."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype, device: str) -> None:
-        self.vae = load_component(AutoencoderKL, folder, torch_dtype=dtype).to(device)
-        self.dtype, self.device = dtype, device
+    def __init__(self, vae: AutoencoderKL, dtype: torch.dtype, device: str) -> None:
+        self.vae, self.dtype, self.device = vae, dtype, device
+
+    @classmethod
+    def load(cls, folder: Path, dtype: torch.dtype, device: str) -> "LatentEncoder":
+        """Read the `vae/` of a diffusers folder, in safetensors. Raises `UserError` where that fails."""
+        return cls(load_component(AutoencoderKL, folder, torch_dtype=dtype).to(device), dtype, device)
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Posterior:
