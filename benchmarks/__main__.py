@@ -10,7 +10,6 @@ RUNS = (
     ["matching"],
     ["propagation"],
     ["propagation", "--skip-direct", "--grid", "30", "53"],
-    ["propagation", "--skip-direct"],
     ["segmentation"],
     ["store"],
     ["extraction"],

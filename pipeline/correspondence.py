@@ -47,13 +47,15 @@ def predict(
 
     queries: dict[int, NDArray[np.float32]] = {}
     with tqdm(desc=descriptor, total=len(by_source) + len(by_target), unit="image", delay=2) as bar:
-        for image, numbers in by_source.items():
+        for image in sorted(by_source, key=store.index):  # in the order of the shards
+            numbers = by_source[image]
             points = [_points(keypoints[pairs[n]["pair"]], "source") for n in numbers]
             found = _query(store, block, image, sizes[image], np.concatenate(points), descriptor, channels)
             queries |= zip(numbers, np.split(found, np.cumsum([len(p) for p in points])[:-1]), strict=True)
             bar.update()
         results: dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
-        for image, numbers in by_target.items():
+        for image in sorted(by_target, key=store.index):
+            numbers = by_target[image]
             tokens = store.descriptors(block, image, descriptor, channels)
             target = Target(tokens, store.grid(image), sizes[image])
             asked = [queries.pop(n) for n in numbers]

@@ -69,10 +69,10 @@ def propagate(
     grid = (labels.shape[1], labels.shape[2])
     search: Any = _Window(grid, settings) if settings.size_mask_neighborhood else _Everywhere(settings)
     known = torch.from_numpy(np.ascontiguousarray(labels.reshape(len(labels), -1).T)).to(device)
-    first = (search.prepare(_unit(next(frames), device)), known)
+    first = (search.prepare(torch.from_numpy(next(frames)).to(device)), known)
     recent = deque([first][:0], maxlen=settings.n_last_frames)
     for descriptor in frames:
-        frame = search.prepare(_unit(descriptor, device))
+        frame = search.prepare(torch.from_numpy(descriptor).to(device))
         soft = search.vote(frame, [first, *recent])
         recent.append((frame, soft))
         yield soft.T.reshape(labels.shape).cpu().numpy()
@@ -96,18 +96,14 @@ def hard_mask(soft: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.ui
     return np.asarray(Image.fromarray(index).resize(size, Image.Resampling.NEAREST))
 
 
-def _unit(descriptors: NDArray[np.float32], device: str) -> Tensor:
-    return torch.nn.functional.normalize(torch.from_numpy(descriptors).to(device), dim=1)
-
-
 class _Everywhere:
     """Votes from sources anywhere, found by FAISS."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def prepare(self, unit: Tensor) -> Tensor:
-        return unit
+    def prepare(self, descriptors: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(descriptors, dim=1)
 
     def vote(self, target: Tensor, context: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Soft labels [n, objects + 1] of a frame, from (descriptors, labels) of each frame of context."""
@@ -165,22 +161,29 @@ class _Window:
         self._place = self._token.flatten().argsort(stable=True)[-grid[0] * grid[1] :]
         self._centre: Tensor | None = None
 
-    def prepare(self, unit: Tensor) -> _Blocks:
-        """Lay out a frame's unit descriptors, [n, C], which are overwritten."""
+    def prepare(self, descriptors: Tensor) -> _Blocks:
+        """Lay out a frame's descriptors, [n, C]."""
+        shape, device = (self._token.numel(), descriptors.shape[1]), descriptors.device
         if self._centre is None:  # of the first frame: subtracting it makes products, and their rounding, small
-            self._centre = unit.mean(0)
+            self._centre = torch.nn.functional.normalize(descriptors, dim=1).mean(0)
             self._square = float(self._centre @ self._centre)
-            self._dtype = _fast_dtype(unit.device)
-            self._token, self._place = self._token.to(unit.device), self._place.to(unit.device)
-        along = unit.new_zeros(self._token.numel())
-        along[self._place] = unit @ self._centre
-        rest = unit.new_zeros(self._token.numel(), unit.shape[1])
-        rest[self._place] = unit.sub_(self._centre)
+            self._dtype = _fast_dtype(device)
+            self._token, self._place = self._token.to(device), self._place.to(device)
+            # Work space: what a frame needs most memory for, taken once.
+            self._rest = descriptors.new_zeros(shape)
+        scale = descriptors.new_zeros(shape[0])
+        scale[self._place] = 1 / torch.linalg.vector_norm(descriptors, dim=1).clamp(min=1e-12)
+        rest = self._rest.index_copy_(0, self._place, descriptors)
+        rest *= scale[:, None]
+        along = rest @ self._centre
+        rest -= self._centre
+        rest[scale == 0] = 0
         length = float(torch.linalg.vector_norm(rest, dim=1).max())
-        high, low, error = rest.to(self._dtype), None, 0.0
-        if self._dtype != torch.float32:
-            rest -= high
-            error, low = float(torch.linalg.vector_norm(rest, dim=1).max()), rest.to(self._dtype)
+        if self._dtype == torch.float32:
+            return _Blocks(rest.clone().unflatten(0, self._token.shape), None, along, length, 0.0)
+        high = rest.to(self._dtype)
+        rest -= high
+        error, low = float(torch.linalg.vector_norm(rest, dim=1).max()), rest.to(self._dtype)
         return _Blocks(high.unflatten(0, self._token.shape), low, along, length, error)
 
     def vote(self, target: _Blocks, context: list[tuple[_Blocks, Tensor]]) -> Tensor:

@@ -184,9 +184,9 @@ def pack_shard(lengths: Sequence[int], count: int) -> bytes:
     return index + struct.pack("<I", google_crc32c.value(index))
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=8)
 def _shard(path: Path, modified: int) -> NDArray[np.uint8]:
-    """A shard, mapped; kept, so that its pages are not mapped anew for each item."""
+    """A shard, mapped; the last few are kept, so that their pages are not mapped anew for each item."""
     if path.stat().st_size == 0:
         raise ValueError("the shard is empty")
     return np.memmap(path, np.uint8, "r")

@@ -1,0 +1,53 @@
+"""The benchmarks run, at small size, and find no difference from the direct methods."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(module: str, *options: str) -> str:
+    command = [sys.executable, "-m", f"benchmarks.{module}", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "limit"),
+    [
+        ("matching", "--images 4 --pairs 6", 1e-6),
+        ("propagation", "--grid 14 20", 1e-4),
+        ("segmentation", "--frames 4", 1e-12),
+    ],
+    ids=["matching", "propagation", "segmentation"],
+)
+def test_results_equal_the_direct_methods(module: str, options: str, limit: float) -> None:
+    shown = run(module, *options.split())
+    difference = re.search(r"greatest difference[^|]*\| ([0-9.e+-]+) \|", shown)
+    assert difference
+    assert float(difference[1]) <= limit
+    assert "ratio" in shown
+
+
+def test_store_benchmark_runs() -> None:
+    assert "read, in memory" in run("store", "--items", "3")
+
+
+def test_extraction_counts() -> None:
+    shown = run("extraction", "--heads", "1", "--images", "2", "--size", "64", "--draws", "2")
+    assert "| VAE encodings an image; direct | 1; 2 |" in shown
+    assert "| blocks run; direct | 28; 57 |" in shown
+    share = re.search(r"bytes of the transformer read; direct \| ([0-9.]+)%", shown)
+    assert share
+    assert float(share[1]) <= 66
+
+
+def test_gpu_benchmark_runs_small() -> None:
+    shown = run("extract_gpu", "--small", "--images", "1")
+    assert "SPair-71k" in shown
+    assert "DAVIS" in shown
