@@ -1,5 +1,7 @@
 """Run every benchmark, each in a process of its own, and keep what they print in docs/benchmarks.md."""
 
+import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,14 +19,19 @@ RUNS = (
 
 
 def main() -> None:
-    sections = []
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("only", nargs="*", help="the benchmarks to run again; the others' tables stay. Default: all")
+    only = parser.parse_args().only
+    head, _, body = PAGE.read_text(encoding="utf-8").partition(MARK)
+    kept = dict(re.findall(r"^`(python -m [^`]*)`\n\n(.*?)(?=\n\n`python|\Z)", body.strip(), re.DOTALL | re.MULTILINE))
     for module, *options in RUNS:
-        command = [sys.executable, "-m", f"benchmarks.{module}", *options]
-        print("$", *command[1:], file=sys.stderr, flush=True)
-        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-        print(printed, flush=True)
-        sections.append(f"`{' '.join(['python', *command[1:]])}`\n\n{printed}")
-    head = PAGE.read_text(encoding="utf-8").split(MARK)[0]
+        name = " ".join(["python", "-m", f"benchmarks.{module}", *options])
+        if only and module not in only:
+            continue
+        command = [sys.executable, *name.split()[1:]]
+        kept[name] = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        print(kept[name], flush=True)
+    sections = [f"`{name}`\n\n{printed}" for name, printed in kept.items()]
     PAGE.write_text(head + MARK + "\n\n" + "\n\n".join(sections) + "\n", encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ each channel of each item, so that massive channels cost the others nothing.
 """
 
 import functools
+import mmap
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -184,12 +185,11 @@ def pack_shard(lengths: Sequence[int], count: int) -> bytes:
     return index + struct.pack("<I", google_crc32c.value(index))
 
 
-@functools.lru_cache(maxsize=8)
-def _shard(path: Path, modified: int) -> NDArray[np.uint8]:
+@functools.lru_cache(maxsize=16)
+def _shard(path: Path, modified: int) -> mmap.mmap:
     """A shard, mapped; the last few are kept, so that their pages are not mapped anew for each item."""
-    if path.stat().st_size == 0:
-        raise ValueError("the shard is empty")
-    return np.memmap(path, np.uint8, "r")
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _read_chunk(folder: Path, array: zarr.Array[Any], index: int) -> NDArray[Any]:
@@ -202,9 +202,15 @@ def _read_chunk(folder: Path, array: zarr.Array[Any], index: int) -> NDArray[Any
     assert array.shards
     shard, place = divmod(index, array.shards[0])
     path = folder / f"c/{shard}/0/0"
-    data = _shard(path, path.stat().st_mtime_ns)
+    shard_map = _shard(path, path.stat().st_mtime_ns)
+    data = np.frombuffer(shard_map, np.uint8)
     footer = _verified(data[-16 * array.shards[0] - 4 :], "the shard's index")
     offset, length = struct.unpack_from("<QQ", footer.tobytes(), 16 * place)
+    if offset + length > len(data):
+        raise ValueError("the shard is cut off")
+    if hasattr(mmap, "MADV_WILLNEED"):  # one large read from the disk, not one for each few pages
+        start = offset - offset % mmap.PAGESIZE
+        shard_map.madvise(mmap.MADV_WILLNEED, start, offset + length - start)
     chunk = _verified(data[offset : offset + length], "its chunk")
     if chunk[2] & BLOSC_AS_IS:
         return np.asarray(chunk[16:]).view(array.dtype).reshape(array.shape[1:])

@@ -14,7 +14,7 @@ from pipeline.extraction import Extractor, Settings, Source, extract, facts
 from pipeline.images import Rule
 from pipeline.model import Model
 from pipeline.staging import exclusive, fingerprint, publish
-from pipeline.store import FeatureStore
+from pipeline.store import VERSION, FeatureStore
 from pipeline.text import load_text
 from pipeline.writer import StoreWriter, is_complete
 from stages import CACHE, CATALOGS, MODEL, STAGING, Params, run
@@ -41,7 +41,9 @@ def main(params: Params, dataset: str) -> None:
     items = [source.item(settings) for source in sources]
     made_by = facts(settings, model.digest, dtype, section.encoding)
     home = STAGING / "features" / dataset
-    folder = home / fingerprint(made_by) / fingerprint({"items": [[i.id, i.key] for i in items]})
+    folder = (
+        home / fingerprint({"version": VERSION, **made_by}) / fingerprint({"items": [[i.id, i.key] for i in items]})
+    )
 
     def load_extractor() -> Extractor:
         weights = weight_patterns(model.component("transformer", ()), settings.blocks)
