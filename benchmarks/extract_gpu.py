@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+from benchmarks.extraction import random_vae
 from benchmarks.report import machine, show
 from pipeline.backbones.flux import FluxTransformer, Text, skeleton
 from pipeline.backbones.vae import LatentEncoder
@@ -65,17 +65,7 @@ def transformer(config: dict[str, object], deepest: int, device: str, dtype: tor
 
 def vae(device: str, dtype: torch.dtype, small: bool) -> LatentEncoder:
     """A random VAE of FLUX's sizes."""
-    model = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(32, 32, 32, 32) if small else (128, 256, 512, 512),
-        layers_per_block=2,
-        latent_channels=16,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        scaling_factor=0.3611,
-        shift_factor=0.1159,
-    )
+    model = random_vae((32,) * 4 if small else (128, 256, 512, 512))
     return LatentEncoder(model.to(device, dtype).eval(), dtype, device)
 
 

@@ -34,10 +34,16 @@ def make_model(folder: Path, heads: int) -> None:
     for part in ("transformer", "vae"):
         shutil.rmtree(folder / part)
     FluxTransformer2DModel.from_config(config).save_pretrained(folder / "transformer")
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=VAE_CHANNELS,
+    random_vae(VAE_CHANNELS).save_pretrained(folder / "vae")
+
+
+def random_vae(channels: tuple[int, ...]) -> AutoencoderKL:
+    """A random VAE with FLUX's latents; FLUX's own has 128, 256, 512 and 512 channels."""
+    levels = len(channels)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=channels,
         layers_per_block=2,
         latent_channels=16,
         use_quant_conv=False,
@@ -45,7 +51,6 @@ def make_model(folder: Path, heads: int) -> None:
         scaling_factor=0.3611,
         shift_factor=0.1159,
     )
-    vae.save_pretrained(folder / "vae")
 
 
 @contextmanager
