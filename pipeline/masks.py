@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+VOID = 255  # in annotations: counts for nothing
+
 
 def _palette() -> list[int]:
     """DAVIS's colours: the first 22 of PASCAL VOC's map (with 191 where that has 192), then greys."""

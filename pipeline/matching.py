@@ -55,7 +55,7 @@ class Target:
         self._norms = np.where(inside, norms[rows, columns], np.inf).reshape(cells)
         excess = plain[rows, columns] / np.maximum(norms[rows, columns], NORM_EPS)
         excess = np.where(inside, excess, 0).reshape(cells).max(axis=(1, 2))
-        # How far a pixel's similarity can rise above the greatest cosine of its cell's corners; no bound is 0.
+        # How far a pixel's similarity can rise above the greatest cosine of its cell's corners; 0 marks delicate cells.
         self._excess = np.where(excess <= DELICATE, excess, 0)
         self._delicate = np.flatnonzero(excess > DELICATE)
 
@@ -98,9 +98,9 @@ class Target:
         below, beside = np.minimum(np.arange(h) + 1, h - 1), np.minimum(np.arange(w) + 1, w - 1)
         greatest = np.maximum(cosine, cosine[:, below])
         greatest = np.maximum(greatest, greatest[:, :, beside]).reshape(len(best), -1)
-        # Where every corner points away, the quotient bounds nothing from above but 0 does.
+        # Where every corner points away, 0 bounds it; and a query that has found nothing is compared with all.
         bound = np.maximum(greatest + SEARCH_SLACK, 0) * self._excess
-        possible: NDArray[np.bool_] = (bound >= best[:, None]) | ((best < SEARCH_SLACK)[:, None] & (self._excess > 0))
+        possible: NDArray[np.bool_] = (bound >= best[:, None]) | (best < SEARCH_SLACK)[:, None]
         return possible & (self._excess > 0)
 
     def _compare(self, queries: Floats, best: Floats, pixel: NDArray[np.int64]) -> None:

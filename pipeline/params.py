@@ -95,7 +95,9 @@ class Params(Section):
     davis: Davis
 
     def dataset(self, name: str) -> Dataset:
-        """The section of the data set `name` ("spair" or "davis")."""
+        """The section of the data set `name`: "spair" or "davis"."""
+        if name not in ("spair", "davis"):
+            raise UserError(f"{name!r} is no data set; use spair or davis")
         section: Dataset = getattr(self, name)
         return section
 

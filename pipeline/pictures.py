@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.descriptors import ChannelStatistics
+from pipeline.images import RGB
 from pipeline.masks import PALETTE
 
-RGB = NDArray[np.uint8]
 RIGHT, WRONG = "#2ca02c", "#d62728"
 SHEET_WIDTH = 1280
 

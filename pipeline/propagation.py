@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pipeline.bilinear import Axis
 from pipeline.images import TOKEN
+from pipeline.masks import VOID
 
 LEAST_BLOCK = 8  # smaller blocks would leave the matrix products too small to be fast
 GROUP = 16  # similarities whose maximum stands for them in the search for the k greatest
@@ -42,8 +43,12 @@ class Settings:
 
 
 def first_labels(mask: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.float32]:
-    """One-hot labels [objects + 1, h, w] of an index mask [height, width], resized by nearest neighbour."""
+    """One-hot labels [objects + 1, h, w] of an index mask [height, width], resized by nearest neighbour.
+
+    Void, 255, is taken for background.
+    """
     h, w = grid
+    mask = np.where(mask == VOID, 0, mask).astype(np.uint8)
     small = np.asarray(Image.fromarray(mask).resize((w, h), Image.Resampling.NEAREST))
     return (small == np.arange(int(mask.max()) + 1)[:, None, None]).astype(np.float32)
 
@@ -70,7 +75,7 @@ def propagate(
     search: Any = _Window(grid, settings) if settings.size_mask_neighborhood else _Everywhere(settings)
     known = torch.from_numpy(np.ascontiguousarray(labels.reshape(len(labels), -1).T)).to(device)
     first = (search.prepare(torch.from_numpy(next(frames)).to(device)), known)
-    recent = deque([first][:0], maxlen=settings.n_last_frames)
+    recent: deque[tuple[Any, Tensor]] = deque(maxlen=settings.n_last_frames)
     for descriptor in frames:
         frame = search.prepare(torch.from_numpy(descriptor).to(device))
         soft = search.vote(frame, [first, *recent])
@@ -128,8 +133,8 @@ class _Blocks:
     """A frame's unit descriptors as centre + high + low, its tokens in blocks.
 
     high: for the search, [block rows, block columns, block * block, C], bfloat16 or float32. low: what rounding
-    took, [places, C], bfloat16, or None. along: dot products of the descriptors with the centre, [places].
-    length, error: the greatest length of high + low, and of low.
+    took, [places, C], float16 for its longer mantissa, or None. along: dot products of the descriptors with
+    the centre, [places]. length, error: the greatest length of high + low, and of low.
     """
 
     high: Tensor
@@ -183,7 +188,7 @@ class _Window:
             return _Blocks(rest.clone().unflatten(0, self._token.shape), None, along, length, 0.0)
         high = rest.to(self._dtype)
         rest -= high
-        error, low = float(torch.linalg.vector_norm(rest, dim=1).max()), rest.to(self._dtype)
+        error, low = float(torch.linalg.vector_norm(rest, dim=1).max()), rest.to(torch.float16)
         return _Blocks(high.unflatten(0, self._token.shape), low, along, length, error)
 
     def vote(self, target: _Blocks, context: list[tuple[_Blocks, Tensor]]) -> Tensor:

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-VOID = 255
+from pipeline.masks import VOID
+
 BOUNDARY_TOLERANCE = 0.008  # of the image's diagonal
 RECALL_THRESHOLD = 0.5
 QUARTERS = 4

@@ -4,6 +4,7 @@ All paths are relative to the project's folder, in which DVC runs them.
 """
 
 import errno
+import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -19,7 +20,14 @@ MODEL = CACHE / "model.json"
 
 def run(main: Callable[..., None]) -> None:
     """Call a stage's `main(params, *arguments)`; a user's mistake ends it with one line and status 2."""
-    guard(lambda: main(load_params(), *sys.argv[1:]))
+    arguments, wanted = sys.argv[1:], list(inspect.signature(main).parameters)[1:]
+
+    def work() -> None:
+        if len(arguments) != len(wanted):
+            raise UserError(f"{len(arguments)} arguments given; wanted: {', '.join(wanted) or 'none'}")
+        main(load_params(), *arguments)
+
+    guard(work)
 
 
 def guard(work: Callable[[], None]) -> None:

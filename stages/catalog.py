@@ -4,16 +4,17 @@ from pathlib import Path
 
 from pipeline.catalog import write_tables
 from pipeline.datasets import davis, spair
+from pipeline.params import Davis, SPair
 from stages import CATALOGS, Params, run
 
 
 def main(params: Params, dataset: str) -> None:
-    if dataset == "spair":
-        s = params.spair
-        tables = spair.read(Path(s.root), s.split, s.prompt, s.captions)
-    else:
-        d = params.davis
-        tables = davis.read(Path(d.root), d.year, d.split, d.prompt)
+    section = params.dataset(dataset)
+    root = Path(section.root)
+    if isinstance(section, SPair):
+        tables = spair.read(root, section.split, section.prompt, section.captions)
+    elif isinstance(section, Davis):
+        tables = davis.read(root, section.year, section.split, section.prompt)
     write_tables(CATALOGS / dataset, tables)
 
 

@@ -260,6 +260,10 @@ DAVIS_FAULTS = {
         lambda root: save_mask(root / "Annotations/480p/boat/00000.png", np.zeros((32, 48), np.uint8)),
         "shows no object",
     ),
+    "first mask all void": (
+        lambda root: save_mask(root / "Annotations/480p/boat/00000.png", np.full((32, 48), 255, np.uint8)),
+        "shows no object",
+    ),
     "gap": (put("JPEGImages/480p/boat/00002.jpg", None), "frame 00002 is missing"),
     "odd name": (put("JPEGImages/480p/boat/cover.jpg", b"x"), r"cover\.jpg is not numbered"),
     "broken frame": (put("JPEGImages/480p/boat/00001.jpg", b"x"), r"00001\.jpg: not a readable image"),

@@ -223,6 +223,16 @@ def test_wrong_parameters_end_with_one_line(project: Project) -> None:
     assert "spair.timestep" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [("features", "0 arguments given; wanted: dataset"), ("catalog nothing", "'nothing' is no data set")],
+)
+def test_wrong_arguments_of_a_stage_end_with_one_line(project: Project, command: str, expected: str) -> None:
+    done = project.run("python", "-m", *f"stages.{command}".split())
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert expected in done.stderr
+
+
 def test_two_extractions_at_once_do_not_mix(project: Project) -> None:
     from filelock import FileLock
 

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.catalog import Problems, inside, inspect_images
 from pipeline.errors import UserError
 from pipeline.images import read_index_mask
-from pipeline.segmentation import VOID
+from pipeline.masks import VOID
 
 RESOLUTION = "480p"
 
@@ -52,7 +52,7 @@ def read(root: Path, year: int, split: str, prompt: str) -> dict[str, list[dict[
             tables["images"].append(
                 {"id": name, "path": relative, **vars(facts[frame]), "category": sequence, "prompt": prompt}
             )
-            mask = problems.take(functools.partial(_mask, root, size), _mask_path(sequence, frame.stem))
+            mask = problems.take(functools.partial(_mask, root, year, size), _mask_path(sequence, frame.stem))
             if mask is None:
                 continue
             tables["masks"].append({"id": name, **mask})
@@ -60,7 +60,7 @@ def read(root: Path, year: int, split: str, prompt: str) -> dict[str, list[dict[
                 if not mask["objects"]:
                     problems.add(mask["path"], "shows no object; the first mask is what is propagated")
                 width, height = size
-                objects = 1 if year == 2016 else max(mask["objects"], default=0)
+                objects = max(mask["objects"], default=0)
                 tables["sequences"].append(
                     {
                         "sequence": sequence,
@@ -124,15 +124,14 @@ def _mask_path(sequence: str, name: str) -> str:
     return f"Annotations/{RESOLUTION}/{sequence}/{name}.png"
 
 
-def _mask(root: Path, size: tuple[int, int], relative: str) -> dict[str, Any]:
+def _mask(root: Path, year: int, size: tuple[int, int], relative: str) -> dict[str, Any]:
     """A row of the table masks, but for the id. Raises `UserError` for a mask that is missing or wrong."""
     path = inside(root, relative)
-    mask = read_index_mask(path)
+    mask = read_mask(path, year)
     if (mask.shape[1], mask.shape[0]) != size:
         raise UserError(f"{path}: {mask.shape[1]}x{mask.shape[0]}, but its frame is {size[0]}x{size[1]}")
-    values = [int(value) for value in np.unique(mask) if value]
     return {
         "path": relative,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "objects": [value for value in values if value != VOID] or values,
+        "objects": [int(value) for value in np.unique(mask) if value not in (0, VOID)],
     }
