@@ -34,7 +34,7 @@ def expected(frames: list[NDArray[np.float32]], labels: NDArray[np.float32], s: 
 
 
 def least_gap(frames: list[NDArray[np.float32]], grid: tuple[int, int], s: Settings) -> float:
-    """The least difference, over all tokens, of the k-th greatest similarity and the next; below it rounding decides."""
+    """The least difference of a token's k-th greatest similarity and the next; where it is tiny, rounding decides."""
     units = [frame / np.linalg.norm(frame, axis=1, keepdims=True) for frame in frames]
     y, x = (p.ravel() for p in np.indices(grid))
     apart = np.maximum(np.abs(y[:, None] - y), np.abs(x[:, None] - x))
