@@ -1,18 +1,32 @@
 """Writing and reading whole items of the store, beside a numpy.memmap of the same bytes on the same disk."""
 
 import argparse
+import os
 import shutil
+import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+import pipeline.store
 from benchmarks.matching import forget
 from benchmarks.report import machine, show, timed
 from pipeline.store import Features, FeatureStore, Item
 from pipeline.writer import StoreWriter
 
-GRID, CHANNELS = (30, 40), 3072
+GRID, CHANNELS, TIMES = (30, 40), 3072, 5
+
+
+def alternate(*ways: tuple[Callable[[], object], Callable[[], object]]) -> list[float]:
+    """The median time of each (preparation, work), taken in turn: the speed of a disk changes from minute to minute."""
+    times: list[list[float]] = [[] for _ in ways]
+    for _ in range(TIMES):
+        for (prepare, work), taken in zip(ways, times, strict=True):
+            prepare()
+            taken.append(timed(work)[0])
+    return [statistics.median(taken) for taken in times]
 
 
 def main() -> None:
@@ -48,13 +62,21 @@ def main() -> None:
         for index in range(options.items):
             np.array(array[index])
 
+    def remove(path: Path) -> None:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        os.sync()
+
+    def unread() -> None:
+        pipeline.store.mapped.cache_clear()  # pages in use are not dropped
+        forget(folder)
+
     try:
-        write = [timed(work)[0] for work in (write_store, write_map)]
-        cold = []
-        for work in (read_store, read_map):
-            forget(folder)
-            cold.append(timed(work)[0])
-        warm = [timed(work, 3)[0] for work in (read_store, read_map)]
+        write = alternate(
+            (lambda: remove(folder / "store"), write_store),
+            (lambda: remove(folder / "map"), write_map),
+        )
+        cold = alternate((unread, read_store), (unread, read_map))
+        warm = alternate((lambda: None, read_store), (lambda: None, read_map))
         rows = [("items, bytes each", f"{options.items}, {size / options.items:.1f} MB of float16")]
         for name, (ours, plain) in (("write, to the disk", write), ("read, cold", cold), ("read, in memory", warm)):
             rows.append((name, f"{size / ours:,.0f} MB/s; memmap {size / plain:,.0f} MB/s; **{plain / ours:.0%}**"))

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import google_crc32c
 import numpy as np
 import zarr
+from fastcrc import crc32
 from numcodecs import Blosc, blosc
 from numpy.typing import NDArray
 
@@ -33,8 +33,10 @@ VERSION = 1
 FLOAT16_MAX = 65504.0
 
 Encoding = Literal["float16", "int8"]
-BLOSC_AS_IS = 0x2  # a flag in Blosc's header
 COMPRESSOR = Blosc("lz4", clevel=1, shuffle=Blosc.NOSHUFFLE)
+# Of the format of Blosc 1: version, version of LZ4, flags, bytes a number, bytes, bytes a block, bytes with the header.
+BLOSC_HEADER = struct.Struct("<4B3I")
+BLOSC_AS_IS, BLOSC_LZ4 = 0x2, 0x20
 
 
 ARRAYS: dict[str, tuple[str, ...]] = {
@@ -146,7 +148,8 @@ def encode(features: Features, encoding: Encoding, item: str, block: int) -> dic
     """The arrays in which a store keeps one block of one item. Raises `UserError` for what does not fit."""
     with np.errstate(over="ignore"):
         half = np.ascontiguousarray(features.tokens, np.float16)
-    if ((half.view(np.uint16) & 0x7C00) == 0x7C00).any():  # the exponent of infinities and NaN
+    # The bits of infinities and NaN are the greatest, of either sign: so no array is made to find them.
+    if half.size and (half.view(np.int16).max() >= 0x7C00 or half.view(np.uint16).max() >= 0xFC00):
         greatest = float(np.abs(features.tokens).max())
         raise UserError(
             f"item {item!r}, block {block}: a feature is {greatest:g}, float16 ends at {FLOAT16_MAX:g}; "
@@ -162,19 +165,28 @@ def encode(features: Features, encoding: Encoding, item: str, block: int) -> dic
     return {"tokens": quantized, "modulation": modulation, "quantization": np.stack([offset, scale])}
 
 
-def pack_chunk(array: NDArray[Any], rows: int) -> bytes:
-    """The bytes of one item's chunk: `array`, [n, C], with zeros up to `rows` rows, compressed, and their CRC-32C."""
-    whole = np.ascontiguousarray(array)
-    if len(array) < rows:
+def pack_chunk(array: NDArray[Any], rows: int) -> list[bytes | memoryview]:
+    """One item's chunk: `array`, [n, C], with zeros up to `rows` rows, as Blosc, and their CRC-32C; in parts.
+
+    Zeros are compressed away. Where there are none, the numbers are random to LZ4: the chunk is Blosc's header
+    for bytes kept as they are, and the array itself, of which no copy is made.
+    """
+    array = np.ascontiguousarray(array)
+    parts: list[bytes | memoryview]
+    if len(array) == rows:
+        flags, size = BLOSC_LZ4 | BLOSC_AS_IS, array.nbytes
+        header = BLOSC_HEADER.pack(2, 1, flags, array.itemsize, size, size, size + BLOSC_HEADER.size)
+        parts = [header, array.reshape(-1).view(np.uint8).data]
+    else:
         whole = np.zeros((rows, *array.shape[1:]), array.dtype)
         whole[: len(array)] = array
-    data = bytes(COMPRESSOR.encode(whole))
-    return data + struct.pack("<I", google_crc32c.value(data))
+        parts = [bytes(COMPRESSOR.encode(whole))]
+    return [*parts, struct.pack("<I", functools.reduce(lambda crc, part: crc32.iscsi(part, crc), parts, 0))]
 
 
-def is_chunk(data: bytes) -> bool:
+def is_chunk(data: memoryview) -> bool:
     """Whether `data` is what `pack_chunk` made: it ends in the CRC-32C of the rest."""
-    return len(data) > 4 and google_crc32c.value(data[:-4]) == int.from_bytes(data[-4:], "little")
+    return len(data) > 4 and crc32.iscsi(data[:-4]) == int.from_bytes(data[-4:], "little")
 
 
 def pack_shard(lengths: Sequence[int], count: int) -> bytes:
@@ -182,11 +194,11 @@ def pack_shard(lengths: Sequence[int], count: int) -> bytes:
     offsets = np.cumsum([0, *lengths])
     index = b"".join(struct.pack("<QQ", *pair) for pair in zip(offsets[:-1].tolist(), lengths, strict=True))
     index += b"\xff" * (16 * (count - len(lengths)))
-    return index + struct.pack("<I", google_crc32c.value(index))
+    return index + struct.pack("<I", crc32.iscsi(index))
 
 
 @functools.lru_cache(maxsize=16)
-def _shard(path: Path, modified: int) -> mmap.mmap:
+def mapped(path: Path, modified: int) -> mmap.mmap:
     """A shard, mapped; the last few are kept, so that their pages are not mapped anew for each item."""
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -202,7 +214,7 @@ def _read_chunk(folder: Path, array: zarr.Array[Any], index: int) -> NDArray[Any
     assert array.shards
     shard, place = divmod(index, array.shards[0])
     path = folder / f"c/{shard}/0/0"
-    shard_map = _shard(path, path.stat().st_mtime_ns)
+    shard_map = mapped(path, path.stat().st_mtime_ns)
     data = np.frombuffer(shard_map, np.uint8)
     footer = _verified(data[-16 * array.shards[0] - 4 :], "the shard's index")
     offset, length = struct.unpack_from("<QQ", footer.tobytes(), 16 * place)
@@ -213,7 +225,7 @@ def _read_chunk(folder: Path, array: zarr.Array[Any], index: int) -> NDArray[Any
         shard_map.madvise(mmap.MADV_WILLNEED, start, offset + length - start)
     chunk = _verified(data[offset : offset + length], "its chunk")
     if chunk[2] & BLOSC_AS_IS:
-        return np.asarray(chunk[16:]).view(array.dtype).reshape(array.shape[1:])
+        return np.asarray(chunk[BLOSC_HEADER.size :]).view(array.dtype).reshape(array.shape[1:])
     result = np.empty(array.shape[1:], array.dtype)
     blosc.decompress(chunk, result)
     result.flags.writeable = False
@@ -222,10 +234,9 @@ def _read_chunk(folder: Path, array: zarr.Array[Any], index: int) -> NDArray[Any
 
 def _verified(data: NDArray[np.uint8], what: str) -> NDArray[np.uint8]:
     """`data` without the CRC-32C at its end. Raises `ValueError` where that does not agree."""
-    body, checksum = data[:-4], data[-4:].tobytes()
-    if len(data) <= 4 or google_crc32c.value(body) != int.from_bytes(checksum, "little"):
+    if not is_chunk(data.data):
         raise ValueError(f"{what} disagrees with its checksum")
-    return body
+    return data[:-4]
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:

@@ -1,10 +1,14 @@
 """Writing a feature store, item by item, so that an interruption loses nothing that was finished."""
 
 import contextlib
+import itertools
+import mmap
 import os
 import shutil
 import struct
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +31,15 @@ from pipeline.store import (
 )
 
 SHARD_BYTES = 128 * 2**20
+PACKERS = 4  # threads that write shards: most wait for the disk
 
 
 class StoreWriter:
     """Builds a store in `folder`, item by item in any order; what was written survives a kill.
 
-    A finished item lies loose in its own file until its shard is whole. `folder` holds `store.zarr`,
-    `loose/` (finished items) and `done/` (a mark for each shard on disk); a writer opened on it again continues.
+    A finished item lies loose in its own file until all of its shard do; then the shard is written in the
+    background. `folder` holds `store.zarr`, `loose/` (finished items) and `done/` (a mark for each shard on
+    disk); a writer opened on it again continues.
     In the end only the store is left, and the file `complete`.
 
     Args:
@@ -70,7 +76,8 @@ class StoreWriter:
         for path in (self._loose, self._done):
             path.mkdir(parents=True, exist_ok=True)
         self._shards = {int(mark.name) for mark in self._done.iterdir()}
-        self._finished = {int(f.name): f for f in self._loose.iterdir() if self._is_whole(f)}
+        self._finished = {int(f.name) for f in self._loose.iterdir() if self._is_whole(f)}
+        self._packers, self._packing = ThreadPoolExecutor(PACKERS), deque[Future[None]]()
         self._size: int | None = None
         if self._shards or self._finished:  # then it was laid out
             shards = array_of(zarr.open_group(self._store, mode="r"), f"block{self.blocks[0]}/tokens").shards
@@ -96,17 +103,20 @@ class StoreWriter:
             for name, array in arrays.items():
                 chunks.append(pack_chunk(array, self._most if name == "tokens" else len(array)))
         # Not forced to the disk: where a crash of the machine tears it, its chunks' checksums tell.
-        path = self._loose / str(index)
-        _write(path, [self._header.pack(*map(len, chunks)), *chunks], durably=False)
-        self._finished[index] = path
-        self._write_shard(index)
+        lengths = (sum(map(len, parts)) for parts in chunks)
+        parts = [self._header.pack(*lengths), *itertools.chain.from_iterable(chunks)]
+        _write(self._loose / str(index), parts, durably=False)
+        self._finished.add(index)
+        self._pack_if_whole(self._shard_of(index))
 
     def finish(self) -> Path:
         """Close the store and return its path. All items must have been written."""
         assert not self.missing(), "finish() before all items were written"
         if not self.complete:
-            for index in sorted(self._finished):  # a kill may have come between an item and its shard
-                self._write_shard(index)
+            for shard in sorted({self._shard_of(index) for index in self._finished}):
+                self._pack_if_whole(shard)  # a kill may have come between an item and its shard
+            while self._packing:
+                self._packing.popleft().result()
             write_durably(self.folder / "complete", b"")
             self.complete = True
         for leftover in (self._loose, self._done):
@@ -134,32 +144,43 @@ class StoreWriter:
                 create(f"block{block}/{name}", (count, *chunk[1:]), dtype, chunk, shards=(size, *chunk[1:]))
         return size
 
-    def _write_shard(self, index: int) -> None:
-        """Write the shard of the item at `index`, if all its items are there and it is not written."""
+    def _shard_of(self, index: int) -> int:
+        assert self._size, "no item is written"
+        return index // self._size
+
+    def _pack_if_whole(self, shard: int) -> None:
+        """Begin to write a shard, if all its items are there and it is not begun."""
         assert self._size
-        shard = index // self._size
         members = range(shard * self._size, min((shard + 1) * self._size, len(self.items)))
-        if shard in self._shards or not all(i in self._finished for i in members):
+        if shard in self._shards or not self._finished.issuperset(members):
             return
-        loose = [self._chunks(self._finished[i]) for i in members]
-        for name, chunks in zip(self._names, zip(*loose, strict=True), strict=True):
+        self._shards.add(shard)
+        if len(self._packing) == PACKERS:
+            self._packing.popleft().result()
+        self._packing.append(self._packers.submit(self._pack, shard, members))
+
+    def _pack(self, shard: int, members: range) -> None:
+        """Write a shard from its items' loose files, and remove these."""
+        assert self._size
+        loose = [self._loose / str(i) for i in members]
+        for name, chunks in zip(self._names, zip(*map(self._chunks, loose), strict=True), strict=True):
             path = self._store / name / f"c/{shard}/0/0"
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, [*chunks, pack_shard([len(chunk) for chunk in chunks], self._size)], durably=True)
         write_durably(self._done / str(shard), b"")
-        self._shards.add(shard)
-        for i in members:
-            self._finished.pop(i).unlink()
+        for path in loose:
+            path.unlink()
 
-    def _chunks(self, loose: Path) -> list[bytes]:
-        """The chunks of a finished item's file, in the order of the arrays' names."""
+    def _chunks(self, loose: Path) -> list[memoryview]:
+        """The chunks of a finished item's file, mapped, in the order of the arrays' names."""
         with loose.open("rb") as file:
-            lengths = self._header.unpack(file.read(self._header.size))
-            return [file.read(length) for length in lengths]
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        ends = itertools.accumulate(self._header.unpack_from(data), initial=self._header.size)
+        return [data[start:end] for start, end in itertools.pairwise(ends)]
 
     def _is_whole(self, loose: Path) -> bool:
         """Whether a loose file is what was written. Others are removed: the item is computed again."""
-        with contextlib.suppress(struct.error, OverflowError):
+        with contextlib.suppress(struct.error, ValueError):
             if loose.name.isdecimal() and all(is_chunk(chunk) for chunk in self._chunks(loose)):
                 return True
         loose.unlink()
@@ -176,7 +197,7 @@ def write_durably(path: Path, data: bytes) -> None:
     _write(path, [data], durably=True)
 
 
-def _write(path: Path, parts: Iterable[bytes], durably: bool) -> None:
+def _write(path: Path, parts: Iterable[bytes | memoryview], durably: bool) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:

@@ -90,7 +90,7 @@ def test_int8_has_a_scale_for_each_channel(tmp_path: Path) -> None:
 
 def test_a_kill_between_an_item_and_its_shard_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(StoreWriter, "_write_shard", lambda self, index: None)
+        patched.setattr(StoreWriter, "_pack_if_whole", lambda self, shard: None)
         writer = StoreWriter(tmp_path / "cut", ITEMS, BLOCKS, {"seed": 1})
         for index in range(7):
             writer.write(index, features(index))
