@@ -3,8 +3,10 @@
 Method: the video-segmentation protocol of DINO (Caron et al., arXiv 2104.14294), with the settings of DiTF.
 
 Tokens are laid out in square blocks as wide as the window's radius, so that a block's sources are the 3x3 blocks
-around it: time and memory grow linearly with the tokens. Candidates are found in bfloat16, where the hardware
-multiplies that faster, with a margin that bounds its rounding; their similarities are then computed in float32.
+around it: time and memory grow linearly with the tokens. A block's search narrows in three steps, each with a
+margin that bounds what it neglects: the leading principal axes of the descriptors rule sources out (by the
+inequality of Cauchy and Schwarz on the rest), bfloat16 products of what is left choose candidates, and the
+candidates' similarities are computed in float32. Where the hardware has no fast bfloat16, the second is float32.
 """
 
 from collections import deque
@@ -24,6 +26,8 @@ from pipeline.masks import VOID
 
 LEAST_BLOCK = 8  # smaller blocks would leave the matrix products too small to be fast
 GROUP = 16  # similarities whose maximum stands for them in the search for the k greatest
+LEADING = 256  # principal axes of the first step
+SAMPLE = 768  # tokens of the first frame that these are found from
 PAIRS_AT_ONCE = 256  # so that their descriptors stay in the processor's cache
 
 
@@ -133,12 +137,15 @@ class _Blocks:
     """A frame's unit descriptors as centre + high + low, its tokens in blocks.
 
     high: for the search, [block rows, block columns, block * block, C], bfloat16 or float32. low: what rounding
-    took, [places, C], float16 for its longer mantissa, or None. along: dot products of the descriptors with
-    the centre, [places]. length, error: the greatest length of high + low, and of low.
+    took, [places, C], float16 for its longer mantissa, or None. lead: high along the leading axes, likewise in
+    blocks, [.., L], or None. tail: at most the length of what lead lacks, [places]. along: dot products of the
+    descriptors with the centre, [places]. length, error: the greatest length of high + low, and of low.
     """
 
     high: Tensor
     low: Tensor | None
+    lead: Tensor | None
+    tail: Tensor
     along: Tensor
     length: float
     error: float
@@ -147,6 +154,20 @@ class _Blocks:
         """The descriptors less the centre at flat places, [n, C], float32."""
         high = self.high.flatten(0, 2)[place].float()
         return high if self.low is None else high.add_(self.low[place])
+
+
+@dataclass(frozen=True)
+class _Near:
+    """The sources in reach of a block: a strip of blocks is a row of them.
+
+    places: flat places, [strips, sources]. penalty: 0 inside a token's window and -inf outside,
+    [strips, sources, side * side].
+    """
+
+    rows: slice
+    columns: slice
+    places: Tensor
+    penalty: Tensor
 
 
 class _Window:
@@ -165,6 +186,8 @@ class _Window:
         self._token = token.reshape(rows, self._side, columns, self._side).transpose(1, 2).flatten(2)
         self._place = self._token.flatten().argsort(stable=True)[-grid[0] * grid[1] :]
         self._centre: Tensor | None = None
+        self._axes: Tensor | None = None
+        self._rows: Tensor | None = None
 
     def prepare(self, descriptors: Tensor) -> _Blocks:
         """Lay out a frame's descriptors, [n, C]."""
@@ -183,25 +206,40 @@ class _Window:
         along = rest @ self._centre
         rest -= self._centre
         rest[scale == 0] = 0
-        length = float(torch.linalg.vector_norm(rest, dim=1).max())
-        if self._dtype == torch.float32:
-            return _Blocks(rest.clone().unflatten(0, self._token.shape), None, along, length, 0.0)
-        high = rest.to(self._dtype)
-        rest -= high
-        error, low = float(torch.linalg.vector_norm(rest, dim=1).max()), rest.to(torch.float16)
-        return _Blocks(high.unflatten(0, self._token.shape), low, along, length, error)
+        lengths = torch.linalg.vector_norm(rest, dim=1)
+        high, low, error = rest.to(self._dtype, copy=True), None, 0.0
+        if self._dtype != torch.float32:
+            rest -= high
+            error, low = float(torch.linalg.vector_norm(rest, dim=1).max()), rest.to(torch.float16)
+        lead, tail = self._leading(high, lengths + error)
+        return _Blocks(high.unflatten(0, self._token.shape), low, lead, tail, along, float(lengths.max()), error)
+
+    def _leading(self, high: Tensor, lengths: Tensor) -> tuple[Tensor | None, Tensor]:
+        """`lead` and `tail` of `_Blocks`, of `high` no longer than `lengths`; the axes are the first frame's."""
+        if high.shape[1] <= 2 * LEADING:
+            return None, high.new_zeros(len(high))
+        if self._axes is None:
+            sample = high[self._place[:: -(-len(self._place) // SAMPLE)]].float()
+            _, vectors = torch.linalg.eigh(sample @ sample.T)
+            axes = torch.linalg.qr(sample.T @ vectors[:, -LEADING:]).Q
+            # After rounding no longer orthonormal; that none lengthens a vector is all that the bound needs.
+            self._axes = (axes / (1 + 4 * torch.finfo(self._dtype).eps)).to(self._dtype)
+        lead = high @ self._axes
+        known = (1 - torch.finfo(self._dtype).eps) * torch.linalg.vector_norm(lead, dim=1, dtype=torch.float32)
+        return lead.unflatten(0, self._token.shape), (lengths.square() - known.square()).clamp(min=0).sqrt()
 
     def vote(self, target: _Blocks, context: list[tuple[_Blocks, Tensor]]) -> Tensor:
         """Soft labels [n, objects + 1] of a frame, from (descriptors, labels) of each frame of context."""
         frames, labels = [frame for frame, _ in context], torch.stack([known for _, known in context])
-        margin = 2 * self._rounding(target, frames)
+        rounding = self._rounding(target, frames)
         result = torch.empty(labels.shape[1:], device=labels.device)
         for row in range(self._count[0]):
             for column in range(self._count[1]):
-                similarity, near = self._similarity(target, frames, row, column)
-                query, frame, source = self._candidates(similarity, margin)
-                exact = self._exact(target, frames, (row, column), query, frame, near[source])
-                known = labels[frame, self._token.flatten()[near[source]]]
+                similarity, frame, place = self._search(target, frames, (row, column), rounding)
+                query, found = self._greatest(similarity, 2 * rounding)
+                frame, place = frame[found], place[found]
+                exact = self._exact(target, frames, (row, column), query, frame, place)
+                known = labels[frame, self._token.flatten()[place]]
                 token = self._token[row, column]
                 votes = _tally(query, exact, known, len(token), self._settings)
                 result[token[token >= 0]] = votes[token >= 0]
@@ -214,42 +252,71 @@ class _Window:
         output = torch.finfo(self._dtype).eps / 2 * (target.length * length + inputs)
         return inputs + output + 1e-5  # the last for sums in float32
 
-    def _similarity(self, target: _Blocks, frames: list[_Blocks], row: int, column: int) -> tuple[Tensor, Tensor]:
-        """Low-precision similarities of a block's tokens to all sources near it, but for a constant a token.
-
-        Returns:
-            Similarities [frames, block rows, sources, side * side], -inf outside the window, and the flat place
-            of each source of a frame, [block rows * sources].
-        """
-        rows = range(max(row - self._reach, 0), min(row + self._reach + 1, self._count[0]))
+    def _near(self, row: int, column: int) -> _Near:
+        """The blocks in reach of one."""
+        rows = slice(max(row - self._reach, 0), row + self._reach + 1)
         columns = slice(max(column - self._reach, 0), column + self._reach + 1)
-        own, near = self._token[row, column], self._token[rows.start : rows.stop, columns].flatten(1)[:, :, None]
+        own, near = self._token[row, column], self._token[rows, columns].flatten(1)[:, :, None]
         width = self._grid[1]
         apart = (own // width - near // width).abs().maximum((own % width - near % width).abs())
         outside = (apart > self._radius) | (near < 0)
         penalty = torch.zeros(outside.shape, device=own.device).masked_fill_(outside, -torch.inf)
         places = torch.arange(self._token.numel(), device=own.device).reshape(self._token.shape)
-        places = places[rows.start : rows.stop, columns].flatten(1)
-        block = target.high[row, column].T
-        products = block.new_empty(len(frames), *outside.shape)
-        for number, frame in enumerate(frames):
-            for strip, source in enumerate(rows):
-                torch.mm(frame.high[source, columns].flatten(0, 1), block, out=products[number, strip])
-        similarity = products.float().add_(torch.stack([f.along[places] for f in frames])[..., None])
-        return similarity.add_(penalty), places.flatten()
+        return _Near(rows, columns, places[rows, columns].flatten(1), penalty)
 
-    def _candidates(self, similarity: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor]:
-        """(token, frame, source) of all that may be among the k greatest of their token, sorted by token."""
-        frames, strips, sources, tokens = similarity.shape
-        k = min(self._settings.topk, frames * strips * sources)
-        group = GROUP if sources % GROUP == 0 and frames * strips * sources >= GROUP * k else 1
-        greatest = similarity.unflatten(2, (-1, group)).amax(3) if group > 1 else similarity
-        # The k-th greatest group has k similarities at least as great as itself.
-        least = greatest.reshape(-1, tokens).topk(k, dim=0).values[-1]
-        threshold = (least - margin).clamp(min=torch.finfo(torch.float32).min)
-        frame, strip, source, token = (similarity >= threshold).nonzero(as_tuple=True)
+    def _search(
+        self, target: _Blocks, frames: list[_Blocks], block: tuple[int, int], rounding: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`_similarity` of all sources near a block but those that the leading axes rule out for all its tokens."""
+        near = self._near(*block)
+        shape = (len(frames), *near.penalty.shape)
+        if target.lead is None:
+            every = torch.ones(shape[:3], dtype=torch.bool, device=near.penalty.device)
+            return self._similarity(target, frames, block, near, every)
+        own = target.lead[block].T
+        products = own.new_empty(shape)
+        for frame, strips in zip(frames, products, strict=True):
+            assert frame.lead is not None
+            for strip, source in zip(strips, frame.lead[near.rows, near.columns], strict=True):
+                torch.mm(source.flatten(0, 1), own, out=strip)
+        along = torch.stack([frame.along[near.places] for frame in frames])[..., None]
+        estimate = products.float().add_(along).add_(near.penalty)
+        # What looks best sets the bar: its similarities are computed, and their k-th is at most the true k-th.
+        best = (estimate >= _kth(estimate.flatten(0, 2), self._settings.topk)).any(3)
+        found = self._similarity(target, frames, block, near, best)
+        tail = target.tail.reshape(self._token.shape)[block] * max(float(frame.tail.max()) for frame in frames)
+        lengths = target.length * max(frame.length for frame in frames)
+        margin = tail + 2 * torch.finfo(self._dtype).eps * lengths + 2 * rounding
+        possible = (estimate >= _kth(found[0], self._settings.topk) - margin).any(3)
+        more = self._similarity(target, frames, block, near, possible & ~best)
+        similarity, frame_of, place = (torch.cat(parts) for parts in zip(found, more, strict=True))
+        return similarity, frame_of, place
+
+    def _similarity(
+        self, target: _Blocks, frames: list[_Blocks], block: tuple[int, int], near: _Near, chosen: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Low-precision similarities of a block's tokens to chosen sources near it, but for a constant a token.
+
+        Returns:
+            Similarities [sources, side * side], -inf outside the window; and each source's frame and flat place.
+        """
+        own, places, penalty = target.high[block].T, near.places.flatten(), near.penalty.flatten(0, 1)
+        if self._rows is None or len(self._rows) < len(places):
+            self._rows = own.new_empty(len(places), len(own))
+        which = chosen.flatten(1).nonzero()
+        parts = []
+        for frame, source in zip(frames, which[:, 1].split(chosen.sum((1, 2)).tolist()), strict=True):
+            place = places[source]
+            rows = torch.index_select(frame.high.flatten(0, 2), 0, place, out=self._rows[: len(place)])
+            parts.append((rows @ own).float().add_(frame.along[place][:, None]).add_(penalty[source]))
+        return torch.cat(parts), which[:, 0], places[which[:, 1]]
+
+    def _greatest(self, similarity: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+        """(token, source) of all that may be among the k greatest of their token, sorted by token."""
+        least = _kth(similarity, self._settings.topk) - margin
+        source, token = (similarity >= least.clamp(min=torch.finfo(torch.float32).min)).nonzero(as_tuple=True)
         order = token.argsort(stable=True)
-        return token[order], frame[order], (strip * sources + source)[order]
+        return token[order], source[order]
 
     def _exact(
         self,
@@ -271,6 +338,15 @@ class _Window:
                 result[part] += torch.linalg.vecdot(own[query[part]], sources.rows(place))
                 result[part] += sources.along[place]
         return result
+
+
+def _kth(similarity: Tensor, k: int) -> Tensor:
+    """A value a token that is at most its k-th greatest similarity, [tokens], of similarities [sources, tokens]."""
+    sources = len(similarity)
+    if sources >= GROUP * k:  # the k-th greatest group has k similarities at least as great as itself
+        whole = sources - sources % GROUP
+        similarity = similarity[:whole].unflatten(0, (-1, GROUP)).amax(1)
+    return similarity.topk(min(k, len(similarity)), dim=0).values[-1]
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:
