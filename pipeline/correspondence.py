@@ -50,7 +50,7 @@ def predict(
         for image in sorted(by_source, key=store.index):  # in the order of the shards
             numbers = by_source[image]
             points = [_points(keypoints[pairs[n]["pair"]], "source") for n in numbers]
-            found = _query(store, block, image, sizes[image], np.concatenate(points), descriptor, channels)
+            found = descriptors_at(store, block, image, sizes[image], np.concatenate(points), descriptor, channels)
             queries |= zip(numbers, np.split(found, np.cumsum([len(p) for p in points])[:-1]), strict=True)
             bar.update()
         results: dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
@@ -75,7 +75,7 @@ def _points(keypoints: list[Row], side: str) -> NDArray[np.int64]:
     return np.array([[row[f"{side}_x"], row[f"{side}_y"]] for row in keypoints], np.int64)
 
 
-def _query(
+def descriptors_at(
     store: FeatureStore,
     block: int,
     image: str,
@@ -84,7 +84,14 @@ def _query(
     descriptor: Descriptor,
     channels: Sequence[int],
 ) -> NDArray[np.float32]:
-    """Source descriptors at `points`, [k, C]: only the tokens around them are described."""
+    """Descriptors of an image of `store` at pixels, [k, C]: only the tokens around them are described.
+
+    Args:
+        store, block, image: whose features.
+        size: (width, height) of the image in pixels.
+        points: pixels (x, y) inside it, [k, 2].
+        descriptor, channels: see `pipeline.descriptors`.
+    """
     features = store.features(block, image)
     corners, weights = corners_of(store.grid(image), size, points)
     needed, place = np.unique(corners, return_inverse=True)

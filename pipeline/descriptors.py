@@ -51,6 +51,11 @@ def describe(
     return x
 
 
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors [n, C] scaled to length 1; those of length 0 stay."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
 @dataclass(frozen=True)
 class ChannelStatistics:
     """Per-channel statistics over all tokens of all items; each array is [C], float64.

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.backbones.flux import FluxTransformer, Text
+from pipeline.backbones.flux import FluxTransformer, Text, weight_patterns
 from pipeline.backbones.vae import LatentEncoder
 from pipeline.images import TOKEN, Rule, for_model, model_size, read_rgb
+from pipeline.model import Model
 from pipeline.store import Encoding, Features, FeatureStore, Item
 from pipeline.writer import StoreWriter
 
@@ -37,6 +38,12 @@ class Settings:
     rule: Rule
     img_size: int
     seed: int
+
+    @classmethod
+    def of(cls, store: FeatureStore) -> "Settings":
+        """Those that a store was made with."""
+        values = {field.name: store.attributes[field.name] for field in fields(cls)}
+        return cls(**values | {"blocks": tuple(values["blocks"])})
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,13 @@ class Extractor:
     ) -> None:
         self._transformer, self._encoder = transformer, encoder
         self._settings, self._batch_size = settings, batch_size
+
+    @classmethod
+    def load(cls, model: Model, settings: Settings, dtype: torch.dtype, device: str, batch_size: int) -> "Extractor":
+        """Load of `model` what `settings` need."""
+        weights = weight_patterns(model.component("transformer", ()), settings.blocks)
+        transformer = FluxTransformer.load(model.component("transformer", weights), settings.blocks, dtype, device)
+        return cls(transformer, LatentEncoder.load(model.component("vae"), dtype, device), settings, batch_size)
 
     def features(self, pixels: NDArray[np.uint8], text: Text, sha256: str) -> dict[int, Features]:
         """Ensembled features of one image for each block.

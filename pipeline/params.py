@@ -10,6 +10,7 @@ from pipeline.descriptors import Descriptor
 from pipeline.errors import UserError
 
 T = TypeVar("T")
+DATASETS = ("spair", "davis", "folder")
 
 
 def _distinct(values: list[T]) -> list[T]:
@@ -38,10 +39,9 @@ class Model(Section):
 
 
 class Dataset(Section):
-    """What both benchmarks share: where the data lies, how features are made, how they are read."""
+    """What all data sets share: where the images lie, and how features are made of them."""
 
     root: str = Field(min_length=1)
-    split: str = Field(pattern=r"^\w+$")
     prompt: str
     img_size: int = Field(ge=32, le=4096)
     timestep: int = Field(ge=0, le=1000)
@@ -50,7 +50,6 @@ class Dataset(Section):
     guidance: FiniteFloat = Field(ge=0)
     encoding: Literal["float16", "int8"]
     block: Block
-    descriptors: Annotated[list[Descriptor], Field(min_length=1), AfterValidator(_distinct)]
     channels: Literal["auto"] | Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_distinct)]
 
     @model_validator(mode="after")
@@ -60,7 +59,20 @@ class Dataset(Section):
         return self
 
 
-class SPair(Dataset):
+class Folder(Dataset):
+    """A folder of images, with a list of prompts or without."""
+
+    prompts: str | None
+
+
+class Benchmark(Dataset):
+    """What both benchmarks share: which part is evaluated, by which descriptors."""
+
+    split: str = Field(pattern=r"^\w+$")
+    descriptors: Annotated[list[Descriptor], Field(min_length=1), AfterValidator(_distinct)]
+
+
+class SPair(Benchmark):
     """Semantic correspondence."""
 
     split: Literal["trn", "val", "test"]
@@ -68,7 +80,7 @@ class SPair(Dataset):
     alphas: Annotated[list[Annotated[FiniteFloat, Field(gt=0, le=1)]], Field(min_length=1), AfterValidator(_distinct)]
 
 
-class Davis(Dataset):
+class Davis(Benchmark):
     """Video segmentation by label propagation."""
 
     img_size: int = Field(ge=32, le=4096, multiple_of=16)
@@ -77,6 +89,13 @@ class Davis(Dataset):
     temperature: FiniteFloat = Field(gt=0)
     n_last_frames: int = Field(ge=0)
     size_mask_neighborhood: int = Field(ge=0)
+
+
+class Index(Section):
+    """Search over features. kind: auto, flat, ivfsq, ivfpq, hnsw, or a factory string of FAISS."""
+
+    kind: str = Field(min_length=1)
+    descriptor: Descriptor
 
 
 class Sample(Section):
@@ -93,11 +112,13 @@ class Params(Section):
     model: Model
     spair: SPair
     davis: Davis
+    folder: Folder
+    index: Index
 
     def dataset(self, name: str) -> Dataset:
-        """The section of the data set `name`: "spair" or "davis"."""
-        if name not in ("spair", "davis"):
-            raise UserError(f"{name!r} is no data set; use spair or davis")
+        """The section of the data set `name`, one of `DATASETS`."""
+        if name not in DATASETS:
+            raise UserError(f"{name!r} is no data set; use {', '.join(DATASETS)}")
         section: Dataset = getattr(self, name)
         return section
 

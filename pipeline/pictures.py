@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import ConnectionPatch
+from matplotlib.patches import ConnectionPatch, Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -14,7 +14,8 @@ from pipeline.descriptors import ChannelStatistics
 from pipeline.images import RGB
 from pipeline.masks import PALETTE
 
-RIGHT, WRONG = "#2ca02c", "#d62728"
+RIGHT, WRONG, QUERY = "#2ca02c", "#d62728", "#ff7f0e"
+PLACES_SHOWN, PLACES_ACROSS = 24, 6
 SHEET_WIDTH = 1280
 
 
@@ -101,3 +102,67 @@ def draw_channels(path: Path, statistics: ChannelStatistics) -> None:
     axes.set(xscale="log", yscale="log", xlabel="mean magnitude", ylabel="standard deviation over tokens")
     axes.legend()
     figure.savefig(path, dpi=100)
+
+
+def draw_places(path: Path, query: RGB, mark: Sequence[float], places: Sequence[tuple[RGB, Mapping[str, Any]]]) -> None:
+    """Draw what was searched for and the places found, as a contact sheet.
+
+    Args:
+        path: of the PNG.
+        query: the image searched with. mark: the point x, y or the box x0, y0, x1, y1 in it, or nothing.
+        places: images and what was found there: rank, image, similarity, box (x0, y0, x1, y1) or None. The
+            first 23 are drawn.
+    """
+    shown = places[: PLACES_SHOWN - 1]
+    columns = min(PLACES_ACROSS, len(shown) + 1)
+    rows = -(-(len(shown) + 1) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.6 * rows), layout="tight")
+    cells = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in cells:
+        axes.axis("off")
+    cells[0].imshow(query)
+    cells[0].set_title("query", fontsize=9)
+    _mark(cells[0], mark, QUERY)
+    for axes, (image, place) in zip(cells[1:], shown, strict=False):
+        axes.imshow(image)
+        axes.set_title(f"{place['rank']}  {place['image']}  {place['similarity']:.3f}", fontsize=8)
+        _mark(axes, place["box"] or (), RIGHT)
+    figure.savefig(path, dpi=100)
+
+
+def draw_similarity(
+    path: Path, source: RGB, target: RGB, rows: Sequence[Mapping[str, Any]], maps: NDArray[np.floating]
+) -> None:
+    """Draw each point in the source beside its similarity map over the target, the match ringed.
+
+    Args:
+        path: of the PNG.
+        source, target: the images, [height, width, 3].
+        rows: point (x, y), match (x, y), similarity.
+        maps: cosine similarities of the target's tokens to each point, [points, h, w].
+    """
+    figure = Figure(figsize=(9, 3.6 * len(rows)), layout="tight")
+    for (left, right), row, similarity in zip(figure.subplots(len(rows), 2, squeeze=False), rows, maps, strict=True):
+        for axes, image in ((left, source), (right, target)):
+            axes.imshow(image)
+            axes.axis("off")
+        height, width = target.shape[:2]
+        extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+        right.imshow(similarity, extent=extent, alpha=0.55, cmap="inferno", interpolation="bilinear")
+        right.set(xlim=extent[:2], ylim=extent[2:])
+        _mark(left, row["point"], QUERY)
+        _mark(right, row["match"], RIGHT)
+        left.set_title(f"{row['point'][0]}, {row['point'][1]}", fontsize=9)
+        right.set_title(f"{row['match'][0]}, {row['match'][1]}   similarity {row['similarity']:.3f}", fontsize=9)
+    figure.savefig(path, dpi=100)
+
+
+def _mark(axes: Any, mark: Sequence[float], colour: str) -> None:
+    """Mark a point x, y or a box x0, y0, x1, y1; nothing for nothing."""
+    if len(mark) == 2:
+        axes.plot(*mark, "o", mfc="none", mec="white", markersize=11, mew=3.5)
+        axes.plot(*mark, "o", mfc="none", mec=colour, markersize=11, mew=1.8)
+    elif len(mark) == 4:
+        x0, y0, x1, y1 = mark
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec="white", lw=3.5))
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=colour, lw=1.8))

@@ -12,6 +12,8 @@ each channel of each item, so that massive channels cost the others nothing.
 """
 
 import functools
+import hashlib
+import json
 import mmap
 import struct
 from collections.abc import Sequence
@@ -93,6 +95,12 @@ class FeatureStore:
         except (FileNotFoundError, KeyError, ValueError, TypeError) as error:
             raise UserError(f"{path}: not a feature store ({error}); make it with `dvc repro`") from None
         self._index = {name: index for index, name in enumerate(self.ids)}
+
+    @property
+    def digest(self) -> str:
+        """A name for what the store holds: equal where the same images went through the same model and settings."""
+        facts = [self.attributes, self.ids, self.keys]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
     def __len__(self) -> int:
         return len(self.ids)

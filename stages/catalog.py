@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pipeline.catalog import write_tables
-from pipeline.datasets import davis, spair
-from pipeline.params import Davis, SPair
+from pipeline.datasets import davis, folder, spair
+from pipeline.params import Davis, Folder, SPair
 from stages import CATALOGS, Params, run
 
 
@@ -15,6 +15,8 @@ def main(params: Params, dataset: str) -> None:
         tables = spair.read(root, section.split, section.prompt, section.captions)
     elif isinstance(section, Davis):
         tables = davis.read(root, section.year, section.split, section.prompt)
+    elif isinstance(section, Folder):
+        tables = folder.read(root, section.prompt, section.prompts)
     write_tables(CATALOGS / dataset, tables)
 
 

@@ -124,6 +124,79 @@ def results() -> None:
     guard(work)
 
 
+Dataset = Annotated[
+    str | None,
+    typer.Option("--dataset", help="spair, davis or folder. Default: the one that holds IMAGE, or the only one."),
+]
+Prompt = Annotated[
+    str | None, typer.Option("--prompt", help="Of an image that is not in the data set. Default: the data set's.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="The picture to write. Default: in results/.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AT_HELP = "A point in pixels of the image: X,Y."
+
+
+@app.command("search")
+def search_command(
+    image: Annotated[str, typer.Argument(help="An image of the data set, by its id, or any image file.")],
+    at: Annotated[str | None, typer.Option("--at", metavar="X,Y", help=AT_HELP)] = None,
+    box: Annotated[
+        str | None, typer.Option("--box", metavar="X0,Y0,X1,Y1", help="A region, its tokens pooled.")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", help="Places to find.")] = 10,
+    per_image: Annotated[bool, typer.Option("--per-image", help="Keep each image's best place alone.")] = False,
+    dataset: Dataset = None,
+    prompt: Prompt = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Find places that look like a point, a region (--box) or the whole of IMAGE.
+
+    The index is built by `dvc repro`. Features of a file that is not in the data set are extracted with the
+    settings of the data set's, and kept.
+
+    Example: ditf search cat/cat_00 --at 150,120 --per-image
+    """
+
+    def work() -> None:
+        given = Path(image).resolve() if Path(image).is_file() else image
+        picture = out.resolve() if out else None
+        os.chdir(_project())
+        from stages import search
+
+        rows, path = search.search(load_params(), dataset, str(given), at, box, k, per_image, prompt, picture)
+        report.show_rows(rows, path, as_json)
+
+    guard(work)
+
+
+@app.command("match")
+def match_command(
+    source: Annotated[str, typer.Argument(help="The image with the points: an id of the data set, or a file.")],
+    target: Annotated[str, typer.Argument(help="The image to find them in.")],
+    at: Annotated[list[str], typer.Option("--at", metavar="X,Y", help=AT_HELP + " May be given several times.")],
+    dataset: Dataset = None,
+    prompt: Prompt = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Find the points of TARGET that correspond to points of SOURCE, and draw the similarity maps.
+
+    Example: ditf match cat/cat_00 cat/cat_03 --at 150,120 --at 90,60
+    """
+
+    def work() -> None:
+        given = [str(Path(name).resolve()) if Path(name).is_file() else name for name in (source, target)]
+        picture = out.resolve() if out else None
+        os.chdir(_project())
+        from stages import search
+
+        rows, path = search.match(load_params(), dataset, (given[0], given[1]), at, prompt, picture)
+        report.show_rows(rows, path, as_json)
+
+    guard(work)
+
+
 def _folder(flag: str, path: Path) -> str:
     """How params.yaml names a folder: relative within the project, else absolute."""
     if not path.is_dir():

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import torch
 
-from pipeline.backbones.flux import FluxTransformer, weight_patterns
-from pipeline.backbones.vae import LatentEncoder
 from pipeline.catalog import read_table
 from pipeline.device import choose
 from pipeline.extraction import Extractor, Settings, Source, extract, facts
@@ -19,7 +17,7 @@ from pipeline.text import load_text
 from pipeline.writer import StoreWriter, is_complete
 from stages import CACHE, CATALOGS, MODEL, STAGING, Params, run
 
-RULES: dict[str, Rule] = {"spair": "longer", "davis": "shorter"}
+RULES: dict[str, Rule] = {"spair": "longer", "davis": "shorter", "folder": "longer"}
 
 
 def main(params: Params, dataset: str) -> None:
@@ -46,10 +44,7 @@ def main(params: Params, dataset: str) -> None:
     )
 
     def load_extractor() -> Extractor:
-        weights = weight_patterns(model.component("transformer", ()), settings.blocks)
-        transformer = FluxTransformer.load(model.component("transformer", weights), settings.blocks, dtype, device)
-        encoder = LatentEncoder.load(model.component("vae"), dtype, device)
-        return Extractor(transformer, encoder, settings, params.model.batch_size)
+        return Extractor.load(model, settings, dtype, device, params.model.batch_size)
 
     with exclusive(home):
         libraries = {name: version(name) for name in ("torch", "diffusers", "transformers")}

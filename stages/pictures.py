@@ -26,7 +26,7 @@ def main(params: Params, dataset: str) -> None:
     folder = RESULTS / dataset / "pictures"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    section = params.dataset(dataset)
+    section = params.spair if dataset == "spair" else params.davis
     paths = {row["id"]: Path(section.root) / row["path"] for row in read_table(CATALOGS / dataset, "images")}
     descriptor = section.descriptors[-1]
     draw = _matches if dataset == "spair" else _videos

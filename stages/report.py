@@ -2,6 +2,9 @@
 
 import csv
 import json
+import sys
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -33,6 +36,28 @@ def show_all(params: Params) -> None:
     print("Pictures:")
     for path in pictures:
         print(f"  {path}")
+
+
+def show_rows(rows: list[dict[str, Any]], picture: Path, as_json: bool) -> None:
+    """Print what a search or a match found, and where the picture lies."""
+    if as_json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print(picture, file=sys.stderr)
+        return
+    columns = [name for name in rows[0] if name not in ("box", "token") and rows[0][name] is not None]
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in columns:
+        table.add_column(name, justify="left" if name == "image" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row[name]) for name in columns))
+    Console().print(table)
+    print(f"Picture: {picture}")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return ", ".join(f"{part:.0f}" for part in value) if isinstance(value, (list, tuple)) else str(value)
 
 
 def show_pck() -> None:

@@ -13,6 +13,7 @@ def main(params: Params) -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     sample.build_spair(FOLDER / "SPair-71k", params.sample.seed)
     sample.build_davis(FOLDER / "DAVIS", params.sample.seed)
+    sample.build_photos(FOLDER / "photos")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@ from pipeline.backbones.text import TextEncoder
 from pipeline.catalog import read_table
 from pipeline.device import choose
 from pipeline.model import Model
+from pipeline.params import DATASETS
 from pipeline.staging import exclusive, fingerprint, publish
 from pipeline.text import encode_prompts, file_name
 from stages import CACHE, CATALOGS, MODEL, STAGING, Params, run
-
-DATASETS = ("spair", "davis")
 
 
 def main(params: Params) -> None:

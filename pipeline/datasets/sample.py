@@ -2,6 +2,7 @@
 
 Correspondence: photographs and warped, cropped and recoloured versions of them, with keypoints known from the warp.
 Video: textured objects that move, turn and partly cover each other over a photograph, with exact masks.
+A folder: the photographs themselves.
 """
 
 import json
@@ -48,6 +49,14 @@ PHOTOS = {
         lambda: skimage.data.stereo_motorcycle()[0], "a motorcycle in a garage", (0.1, 0.05, 0.9, 0.95)
     ),
     "rocket": Photo(skimage.data.rocket, "a rocket on its launch pad", (0.3, 0.0, 0.75, 1.0)),
+}
+
+
+PHOTO_FOLDERS = {
+    "space": ("astronaut", "galaxy", "rocket"),
+    "still life": ("coffee",),
+    "animal": ("cat",),
+    "vehicle": ("motorcycle",),
 }
 
 
@@ -110,6 +119,15 @@ def build_davis(root: Path, seed: int) -> None:
     lists = root / "ImageSets" / "2017"
     lists.mkdir(parents=True)
     (lists / "val.txt").write_text("\n".join(scenes) + "\n", encoding="utf-8")
+
+
+def build_photos(root: Path) -> None:
+    """Write the photographs themselves into `root`, in folders by what they show."""
+    for kind, names in PHOTO_FOLDERS.items():
+        (root / kind).mkdir(parents=True)
+        for name in names:
+            image = shrink(PHOTOS[name].load(), PHOTO_SIDE)
+            Image.fromarray(image).save(root / kind / f"{name}.jpg", quality=JPEG_QUALITY)
 
 
 def _warped_pair(image: RGB, box: tuple[int, ...], rng: Generator) -> tuple[RGB, dict[str, Any]]:

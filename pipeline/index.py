@@ -1,0 +1,362 @@
+"""Search over descriptors: a FAISS index of every token of a store, and one of whole images.
+
+    <index>/tokens.faiss    unit descriptors, in the order of the store's items and tokens
+    <index>/images.faiss    each image's mean unit descriptor, exact
+    <index>/rows.parquet    row -> image, token, box in pixels of the image
+    <index>/index.json      what it was built from and how
+
+A store of many tokens is reduced to its principal axes and to a byte an axis, in cells of which a search
+reads the nearest. What the index finds is compared again by the store's own descriptors, so that similarities
+are exact and only the choice of candidates is approximate.
+"""
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from pipeline.descriptors import Descriptor, describe, unit
+from pipeline.errors import UserError
+from pipeline.store import FeatureStore
+from pipeline.writer import write_durably
+
+Floats = NDArray[np.float32]
+
+FLAT_TOKENS = 50_000  # more are not kept whole unless asked for
+AXES = 192  # principal axes kept of a descriptor
+AXES_SAMPLE = 24_000  # tokens that these are found from: 0.3 GB at 3072 channels
+CELL_SAMPLE = 40  # tokens a cell that the cells are found from
+SAMPLE_ITEMS = 1024  # images that all of these come from, at most
+PROBED = 1 / 32  # share of the cells that a search reads
+BEAM = 128  # candidates that a search of a graph keeps
+SHORTLIST = 4  # candidates compared exactly, times k
+IMAGES_A_GROUP = 64  # in a row group of rows.parquet
+QUERIES = 100  # tokens held out to measure recall
+RECALL = (1, 10, 100)
+
+ROWS = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("token", pa.int32(), nullable=False),
+        *(pa.field(name, pa.float32(), nullable=False) for name in ("x0", "y0", "x1", "y1")),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is indexed and how. kind: auto, flat, ivfsq, ivfpq, hnsw, or a FAISS factory string; seed: of samples."""
+
+    kind: str
+    block: int
+    descriptor: Descriptor
+    channels: tuple[int, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """A token that was found. point: its centre; box: x0, y0, x1, y1; both in pixels of the image."""
+
+    image: str
+    token: int
+    point: tuple[float, float]
+    box: tuple[float, float, float, float]
+    similarity: float
+
+
+def factory_string(kind: str, tokens: int, channels: int) -> str:
+    """The FAISS factory string of a kind for `tokens` descriptors of `channels` channels."""
+    if kind == "auto":
+        kind = "flat" if tokens <= FLAT_TOKENS else "ivfsq"
+    axes = min(AXES, channels) // 4 * 4 or channels
+    reduced = f"PCA{axes}," if axes < channels else ""
+    cells = 2 ** max(0, round(np.log2(max(tokens, 1)) / 2))
+    parts = max(1, axes // 4)
+    strings = {
+        "flat": "Flat",
+        "ivfsq": f"{reduced}IVF{cells},SQ8",
+        "ivfpq": f"{reduced}IVF{cells},PQ{parts}",
+        "hnsw": f"{reduced}HNSW32_SQ8",
+    }
+    return strings.get(kind, kind)
+
+
+def build(
+    store: FeatureStore, sizes: Mapping[str, tuple[int, int]], settings: Settings, folder: Path
+) -> dict[str, Any]:
+    """Index every token of `store`, reading it item by item.
+
+    Args:
+        store: the features.
+        sizes: (width, height) of each image, in pixels.
+        settings: of the index.
+        folder: where the index is written.
+
+    Returns:
+        Figures: the factory string, tokens, images, bytes, seconds, and recall@1, @10, @100 of the token index
+        alone against exact search, for tokens held out of their own answers.
+    """
+    start = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens = int(store.grids.prod(1, dtype=np.int64).sum())
+    channels = len(_described(store, settings, 0)[0])
+    factory = factory_string(settings.kind, tokens, channels)
+    index = _train(store, settings, factory, tokens, channels)
+    images = faiss.IndexFlatIP(channels)
+    exact = _Exact(store, settings, tokens)
+    boxes: list[pa.Table] = []
+    with pq.ParquetWriter(folder / "rows.parquet", ROWS) as rows:
+        for number in tqdm(range(len(store)), "index", unit="image", delay=1):
+            tokens_of = _described(store, settings, number)
+            index.add(tokens_of)
+            images.add(unit(tokens_of.mean(0, keepdims=True)))
+            exact.add(tokens_of)
+            boxes.append(_boxes(store, number, sizes[store.ids[number]]))
+            if number + 1 == len(store) or len(boxes) == IMAGES_A_GROUP:
+                rows.write_table(pa.concat_tables(boxes))
+                boxes = []
+    seconds = time.perf_counter() - start
+    for name, part in (("tokens", index), ("images", images)):
+        faiss.write_index(part, str(folder / f"{name}.faiss"))
+    made_by = {"store": store.digest, "tokens": tokens, "factory": factory, **asdict(settings)}
+    write_durably(folder / "index.json", json.dumps(made_by, indent=1).encode() + b"\n")
+    return {
+        "factory": factory,
+        "tokens": tokens,
+        "images": len(store),
+        "bytes": sum(path.stat().st_size for path in folder.glob("*.faiss")),
+        "seconds": round(seconds, 2),
+        **exact.recall(index),
+    }
+
+
+class FeatureIndex:
+    """A built index, with the store that it belongs to.
+
+    Raises `UserError` where `path` holds no index, or one of other features than `store`'s.
+    """
+
+    def __init__(self, path: Path | str, store: FeatureStore) -> None:
+        self.path, self.store = Path(path), store
+        try:
+            made_by = json.loads((self.path / "index.json").read_text(encoding="utf-8"))
+            if made_by.pop("store") != store.digest:
+                raise UserError(
+                    f"{path}: not of the features that {store.path} now holds; run `dvc repro` to rebuild it"
+                )
+            self.tokens, self.factory = int(made_by.pop("tokens")), str(made_by.pop("factory"))
+            self.settings = Settings(**made_by | {"channels": tuple(made_by["channels"])})
+            self._tokens, self._images = (faiss.read_index(str(self.path / f"{n}.faiss")) for n in ("tokens", "images"))
+            with pq.ParquetFile(self.path / "rows.parquet") as rows:
+                if rows.schema_arrow != ROWS or rows.metadata.num_rows != self.tokens:
+                    raise ValueError("rows.parquet is not of this index")
+            self._rows = pyarrow.dataset.dataset(self.path / "rows.parquet", schema=ROWS)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path}: not a readable index ({reason:.200}); make it with `dvc repro`") from None
+
+    def __len__(self) -> int:
+        return self.tokens
+
+    def descriptors(self, item: str) -> Floats:
+        """The unit descriptors of an image of the store, [n, C], as they are indexed."""
+        return _described(self.store, self.settings, self.store.index(item))
+
+    def nearest(self, query: Floats, k: int) -> NDArray[np.int64]:
+        """Rows of the `k` tokens nearest to `query` [C] by the index alone, best first; fewer where it finds fewer."""
+        found = self._tokens.search(unit(query[None]), k)[1][0]
+        return np.asarray(found[found >= 0])
+
+    def search(self, query: Floats, k: int = 10, per_image: bool = False) -> list[Place]:
+        """The `k` places most similar to a descriptor.
+
+        Args:
+            query: [C], of any length.
+            k: places wanted.
+            per_image: keep each image's best place alone.
+
+        Returns:
+            Places, best first, with exact cosine similarities.
+        """
+        query = unit(np.asarray(query, np.float32)[None])[0]
+        most, what = (len(self.store), "images") if per_image else (self.tokens, "tokens")
+        if not 1 <= k <= most:
+            raise self._too_many(k, most, what)
+        wanted = k
+        while True:
+            wanted = min(SHORTLIST * wanted, self.tokens)
+            places = self._places(query, self.nearest(query, wanted))
+            if per_image:  # the first of each image is its best
+                best: dict[str, Place] = {}
+                for place in places:
+                    best.setdefault(place.image, place)
+                places = list(best.values())
+            if len(places) >= k or wanted == self.tokens:
+                return places[:k]
+
+    def search_images(self, query: Floats, k: int = 10) -> list[tuple[str, float]]:
+        """The `k` images whose mean unit descriptor is most similar to `query` [C], with cosine similarities."""
+        if not 1 <= k <= len(self.store):
+            raise self._too_many(k, len(self.store), "images")
+        similarity, found = self._images.search(unit(np.asarray(query, np.float32)[None]), k)
+        return [(self.store.ids[i], float(s)) for i, s in zip(found[0], similarity[0], strict=True)]
+
+    def _too_many(self, k: int, most: int, what: str) -> UserError:
+        return UserError(f"k is {k}, but {self.path} indexes {most} {what}; use 1 to {most}")
+
+    def _places(self, query: Floats, rows: NDArray[np.int64]) -> list[Place]:
+        """The places of `rows`, by exact similarity, best first."""
+        if not len(rows):
+            return []
+        by_image: dict[str, list[dict[str, Any]]] = {}
+        for row in self._rows.take(pa.array(rows)).to_pylist():
+            by_image.setdefault(row["image"], []).append(row)
+        places = []
+        for image, found in by_image.items():
+            features = self.store.features(self.settings.block, image)
+            tokens = features.tokens[[row["token"] for row in found]]
+            near = unit(describe(tokens, features.modulation, self.settings.descriptor, self.settings.channels))
+            for row, similarity in zip(found, near @ query, strict=True):
+                x0, y0, x1, y1 = (row[name] for name in ("x0", "y0", "x1", "y1"))
+                point = ((x0 + x1) / 2, (y0 + y1) / 2)
+                places.append(Place(image, row["token"], point, (x0, y0, x1, y1), float(similarity)))
+        return sorted(places, key=lambda place: -place.similarity)
+
+
+def _described(store: FeatureStore, settings: Settings, number: int) -> Floats:
+    """Unit descriptors of the store's item at `number`, [n, C]."""
+    return unit(store.descriptors(settings.block, store.ids[number], settings.descriptor, settings.channels))
+
+
+def _boxes(store: FeatureStore, number: int, size: tuple[int, int]) -> pa.Table:
+    """The rows of one item in rows.parquet."""
+    h, w = (int(n) for n in store.grids[number])
+    y, x = (p.ravel() for p in np.indices((h, w)))
+    across, down = size[0] / w, size[1] / h
+    columns = [[store.ids[number]] * (h * w), np.arange(h * w), x * across, y * down, (x + 1) * across, (y + 1) * down]
+    return pa.table([pa.array(c).cast(f.type) for c, f in zip(columns, ROWS, strict=True)], schema=ROWS)
+
+
+def _train(store: FeatureStore, settings: Settings, factory: str, tokens: int, channels: int) -> Any:
+    """An empty index, trained on tokens from images all over the store. Distances order as cosines do: all are unit."""
+    prefix, axes, rest = re.fullmatch(r"(PCA(\d+),)?(.*)", factory).groups()  # type: ignore[union-attr]
+    try:
+        inner = faiss.index_factory(int(axes) if prefix else channels, rest, faiss.METRIC_L2)
+    except RuntimeError:
+        raise UserError(
+            f"params.yaml: index.kind: {settings.kind!r} is no kind, nor a factory string of FAISS"
+        ) from None
+    cells = faiss.try_extract_index_ivf(inner)
+    if cells is not None:
+        cells.nprobe = max(1, round(cells.nlist * PROBED))
+        if faiss.get_num_gpus():
+            cells.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatL2(cells.d))
+    if hasattr(inner, "hnsw"):
+        inner.hnsw.efSearch = BEAM
+    sample = _sample(store, settings, max(AXES_SAMPLE, CELL_SAMPLE * (cells.nlist if cells is not None else 0)), tokens)
+    try:
+        if not prefix:
+            inner.train(np.concatenate(list(sample)))
+            return inner
+        parts = [next(sample)]
+        transform = _axes(parts[0], int(axes))
+        parts = [transform.apply(part) for part in (*parts, *sample)]
+        inner.train(np.concatenate(parts))
+    except RuntimeError as error:
+        reason = str(error).rpartition("Error: ")[2].strip() or str(error)
+        raise UserError(
+            f"params.yaml: index.kind: {factory!r} cannot be trained on {tokens} tokens of {channels} channels "
+            f"({' '.join(reason.split()):.200}); use `flat`"
+        ) from None
+    return faiss.IndexPreTransform(transform, inner)
+
+
+def _sample(store: FeatureStore, settings: Settings, count: int, tokens: int) -> Iterator[Floats]:
+    """About `count` unit descriptors from images all over the store: first those for the axes, then the others."""
+    rng = np.random.default_rng(settings.seed)
+    items = rng.permutation(len(store))[:SAMPLE_ITEMS]
+    share = count / max(1, store.grids[items].prod(1, dtype=np.int64).sum())
+    parts: list[Floats] = []
+    for number in tqdm(items, "sample", unit="image", delay=1):
+        tokens_of = _described(store, settings, number)
+        chosen = rng.permutation(len(tokens_of))[: math.ceil(len(tokens_of) * share)]
+        parts.append(tokens_of[np.sort(chosen)])
+        if sum(map(len, parts)) >= AXES_SAMPLE:
+            yield np.concatenate(parts)
+            parts = []
+    if parts:
+        yield np.concatenate(parts)
+
+
+def _axes(sample: Floats, count: int) -> Any:
+    """The transform to the `count` leading principal axes of `sample` [n, C], a `faiss.LinearTransform`."""
+    from scipy.linalg import eigh
+
+    channels = sample.shape[1]
+    if count > channels:
+        raise RuntimeError(f"Error: {count} axes of {channels} channels")
+    mean = sample.mean(0)
+    centred = sample - mean
+    _, vectors = eigh(centred.T @ centred, subset_by_index=[channels - count, channels - 1])
+    matrix = np.ascontiguousarray(vectors[:, ::-1].T, np.float32)
+    transform = faiss.LinearTransform(channels, count, True)
+    faiss.copy_array_to_vector(matrix.ravel(), transform.A)
+    faiss.copy_array_to_vector(-(matrix @ mean), transform.b)
+    transform.is_trained = True
+    return transform
+
+
+class _Exact:
+    """Exact answers to a few queries, found while the store streams by."""
+
+    def __init__(self, store: FeatureStore, settings: Settings, tokens: int) -> None:
+        rng = np.random.default_rng([settings.seed, 1])
+        self._own = np.sort(rng.choice(tokens, min(QUERIES, tokens), replace=False))
+        ends = np.cumsum(store.grids.prod(1, dtype=np.int64))
+        items = np.searchsorted(ends, self._own, side="right")
+        places = self._own - np.concatenate([[0], ends])[items]
+        vectors = [_described(store, settings, int(n))[places[items == n]] for n in np.unique(items)]
+        self._queries: Floats = np.concatenate(vectors)
+        self._similarity = np.empty((len(self._own), 0), np.float32)
+        self._rows = np.empty((len(self._own), 0), np.int64)
+        self._seen = 0
+
+    def add(self, tokens: Floats) -> None:
+        """Take in the next item's unit descriptors, [n, C]."""
+        rows = np.arange(self._seen, self._seen + len(tokens))
+        similarity = self._queries @ tokens.T
+        similarity[self._own[:, None] == rows] = -np.inf  # a query is not its own answer
+        similarity = np.concatenate([self._similarity, similarity], 1)
+        rows = np.concatenate([self._rows, np.broadcast_to(rows, (len(self._own), len(tokens)))], 1)
+        most = min(max(RECALL), similarity.shape[1])
+        best = np.argpartition(-similarity, most - 1, axis=1)[:, :most]
+        self._similarity = np.take_along_axis(similarity, best, 1)
+        self._rows = np.take_along_axis(rows, best, 1)
+        self._seen += len(tokens)
+
+    def recall(self, index: Any) -> dict[str, float]:
+        """Which part of the exact k nearest is among the index's k nearest, {"recall@k": mean of the queries}."""
+        order = np.argsort(-self._similarity, axis=1, kind="stable")
+        truth = np.take_along_axis(self._rows, order, 1)
+        found = index.search(self._queries, min(max(RECALL) + 1, self._seen))[1]
+        result = {}
+        for k in RECALL:
+            if k < self._seen:
+                hits = [
+                    np.isin(t[:k], f[f != own][:k]).mean() for t, f, own in zip(truth, found, self._own, strict=True)
+                ]
+                result[f"recall@{k}"] = round(float(np.mean(hits)), 4)
+        return result
