@@ -15,6 +15,8 @@ RUNS = (
     ["segmentation"],
     ["store"],
     ["extraction"],
+    ["search"],
+    ["search", "--images", "209"],
 )
 
 

@@ -36,7 +36,7 @@ Floats = NDArray[np.float32]
 
 FLAT_TOKENS = 50_000  # more are not kept whole unless asked for
 AXES = 192  # principal axes kept of a descriptor
-AXES_SAMPLE = 24_000  # tokens that these are found from: 0.3 GB at 3072 channels
+AXES_SAMPLE = 12_000  # tokens that these are found from: 150 MB at 3072 channels
 CELL_SAMPLE = 40  # tokens a cell that the cells are found from
 SAMPLE_ITEMS = 1024  # images that all of these come from, at most
 PROBED = 1 / 32  # share of the cells that a search reads

@@ -205,7 +205,7 @@ def pack_shard(lengths: Sequence[int], count: int) -> bytes:
     return index + struct.pack("<I", crc32.iscsi(index))
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=4)
 def mapped(path: Path, modified: int) -> mmap.mmap:
     """A shard, mapped; the last few are kept, so that their pages are not mapped anew for each item."""
     with path.open("rb") as file:

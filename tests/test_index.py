@@ -138,7 +138,7 @@ def test_memory_is_bounded_by_samples(tmp_path: Path, monkeypatch: pytest.Monkey
     seen: list[int] = []
     train = faiss.IndexIVFScalarQuantizer.train
 
-    def watched(self: object, x: NDArray[np.float32]) -> None:
+    def watched(self: Any, x: NDArray[np.float32]) -> None:
         seen.append(len(x))
         train(self, x)
 

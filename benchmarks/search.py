@@ -1,0 +1,114 @@
+"""Search among a million tokens: build time, bytes, time of a query and recall, beside exact search.
+
+Images are made of regions of a few hundred kinds, smooth within each, plus noise; FLUX's own features are not at hand.
+"""
+
+import argparse
+import functools
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from tqdm import tqdm
+
+from benchmarks.report import machine, peak_memory, show, timed
+from pipeline.index import FeatureIndex, Settings, build
+from pipeline.store import Features, FeatureStore, Item
+from pipeline.writer import StoreWriter
+
+GRID, CHANNELS, LATENT = (30, 40), 3072, 256
+KINDS, REGIONS = 200, 6
+QUERIES = 100
+
+
+class Scenes:
+    """Random features [tokens, 3072]: kinds of decaying spread, their variation, and noise."""
+
+    def __init__(self, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self._spread = np.arange(1, LATENT + 1, dtype=np.float32) ** -0.5
+        self._mixing = rng.standard_normal((LATENT, CHANNELS)).astype(np.float32)
+        self._offset = rng.standard_normal(CHANNELS).astype(np.float32)
+        self._kinds = rng.standard_normal((KINDS, LATENT)).astype(np.float32) * self._spread
+
+    def image(self, number: int) -> NDArray[np.float32]:
+        rng = np.random.default_rng([1, number])
+        kinds, seeds = rng.integers(0, KINDS, REGIONS), rng.uniform(0, 1, (REGIONS, 2)) * GRID
+        place = np.stack(np.indices(GRID), -1)[..., None, :]
+        region = ((place - seeds) ** 2).sum(-1).argmin(-1)
+        field = gaussian_filter(rng.standard_normal((*GRID, LATENT)).astype(np.float32), (1.5, 1.5, 0))
+        latent = self._kinds[kinds[region]] + 0.7 * field / field.std() * self._spread
+        signal = latent.reshape(-1, LATENT) @ self._mixing
+        noise = rng.standard_normal(signal.shape, dtype=np.float32)
+        return np.asarray(signal + self._offset + 0.3 * np.abs(signal).mean() * noise, np.float32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=834)
+    parser.add_argument("--kinds", nargs="+", default=["auto"])
+    options = parser.parse_args()
+    scenes, folder = Scenes(), Path(tempfile.mkdtemp(prefix="ditf-"))
+    items = [Item(str(i), str(i), GRID) for i in range(options.images)]
+    try:
+        writer = StoreWriter(folder / "store", items, [28], {})
+        modulation = np.zeros((3, CHANNELS), np.float32)
+        for number in tqdm(range(options.images), "store"):
+            writer.write(number, {28: Features(scenes.image(number), modulation)})
+        store = FeatureStore(writer.finish())
+        sizes = dict.fromkeys(store.ids, (640, 480))
+        feature_bytes = options.images * GRID[0] * GRID[1] * CHANNELS * 2
+        held = peak_memory()
+        for kind in options.kinds:
+            settings = Settings(kind, 28, "original", ())
+            figures = build(store, sizes, settings, folder / kind)
+            index = FeatureIndex(folder / kind, store)
+            asked = [index.descriptors(item)[617] for item in store.ids[:: max(1, len(store) // QUERIES)]]
+            token_bytes = (folder / kind / "tokens.faiss").stat().st_size
+            index.nearest(asked[0], 10)
+            rows = [
+                ("tokens, channels", f"{figures['tokens']:,}, {CHANNELS}"),
+                ("factory string", f"`{figures['factory']}`"),
+                ("build", f"{figures['seconds']:.0f} s, reading the store included"),
+                ("index", f"{token_bytes / 1e6:.0f} MB, **{token_bytes / feature_bytes:.1%}** of the float16 features"),
+                ("peak memory (before the build)", f"{peak_memory():.2f} GB ({held:.2f} GB)"),
+                (
+                    "a query of the index, 10 places",
+                    f"**{1e3 * _median(functools.partial(index.nearest, k=10), asked):.2f} ms**",
+                ),
+                (
+                    "the same, compared exactly afterwards",
+                    f"{1e3 * _median(functools.partial(index.search, k=10), asked):.0f} ms",
+                ),
+                *((name, f"{figures[name]:.3f}") for name in ("recall@1", "recall@10", "recall@100")),
+            ]
+            show(f"Search, {kind} ({machine()})", rows)
+        reader = faiss.IndexFlatIP(CHANNELS)
+        seconds = 0.0
+        for item in store.ids[: len(store) // 8]:  # exact search reads everything; an eighth is measured
+            reader.add(index.descriptors(item))
+            seconds += timed(lambda: reader.search(asked[0][None], 10))[0]
+            reader.reset()
+        show("Search, exact", [("a query, computed from an eighth, once read", f"{8e3 * seconds:.0f} ms")])
+    finally:
+        shutil.rmtree(folder)
+
+
+def _median(work: Callable[[NDArray[np.float32]], object], queries: list[NDArray[np.float32]]) -> float:
+    times = []
+    for query in queries:
+        start = time.perf_counter()
+        work(query)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    main()
