@@ -41,7 +41,7 @@ class Scenes:
     def image(self, number: int) -> NDArray[np.float32]:
         rng = np.random.default_rng([1, number])
         kinds, seeds = rng.integers(0, KINDS, REGIONS), rng.uniform(0, 1, (REGIONS, 2)) * GRID
-        place = np.stack(np.indices(GRID), -1)[..., None, :]
+        place = np.moveaxis(np.indices(GRID), 0, -1)[..., None, :]
         region = ((place - seeds) ** 2).sum(-1).argmin(-1)
         field = gaussian_filter(rng.standard_normal((*GRID, LATENT)).astype(np.float32), (1.5, 1.5, 0))
         latent = self._kinds[kinds[region]] + 0.7 * field / field.std() * self._spread

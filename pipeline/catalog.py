@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from pipeline.engine import HERE, Engine
 from pipeline.errors import UserError
 from pipeline.images import Facts, inspect
 
@@ -99,32 +100,48 @@ class Problems:
     """Collects what is wrong with a data set, so that all of it is told at once."""
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self.lines: list[str] = []
 
     def add(self, where: Path | str, what: str) -> None:
-        self._lines.append(f"{where}: {what}")
+        self.lines.append(f"{where}: {what}")
 
     def take(self, work: Callable[[T], R], argument: T) -> R | None:
         """Call `work`; where it raises `UserError`, keep its line and return None."""
         try:
             return work(argument)
         except UserError as error:
-            self._lines.append(str(error))
+            self.lines.append(str(error))
             return None
 
     def raise_any(self) -> None:
-        if self._lines:
-            count = "1 problem" if len(self._lines) == 1 else f"{len(self._lines)} problems"
-            raise UserError("\n".join([*self._lines, f"{count} in the data set; nothing was written"]))
+        if self.lines:
+            count = "1 problem" if len(self.lines) == 1 else f"{len(self.lines)} problems"
+            raise UserError("\n".join([*self.lines, f"{count} in the data set; nothing was written"]))
 
 
-def inspect_images(paths: Iterable[Path], problems: Problems) -> dict[Path, Facts]:
+def inspect_images(paths: Iterable[Path], problems: Problems, engine: Engine = HERE) -> dict[Path, Facts]:
     """Decode and hash all images, several at once; those that cannot be read become problems."""
     paths = list(paths)
     with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda path: problems.take(inspect, path), paths)
-        bar = tqdm(found, "images", len(paths), unit="image", delay=1)
-        return {path: facts for path, facts in zip(paths, bar, strict=True) if facts}
+        if engine.client is None:
+            found: Iterable[Facts | str] = pool.map(_look, paths)
+        else:
+            found = engine.map(_look, ((path.name, (path.resolve(),)) for path in paths))
+        facts: dict[Path, Facts] = {}
+        for path, seen in zip(paths, tqdm(found, "images", len(paths), unit="image", delay=1), strict=True):
+            if isinstance(seen, Facts):
+                facts[path] = seen
+            else:
+                problems.lines.append(seen)
+    return facts
+
+
+def _look(path: Path) -> Facts | str:
+    """What an image file is, or what is wrong with it."""
+    try:
+        return inspect(path)
+    except UserError as error:
+        return str(error)
 
 
 def inside(root: Path, relative: str) -> Path:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from pipeline.bilinear import corners_of
 from pipeline.descriptors import Descriptor, describe
+from pipeline.engine import HERE, Engine
 from pipeline.matching import Target
 from pipeline.pck import GRADES, PREDICTIONS
 from pipeline.store import FeatureStore
@@ -24,6 +25,7 @@ def predict(
     block: int,
     descriptor: Descriptor,
     channels: Sequence[int],
+    engine: Engine = HERE,
 ) -> pa.Table:
     """Match every keypoint of every pair.
 
@@ -31,6 +33,7 @@ def predict(
         store: the features.
         tables: rows of the catalog's images, pairs and keypoints.
         block, descriptor, channels: which descriptors to match; see `pipeline.descriptors`.
+        engine: what it runs on.
 
     Returns:
         A table with the schema `pipeline.pck.PREDICTIONS`, in the order of the pairs.
@@ -47,21 +50,28 @@ def predict(
 
     queries: dict[int, NDArray[np.float32]] = {}
     with tqdm(desc=descriptor, total=len(by_source) + len(by_target), unit="image", delay=2) as bar:
-        for image in sorted(by_source, key=store.index):  # in the order of the shards
-            numbers = by_source[image]
-            points = [_points(keypoints[pairs[n]["pair"]], "source") for n in numbers]
-            found = descriptors_at(store, block, image, sizes[image], np.concatenate(points), descriptor, channels)
-            queries |= zip(numbers, np.split(found, np.cumsum([len(p) for p in points])[:-1]), strict=True)
+        sources, targets = (sorted(images, key=store.index) for images in (by_source, by_target))  # as the shards lie
+        asked = [
+            np.concatenate([_points(keypoints[pairs[n]["pair"]], "source") for n in by_source[i]]) for i in sources
+        ]
+        tasks = (
+            (image, (store, block, image, sizes[image], points, descriptor, channels))
+            for image, points in zip(sources, asked, strict=True)
+        )
+        for image, found in zip(sources, engine.map(descriptors_at, tasks), strict=True):
+            counts = [len(keypoints[pairs[n]["pair"]]) for n in by_source[image]]
+            queries |= zip(by_source[image], np.split(found, np.cumsum(counts)[:-1]), strict=True)
             bar.update()
         results: dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
-        for image in sorted(by_target, key=store.index):
-            numbers = by_target[image]
-            tokens = store.descriptors(block, image, descriptor, channels)
-            target = Target(tokens, store.grid(image), sizes[image])
-            asked = [queries.pop(n) for n in numbers]
-            pixels, similarity = target.match(np.concatenate(asked))
-            ends = np.cumsum([len(q) for q in asked])[:-1]
-            results |= zip(numbers, zip(np.split(pixels, ends), np.split(similarity, ends), strict=True), strict=True)
+        searches = (
+            (
+                image,
+                (store, block, image, sizes[image], [queries.pop(n) for n in by_target[image]], descriptor, channels),
+            )
+            for image in targets
+        )
+        for image, matched in zip(targets, engine.map(_match, searches), strict=True):
+            results |= zip(by_target[image], matched, strict=True)
             bar.update()
     rows = [
         row
@@ -69,6 +79,22 @@ def predict(
         for row in _rows(descriptor, pair, keypoints[pair["pair"]], *results[number])
     ]
     return pa.Table.from_pylist(rows, schema=PREDICTIONS)
+
+
+def _match(
+    store: FeatureStore,
+    block: int,
+    image: str,
+    size: tuple[int, int],
+    queries: list[NDArray[np.float32]],
+    descriptor: Descriptor,
+    channels: Sequence[int],
+) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """The best pixels (x, y) of a target image and their similarities, for each array of queries [k, C]."""
+    target = Target(store.descriptors(block, image, descriptor, channels), store.grid(image), size)
+    pixels, similarity = target.match(np.concatenate(queries))
+    ends = np.cumsum([len(q) for q in queries])[:-1]
+    return list(zip(np.split(pixels, ends), np.split(similarity, ends), strict=True))
 
 
 def _points(keypoints: list[Row], side: str) -> NDArray[np.int64]:

@@ -1,9 +1,11 @@
 """Features of images: VAE once, noise draws through the transformer, means kept. Resumes where it stopped."""
 
+import functools
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from tqdm import tqdm
 
 from pipeline.backbones.flux import FluxTransformer, Text, weight_patterns
 from pipeline.backbones.vae import LatentEncoder
+from pipeline.engine import Engine
 from pipeline.images import TOKEN, Rule, for_model, model_size, read_rgb
 from pipeline.model import Model
 from pipeline.store import Encoding, Features, FeatureStore, Item
-from pipeline.writer import StoreWriter
+from pipeline.text import load_text
+from pipeline.writer import Loose, StoreWriter
 
 LOOKAHEAD = 4  # images decoded, or features written, ahead of or behind the model
 
@@ -109,6 +113,64 @@ class Extractor:
             block: Features((tokens / s.ensemble_size).cpu().numpy(), modulation[block].float().cpu().numpy())
             for block, tokens in total.items()
         }
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a process needs to extract: it can be sent to a worker.
+
+    dtype: name of a torch dtype. batch_size: draws a forward pass. texts: folder of the encoded prompts.
+    """
+
+    model: Model
+    settings: Settings
+    device: str
+    dtype: str
+    batch_size: int
+    texts: Path
+
+    def load(self) -> Extractor:
+        """The model, loaded."""
+        return Extractor.load(self.model, self.settings, getattr(torch, self.dtype), self.device, self.batch_size)
+
+    def absolute(self) -> "Job":
+        """The same, for a process in another folder."""
+        source = Path(self.model.source)
+        model = replace(self.model, source=str(source.resolve())) if source.is_dir() else self.model
+        return replace(self, model=model, texts=self.texts.resolve())
+
+
+def extract_on(
+    engine: Engine, sources: Sequence[Source], job: Job, writer: StoreWriter, reuse: Iterable[FeatureStore] = ()
+) -> int:
+    """As `extract`, by the workers of a cluster: each loads the model once, each item has its file."""
+    _copy(writer, reuse)
+    missing, job = writer.missing(), job.absolute()
+    loose = replace(writer.loose, folder=writer.loose.folder.resolve())
+    tasks = [(sources[i].id, (job, loose, i, replace(sources[i], path=sources[i].path.resolve()))) for i in missing]
+    bar = tqdm(desc="features", total=len(sources), initial=len(sources) - len(missing), unit="image")
+    with bar:
+        for index in engine.map(_extract_item, tasks):
+            writer.accept(index)
+            bar.update()
+    return len(missing)
+
+
+_ONE_AT_A_TIME = threading.Lock()  # of a worker's threads: the others read and write meanwhile
+
+
+def _extract_item(job: Job, loose: Loose, index: int, source: Source) -> int:
+    """Extract one image in a worker, unless a worker that died had finished it; returns `index`."""
+    if not loose.holds(index):
+        pixels, text = _read(source, job.settings), _text(job.texts, source.prompt)
+        with _ONE_AT_A_TIME:
+            features = _loaded(job).features(pixels, text, source.sha256)
+        loose.write(index, source.id, features)
+    return index
+
+
+_loaded = functools.lru_cache(maxsize=1)(Job.load)
+_text = functools.lru_cache(maxsize=4)(load_text)
 
 
 def extract(

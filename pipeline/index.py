@@ -10,6 +10,7 @@ reads the nearest. What the index finds is compared again by the store's own des
 are exact and only the choice of candidates is approximate.
 """
 
+import itertools
 import json
 import math
 import re
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.descriptors import Descriptor, describe, unit
+from pipeline.engine import HERE, Engine
 from pipeline.errors import UserError
 from pipeline.store import FeatureStore
 from pipeline.writer import write_durably
@@ -95,7 +97,11 @@ def factory_string(kind: str, tokens: int, channels: int) -> str:
 
 
 def build(
-    store: FeatureStore, sizes: Mapping[str, tuple[int, int]], settings: Settings, folder: Path
+    store: FeatureStore,
+    sizes: Mapping[str, tuple[int, int]],
+    settings: Settings,
+    folder: Path,
+    engine: Engine = HERE,
 ) -> dict[str, Any]:
     """Index every token of `store`, reading it item by item.
 
@@ -104,6 +110,7 @@ def build(
         sizes: (width, height) of each image, in pixels.
         settings: of the index.
         folder: where the index is written.
+        engine: what reads and reduces the descriptors; they are added to the index here.
 
     Returns:
         Figures: the factory string, tokens, images, bytes, seconds, and recall@1, @10, @100 of the token index
@@ -114,20 +121,22 @@ def build(
     tokens = int(store.grids.prod(1, dtype=np.int64).sum())
     channels = len(_described(store, settings, 0)[0])
     factory = factory_string(settings.kind, tokens, channels)
-    index = _train(store, settings, factory, tokens, channels)
+    transform, inner = _train(store, settings, factory, tokens, channels)
     images = faiss.IndexFlatIP(channels)
     exact = _Exact(store, settings, tokens)
     boxes: list[pa.Table] = []
     with pq.ParquetWriter(folder / "rows.parquet", ROWS) as rows:
-        for number in tqdm(range(len(store)), "index", unit="image", delay=1):
-            tokens_of = _described(store, settings, number)
-            index.add(tokens_of)
-            images.add(unit(tokens_of.mean(0, keepdims=True)))
-            exact.add(tokens_of)
+        tasks = ((store.ids[n], (store, settings, n, transform, exact.queries)) for n in range(len(store)))
+        parts = tqdm(engine.map(_reduced, tasks), "index", len(store), unit="image", delay=1)
+        for number, (reduced, mean, similarity) in enumerate(parts):
+            inner.add(reduced)
+            images.add(mean)
+            exact.add(similarity)
             boxes.append(_boxes(store, number, sizes[store.ids[number]]))
             if number + 1 == len(store) or len(boxes) == IMAGES_A_GROUP:
                 rows.write_table(pa.concat_tables(boxes))
                 boxes = []
+    index = inner if transform is None else faiss.IndexPreTransform(transform.for_faiss(), inner)
     seconds = time.perf_counter() - start
     for name, part in (("tokens", index), ("images", images)):
         faiss.write_index(part, str(folder / f"{name}.faiss"))
@@ -250,8 +259,13 @@ def _boxes(store: FeatureStore, number: int, size: tuple[int, int]) -> pa.Table:
     return pa.table([pa.array(c).cast(f.type) for c, f in zip(columns, ROWS, strict=True)], schema=ROWS)
 
 
-def _train(store: FeatureStore, settings: Settings, factory: str, tokens: int, channels: int) -> Any:
-    """An empty index, trained on tokens from images all over the store. Distances order as cosines do: all are unit."""
+def _train(
+    store: FeatureStore, settings: Settings, factory: str, tokens: int, channels: int
+) -> tuple["Axes | None", Any]:
+    """Axes, and an empty index of what they reduce, trained on tokens from images all over the store.
+
+    Distances order unit descriptors as cosines do, and do not change where all are moved.
+    """
     prefix, axes, rest = re.fullmatch(r"(PCA(\d+),)?(.*)", factory).groups()  # type: ignore[union-attr]
     try:
         inner = faiss.index_factory(int(axes) if prefix else channels, rest, faiss.METRIC_L2)
@@ -270,10 +284,10 @@ def _train(store: FeatureStore, settings: Settings, factory: str, tokens: int, c
     try:
         if not prefix:
             inner.train(np.concatenate(list(sample)))
-            return inner
-        parts = [next(sample)]
-        transform = _axes(parts[0], int(axes))
-        parts = [transform.apply(part) for part in (*parts, *sample)]
+            return None, inner
+        first = next(sample)
+        transform = Axes.of(first, int(axes))
+        parts = [transform.apply(part) for part in itertools.chain([first], sample)]
         inner.train(np.concatenate(parts))
     except RuntimeError as error:
         reason = str(error).rpartition("Error: ")[2].strip() or str(error)
@@ -281,7 +295,7 @@ def _train(store: FeatureStore, settings: Settings, factory: str, tokens: int, c
             f"params.yaml: index.kind: {factory!r} cannot be trained on {tokens} tokens of {channels} channels "
             f"({' '.join(reason.split()):.200}); use `flat`"
         ) from None
-    return faiss.IndexPreTransform(transform, inner)
+    return transform, inner
 
 
 def _sample(store: FeatureStore, settings: Settings, count: int, tokens: int) -> Iterator[Floats]:
@@ -301,22 +315,45 @@ def _sample(store: FeatureStore, settings: Settings, count: int, tokens: int) ->
         yield np.concatenate(parts)
 
 
-def _axes(sample: Floats, count: int) -> Any:
-    """The transform to the `count` leading principal axes of `sample` [n, C], a `faiss.LinearTransform`."""
-    from scipy.linalg import eigh
+@dataclass(frozen=True)
+class Axes:
+    """Leading principal axes of descriptors: matrix [axes, C], mean [C]."""
 
-    channels = sample.shape[1]
-    if count > channels:
-        raise RuntimeError(f"Error: {count} axes of {channels} channels")
-    mean = sample.mean(0)
-    centred = sample - mean
-    _, vectors = eigh(centred.T @ centred, subset_by_index=[channels - count, channels - 1])
-    matrix = np.ascontiguousarray(vectors[:, ::-1].T, np.float32)
-    transform = faiss.LinearTransform(channels, count, True)
-    faiss.copy_array_to_vector(matrix.ravel(), transform.A)
-    faiss.copy_array_to_vector(-(matrix @ mean), transform.b)
-    transform.is_trained = True
-    return transform
+    matrix: Floats
+    mean: Floats
+
+    @classmethod
+    def of(cls, sample: Floats, count: int) -> "Axes":
+        """The `count` leading principal axes of `sample` [n, C]."""
+        from scipy.linalg import eigh
+
+        channels = sample.shape[1]
+        if count > channels:
+            raise RuntimeError(f"Error: {count} axes of {channels} channels")
+        mean = sample.mean(0)
+        centred = sample - mean
+        _, vectors = eigh(centred.T @ centred, subset_by_index=[channels - count, channels - 1])
+        return cls(np.ascontiguousarray(vectors[:, ::-1].T, np.float32), mean)
+
+    def apply(self, descriptors: Floats) -> Floats:
+        """Descriptors [n, C] along the axes, [n, axes]."""
+        return np.asarray((descriptors - self.mean) @ self.matrix.T, np.float32)
+
+    def for_faiss(self) -> Any:
+        """The same as a `faiss.LinearTransform`."""
+        transform = faiss.LinearTransform(self.matrix.shape[1], self.matrix.shape[0], True)
+        faiss.copy_array_to_vector(self.matrix.ravel(), transform.A)
+        faiss.copy_array_to_vector(-(self.matrix @ self.mean), transform.b)
+        transform.is_trained = True
+        return transform
+
+
+def _reduced(
+    store: FeatureStore, settings: Settings, number: int, axes: Axes | None, queries: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Of an item: what is added to the index [n, axes], its mean unit descriptor [1, C], similarities [queries, n]."""
+    tokens = _described(store, settings, number)
+    return tokens if axes is None else axes.apply(tokens), unit(tokens.mean(0, keepdims=True)), queries @ tokens.T
 
 
 class _Exact:
@@ -329,29 +366,29 @@ class _Exact:
         items = np.searchsorted(ends, self._own, side="right")
         places = self._own - np.concatenate([[0], ends])[items]
         vectors = [_described(store, settings, int(n))[places[items == n]] for n in np.unique(items)]
-        self._queries: Floats = np.concatenate(vectors)
+        self.queries: Floats = np.concatenate(vectors)
         self._similarity = np.empty((len(self._own), 0), np.float32)
         self._rows = np.empty((len(self._own), 0), np.int64)
         self._seen = 0
 
-    def add(self, tokens: Floats) -> None:
-        """Take in the next item's unit descriptors, [n, C]."""
-        rows = np.arange(self._seen, self._seen + len(tokens))
-        similarity = self._queries @ tokens.T
+    def add(self, similarity: Floats) -> None:
+        """Take in the similarities of the next item's tokens to the queries, [queries, n]."""
+        count = similarity.shape[1]
+        rows = np.arange(self._seen, self._seen + count)
         similarity[self._own[:, None] == rows] = -np.inf  # a query is not its own answer
         similarity = np.concatenate([self._similarity, similarity], 1)
-        rows = np.concatenate([self._rows, np.broadcast_to(rows, (len(self._own), len(tokens)))], 1)
+        rows = np.concatenate([self._rows, np.broadcast_to(rows, (len(self._own), count))], 1)
         most = min(max(RECALL), similarity.shape[1])
         best = np.argpartition(-similarity, most - 1, axis=1)[:, :most]
         self._similarity = np.take_along_axis(similarity, best, 1)
         self._rows = np.take_along_axis(rows, best, 1)
-        self._seen += len(tokens)
+        self._seen += count
 
     def recall(self, index: Any) -> dict[str, float]:
         """Which part of the exact k nearest is among the index's k nearest, {"recall@k": mean of the queries}."""
         order = np.argsort(-self._similarity, axis=1, kind="stable")
         truth = np.take_along_axis(self._rows, order, 1)
-        found = index.search(self._queries, min(max(RECALL) + 1, self._seen))[1]
+        found = index.search(self.queries, min(max(RECALL) + 1, self._seen))[1]
         result = {}
         for k in RECALL:
             if k < self._seen:

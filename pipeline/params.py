@@ -98,6 +98,12 @@ class Index(Section):
     descriptor: Descriptor
 
 
+class Dask(Section):
+    """Where work runs. engine: "none", a number of local workers, or a scheduler's address."""
+
+    engine: Literal["none"] | Annotated[int, Field(ge=1, le=1024)] | Annotated[str, Field(pattern=r"^(tcp|tls)://\S+$")]
+
+
 class Sample(Section):
     """The embedded data set and the tiny model."""
 
@@ -114,6 +120,7 @@ class Params(Section):
     davis: Davis
     folder: Folder
     index: Index
+    dask: Dask
 
     def dataset(self, name: str) -> Dataset:
         """The section of the data set `name`, one of `DATASETS`."""

@@ -105,6 +105,9 @@ class FeatureStore:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (str(self.path.resolve()),)  # another process opens it, once
+
     def index(self, item: str) -> int:
         """The position of the item with id `item`."""
         try:
@@ -150,6 +153,11 @@ class FeatureStore:
             f"{self.path}: item {item!r}, block {block}, is damaged ({' '.join(reason.split())}); "
             "remove the store and run `dvc checkout`, or `dvc repro` to extract again"
         )
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: str) -> FeatureStore:
+    return FeatureStore(path)
 
 
 def encode(features: Features, encoding: Encoding, item: str, block: int) -> dict[str, NDArray[Any]]:

@@ -9,6 +9,7 @@ import struct
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from pipeline.store import (
     ARRAYS,
+    BLOSC_HEADER,
     FORMAT,
     VERSION,
     Encoding,
@@ -32,6 +34,57 @@ from pipeline.store import (
 
 SHARD_BYTES = 128 * 2**20
 PACKERS = 4  # threads that write shards: most wait for the disk
+
+
+@dataclass(frozen=True)
+class Loose:
+    """Finished items, each in a file of its own, so that any process may write them.
+
+    folder: that they lie in. rows: of a chunk of tokens. blocks, encoding: of the store.
+    """
+
+    folder: Path
+    rows: int
+    blocks: tuple[int, ...]
+    encoding: Encoding
+
+    @property
+    def names(self) -> list[str]:
+        """The arrays of which an item has a chunk, in the order of its file."""
+        return [f"block{block}/{name}" for block in self.blocks for name in ARRAYS[self.encoding]]
+
+    def write(self, index: int, item: str, features: Mapping[int, Features]) -> None:
+        """Write the item at `index` of the store, with the id `item`. A kill after this returns does not undo it."""
+        chunks = []
+        for block in self.blocks:
+            for name, array in encode(features[block], self.encoding, item, block).items():
+                chunks.append(pack_chunk(array, self.rows if name == "tokens" else len(array)))
+        header = self._header.pack(*(sum(map(len, parts)) for parts in chunks))
+        # Not forced to the disk: where a crash of the machine tears it, its chunks' checksums tell.
+        _write(self.folder / str(index), [header, *itertools.chain.from_iterable(chunks)], durably=False)
+
+    def chunks(self, index: int) -> list[memoryview]:
+        """The chunks of an item, mapped, in the order of `names`."""
+        with (self.folder / str(index)).open("rb") as file:
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        ends = itertools.accumulate(self._header.unpack_from(data), initial=self._header.size)
+        return [data[start:end] for start, end in itertools.pairwise(ends)]
+
+    def holds(self, index: int) -> bool:
+        """Whether the item at `index` is there as it was written."""
+        with contextlib.suppress(struct.error, ValueError, FileNotFoundError):
+            return all(is_chunk(chunk) for chunk in self.chunks(index))
+        return False
+
+    def channels(self, index: int) -> int:
+        """The number of channels of the item at `index`."""
+        modulation = self.chunks(index)[self.names.index(f"block{self.blocks[0]}/modulation")]
+        return int(BLOSC_HEADER.unpack_from(modulation)[4]) // (3 * 4)
+
+    @property
+    def _header(self) -> struct.Struct:
+        """The lengths of the chunks, with which a file begins."""
+        return struct.Struct(f"<{len(self.names)}Q")
 
 
 class StoreWriter:
@@ -66,20 +119,23 @@ class StoreWriter:
             "encoding": encoding,
             **attributes,
         }
-        self._store, self._loose, self._done = (folder / n for n in ("store.zarr", "loose", "done"))
-        self._most = max(item.tokens for item in self.items)
-        self._names = [f"block{block}/{name}" for block in self.blocks for name in ARRAYS[encoding]]
-        self._header = struct.Struct(f"<{len(self._names)}Q")
+        self._store, self._done = folder / "store.zarr", folder / "done"
+        self.loose = Loose(folder / "loose", max(item.tokens for item in self.items), tuple(blocks), encoding)
         self.complete = is_complete(folder)
         if self.complete:
             return
-        for path in (self._loose, self._done):
+        for path in (self.loose.folder, self._done):
             path.mkdir(parents=True, exist_ok=True)
-        self._shards = {int(mark.name) for mark in self._done.iterdir()}
-        self._finished = {int(f.name) for f in self._loose.iterdir() if self._is_whole(f)}
+        self._shards = {int(mark.name) for mark in self._done.iterdir() if mark.name.isdecimal()}
+        self._finished: set[int] = set()
+        for path in self.loose.folder.iterdir():
+            if path.name.isdecimal() and self.loose.holds(int(path.name)):
+                self._finished.add(int(path.name))
+            else:
+                path.unlink()
         self._packers, self._packing = ThreadPoolExecutor(PACKERS), deque[Future[None]]()
         self._size: int | None = None
-        if self._shards or self._finished:  # then it was laid out
+        if (self._done / "laid-out").exists():
             shards = array_of(zarr.open_group(self._store, mode="r"), f"block{self.blocks[0]}/tokens").shards
             self._size = shards[0] if shards else None
 
@@ -95,17 +151,13 @@ class StoreWriter:
 
     def write(self, index: int, features: Mapping[int, Features]) -> None:
         """Write the item at `index`: the features of every block. A kill after this returns does not undo it."""
-        item, chunks = self.items[index], []
-        for block in self.blocks:
-            arrays = encode(features[block], self.encoding, item.id, block)
-            if self._size is None:
-                self._size = self._create(arrays["tokens"].shape[1])
-            for name, array in arrays.items():
-                chunks.append(pack_chunk(array, self._most if name == "tokens" else len(array)))
-        # Not forced to the disk: where a crash of the machine tears it, its chunks' checksums tell.
-        lengths = (sum(map(len, parts)) for parts in chunks)
-        parts = [self._header.pack(*lengths), *itertools.chain.from_iterable(chunks)]
-        _write(self._loose / str(index), parts, durably=False)
+        self.loose.write(index, self.items[index].id, features)
+        self.accept(index)
+
+    def accept(self, index: int) -> None:
+        """Take in the item at `index`, which lies in `loose`."""
+        if self._size is None:
+            self._size = self._create(self.loose.channels(index))
         self._finished.add(index)
         self._pack_if_whole(self._shard_of(index))
 
@@ -113,21 +165,22 @@ class StoreWriter:
         """Close the store and return its path. All items must have been written."""
         assert not self.missing(), "finish() before all items were written"
         if not self.complete:
-            for shard in sorted({self._shard_of(index) for index in self._finished}):
-                self._pack_if_whole(shard)  # a kill may have come between an item and its shard
+            for index in sorted(self._finished):  # a kill may have come between an item and its shard
+                self.accept(index)
             while self._packing:
                 self._packing.popleft().result()
             write_durably(self.folder / "complete", b"")
             self.complete = True
-        for leftover in (self._loose, self._done):
+        for leftover in (self.loose.folder, self._done):
             shutil.rmtree(leftover, ignore_errors=True)
         return self._store
 
     def _create(self, channels: int) -> int:
         """Lay out the group; returns the number of items a shard."""
         count, kind = len(self.items), np.dtype(self.encoding)
-        size = min(count, max(1, SHARD_BYTES // (self._most * channels * kind.itemsize)))
+        size = min(count, max(1, SHARD_BYTES // (self.loose.rows * channels * kind.itemsize)))
         shutil.rmtree(self._store, ignore_errors=True)
+        self._shards.clear()
         group = zarr.open_group(self._store, mode="w", attributes=self._attributes)
 
         def create(name: str, shape: tuple[int, ...], kind: str, chunks: tuple[int, ...], **more: Any) -> Any:
@@ -136,12 +189,13 @@ class StoreWriter:
         create("ids", (count,), "str", (count,))[:] = np.array([item.id for item in self.items], object)
         create("keys", (count,), "str", (count,))[:] = np.array([item.key for item in self.items], object)
         create("grid", (count, 2), "int32", (count, 2))[:] = np.array([item.grid for item in self.items], np.int32)
-        rows = {"tokens": self._most, "modulation": 3, "quantization": 2}
+        rows = {"tokens": self.loose.rows, "modulation": 3, "quantization": 2}
         for block in self.blocks:
             for name in ARRAYS[self.encoding]:
                 chunk = (1, rows[name], channels)
                 dtype = str(kind) if name == "tokens" else "float32"
                 create(f"block{block}/{name}", (count, *chunk[1:]), dtype, chunk, shards=(size, *chunk[1:]))
+        write_durably(self._done / "laid-out", b"")
         return size
 
     def _shard_of(self, index: int) -> int:
@@ -162,29 +216,14 @@ class StoreWriter:
     def _pack(self, shard: int, members: range) -> None:
         """Write a shard from its items' loose files, and remove these."""
         assert self._size
-        loose = [self._loose / str(i) for i in members]
-        for name, chunks in zip(self._names, zip(*map(self._chunks, loose), strict=True), strict=True):
+        items = zip(*(self.loose.chunks(i) for i in members), strict=True)
+        for name, chunks in zip(self.loose.names, items, strict=True):
             path = self._store / name / f"c/{shard}/0/0"
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, [*chunks, pack_shard([len(chunk) for chunk in chunks], self._size)], durably=True)
         write_durably(self._done / str(shard), b"")
-        for path in loose:
-            path.unlink()
-
-    def _chunks(self, loose: Path) -> list[memoryview]:
-        """The chunks of a finished item's file, mapped, in the order of the arrays' names."""
-        with loose.open("rb") as file:
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        ends = itertools.accumulate(self._header.unpack_from(data), initial=self._header.size)
-        return [data[start:end] for start, end in itertools.pairwise(ends)]
-
-    def _is_whole(self, loose: Path) -> bool:
-        """Whether a loose file is what was written. Others are removed: the item is computed again."""
-        with contextlib.suppress(struct.error, ValueError):
-            if loose.name.isdecimal() and all(is_chunk(chunk) for chunk in self._chunks(loose)):
-                return True
-        loose.unlink()
-        return False
+        for index in members:
+            (self.loose.folder / str(index)).unlink()
 
 
 def is_complete(folder: Path) -> bool:

@@ -8,7 +8,8 @@ import torch
 
 from pipeline.catalog import read_table
 from pipeline.device import choose
-from pipeline.extraction import Extractor, Settings, Source, extract, facts
+from pipeline.engine import engine
+from pipeline.extraction import Job, Settings, Source, extract, extract_on, facts
 from pipeline.images import Rule
 from pipeline.model import Model
 from pipeline.staging import exclusive, fingerprint, publish
@@ -43,23 +44,19 @@ def main(params: Params, dataset: str) -> None:
         home / fingerprint({"version": VERSION, **made_by}) / fingerprint({"items": [[i.id, i.key] for i in items]})
     )
 
-    def load_extractor() -> Extractor:
-        return Extractor.load(model, settings, dtype, device, params.model.batch_size)
-
+    texts = CACHE / "text" / dataset
+    job = Job(model, settings, device, str(dtype).removeprefix("torch."), params.model.batch_size, texts)
     with exclusive(home):
         libraries = {name: version(name) for name in ("torch", "diffusers", "transformers")}
         attributes = {**made_by, "model": model.source, **libraries}
         writer = StoreWriter(folder, items, settings.blocks, attributes, section.encoding)
         others = [f for f in home.glob("*/*") if is_complete(f) and f != folder]
         earlier = [FeatureStore(f / "store.zarr") for f in others if f.parent == folder.parent]
-        extract(
-            sources,
-            settings,
-            writer,
-            load_extractor,
-            lambda prompt: load_text(CACHE / "text" / dataset, prompt),
-            earlier,
-        )
+        if params.dask.engine == "none" or not writer.missing():
+            extract(sources, settings, writer, job.load, lambda prompt: load_text(texts, prompt), earlier)
+        else:
+            with engine(params.dask.engine, gpus=device == "cuda") as workers:
+                extract_on(workers, sources, job, writer, earlier)
         publish(writer.finish(), CACHE / "features" / dataset)
         for other in others:  # they live on in DVC's cache
             shutil.rmtree(other)

@@ -5,6 +5,7 @@ import shutil
 
 from pipeline import index
 from pipeline.catalog import read_table
+from pipeline.engine import engine
 from pipeline.store import FeatureStore
 from stages import CACHE, CATALOGS, RESULTS, Params, discarded, run
 
@@ -20,7 +21,8 @@ def main(params: Params, dataset: str) -> None:
     sizes = {row["id"]: (row["width"], row["height"]) for row in read_table(CATALOGS / dataset, "images")}
     folder = CACHE / "index" / dataset
     shutil.rmtree(folder, ignore_errors=True)
-    figures = index.build(store, sizes, settings, folder)
+    with engine(params.dask.engine) as workers:
+        figures = index.build(store, sizes, settings, folder, workers)
     (RESULTS / dataset / "index.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(", ".join(f"{name} {value}" for name, value in figures.items()))
 

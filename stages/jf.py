@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from pipeline.catalog import read_table
 from pipeline.datasets.davis import by_sequence, read_mask
+from pipeline.engine import engine
 from pipeline.images import read_index_mask
 from pipeline.segmentation import evaluate_frame, summarize
 from stages import CATALOGS, RESULTS, Params, run
@@ -20,26 +21,32 @@ def main(params: Params) -> None:
     d, folder = params.davis, RESULTS / "davis"
     sequences = by_sequence(read_table(CATALOGS / "davis", "frames"))
     objects = {row["sequence"]: row["objects"] for row in read_table(CATALOGS / "davis", "sequences")}
-    masks = {row["id"]: Path(d.root) / row["path"] for row in read_table(CATALOGS / "davis", "masks")}
+    masks = {row["id"]: Path(d.root).resolve() / row["path"] for row in read_table(CATALOGS / "davis", "masks")}
 
     metrics: dict[str, dict[str, float]] = {}
     tables: dict[str, list[dict[str, object]]] = {"objects": [], "sequences": []}
     total = len(d.descriptors) * len(sequences)
-    with tqdm(desc="J&F", total=total, unit="sequence", delay=2) as bar:
+    predicted = (folder / "masks").resolve()
+    with engine(params.dask.engine) as workers, tqdm(desc="J&F", total=total, unit="sequence", delay=2) as bar:
         for descriptor in d.descriptors:
             measures: dict[str, NDArray[np.float64]] = {}
             members: dict[str, list[str]] = defaultdict(list)
-            for sequence, frames in sequences.items():
-                predicted = folder / "masks" / descriptor / sequence
-                inner = [
-                    evaluate_frame(
-                        read_mask(masks[f["id"]], d.year),
-                        read_index_mask(predicted / f"{f['name']}.png"),
+            tasks = (
+                (
+                    sequence,
+                    (
+                        [
+                            (masks[f["id"]], predicted / descriptor / sequence / f"{f['name']}.png")
+                            for f in frames[1:-1]
+                        ],
+                        d.year,
                         objects[sequence],
-                    )
-                    for f in frames[1:-1]
-                ]
-                for index, values in enumerate(np.stack(inner, 1), 1):
+                    ),
+                )
+                for sequence, frames in sequences.items()
+            )
+            for sequence, inner in zip(sequences, workers.map(evaluate, tasks), strict=True):
+                for index, values in enumerate(inner, 1):
                     measures[f"{sequence}_{index}"] = values
                     members[sequence].append(f"{sequence}_{index}")
                 bar.update()
@@ -54,6 +61,12 @@ def main(params: Params) -> None:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
+
+
+def evaluate(frames: list[tuple[Path, Path]], year: int, objects: int) -> NDArray[np.float64]:
+    """J and F of one sequence, [objects, frames, 2], from the paths of (true, predicted) masks."""
+    pairs = ((read_mask(true, year), read_index_mask(predicted)) for true, predicted in frames)
+    return np.stack([evaluate_frame(true, predicted, objects) for true, predicted in pairs], 1)
 
 
 def _row(descriptor: str, kind: str, name: str, measures: dict[str, NDArray[np.float64]]) -> dict[str, object]:

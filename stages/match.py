@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 
 from pipeline.catalog import read_table
 from pipeline.correspondence import predict
+from pipeline.engine import engine
 from pipeline.store import FeatureStore
 from stages import CACHE, CATALOGS, RESULTS, Params, discarded, run
 
@@ -13,7 +14,8 @@ def main(params: Params) -> None:
     s, store = params.spair, FeatureStore(CACHE / "features" / "spair")
     tables = {name: read_table(CATALOGS / "spair", name) for name in ("images", "pairs", "keypoints")}
     channels = discarded("spair")
-    found = [predict(store, tables, s.block, descriptor, channels) for descriptor in s.descriptors]
+    with engine(params.dask.engine) as workers:
+        found = [predict(store, tables, s.block, descriptor, channels, workers) for descriptor in s.descriptors]
     pq.write_table(pa.concat_tables(found), RESULTS / "spair" / "predictions.parquet")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.catalog import Problems, inside, inspect_images
+from pipeline.engine import HERE, Engine
 from pipeline.errors import UserError
 from pipeline.images import read_index_mask
 from pipeline.masks import VOID
@@ -16,7 +17,7 @@ from pipeline.masks import VOID
 RESOLUTION = "480p"
 
 
-def read(root: Path, year: int, split: str, prompt: str) -> dict[str, list[dict[str, Any]]]:
+def read(root: Path, year: int, split: str, prompt: str, engine: Engine = HERE) -> dict[str, list[dict[str, Any]]]:
     """Read and check one split.
 
     Args:
@@ -33,7 +34,7 @@ def read(root: Path, year: int, split: str, prompt: str) -> dict[str, list[dict[
     """
     problems = Problems()
     sequences = {name: _frames(root, name, problems) for name in _sequences(root, year, split)}
-    facts = inspect_images((frame for frames in sequences.values() for frame in frames), problems)
+    facts = inspect_images((frame for frames in sequences.values() for frame in frames), problems, engine)
     tables: dict[str, list[dict[str, Any]]] = {
         "images": [],
         "prompts": [{"prompt": prompt}],

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.catalog import Problems, inside, inspect_images
+from pipeline.engine import HERE, Engine
 from pipeline.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 PLAIN = "image"  # the category of images that lie in the folder itself
 
 
-def read(root: Path, prompt: str, prompts: str | None) -> dict[str, list[dict[str, Any]]]:
+def read(root: Path, prompt: str, prompts: str | None, engine: Engine = HERE) -> dict[str, list[dict[str, Any]]]:
     """Read and check a folder.
 
     Args:
@@ -37,7 +38,7 @@ def read(root: Path, prompt: str, prompts: str | None) -> dict[str, list[dict[st
     for name in given:
         if name not in known:
             problems.add(root / str(prompts), f"{name}: no such image in {root}; correct the path or remove the row")
-    facts = inspect_images(paths, problems)
+    facts = inspect_images(paths, problems, engine)
     images = []
     for path, found in facts.items():
         name = path.relative_to(root).as_posix()

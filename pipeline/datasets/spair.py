@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from pipeline.catalog import Problems, inside, inspect_images
+from pipeline.engine import HERE, Engine
 from pipeline.errors import UserError
 
 Pixel = tuple[int, int]
@@ -45,7 +46,9 @@ class Pair(BaseModel):
         )
 
 
-def read(root: Path, split: str, prompt: str, captions: str | None) -> dict[str, list[dict[str, Any]]]:
+def read(
+    root: Path, split: str, prompt: str, captions: str | None, engine: Engine = HERE
+) -> dict[str, list[dict[str, Any]]]:
     """Read and check one split.
 
     Args:
@@ -77,7 +80,7 @@ def read(root: Path, split: str, prompt: str, captions: str | None) -> dict[str,
                 joined = Path("JPEGImages") / pair.category / name
                 path = problems.take(functools.partial(inside, root), joined.as_posix())
                 images |= {relative: path} if path else {}
-    facts = inspect_images(images.values(), problems)
+    facts = inspect_images(images.values(), problems, engine)
     sizes = {relative: (facts[p].width, facts[p].height) for relative, p in images.items() if p in facts}
     for path, pair in pairs.items():
         _check(path, pair, sizes, problems)

@@ -1,0 +1,133 @@
+"""Where work runs: in this process, on a local cluster of workers, or on a Dask cluster that is already there.
+
+Work is a function that the workers can import, called once an item. Workers share nothing but a file system.
+"""
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
+
+from pipeline.errors import UserError
+
+R = TypeVar("R")
+
+Spec = Literal["none"] | int | str
+
+ATTEMPTS = 3  # of one item, by whichever workers
+AHEAD = 16  # items handed out, times the workers, before the first is back
+THREADS = 2  # a worker: while one holds the model, the other reads and writes
+
+
+class Engine:
+    """Calls a function for many items. `client`: of a Dask cluster, or None for this process."""
+
+    def __init__(self, client: Any = None) -> None:
+        self.client = client
+
+    def map(self, work: Callable[..., R], items: Iterable[tuple[str, tuple[Any, ...]]]) -> Iterator[R]:
+        """The results of `work(*arguments)` for each (name, arguments), in order.
+
+        Raises:
+            UserError: as `work` raised it; on a cluster, also where an item failed or lost its worker three
+                times, with the item's name.
+        """
+        if self.client is None:
+            for _, arguments in items:
+                yield work(*arguments)
+            return
+        from distributed import KilledWorker
+
+        most, running = AHEAD * max(1, len(self.client.nthreads())), deque[tuple[str, Any]]()
+
+        def first() -> R:
+            name, future = running.popleft()
+            try:
+                result = future.result()
+            except KilledWorker:
+                raise UserError(f"{name}: {ATTEMPTS} workers died on it; what is finished is kept") from None
+            except Exception as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                raise UserError(f"{name}: failed {ATTEMPTS} times ({reason:.300}); what is finished is kept") from None
+            if isinstance(result, UserError):
+                raise result
+            found: R = result
+            return found
+
+        try:
+            for name, arguments in items:
+                future = self.client.submit(
+                    _attempt, work, arguments, pure=False, retries=ATTEMPTS - 1, key=f"{name}-{os.urandom(4).hex()}"
+                )
+                running.append((name, future))
+                if len(running) == most:
+                    yield first()
+            while running:
+                yield first()
+        finally:
+            for _, future in running:
+                future.cancel()
+
+
+HERE = Engine()
+
+
+@contextmanager
+def engine(spec: Spec, gpus: bool = False) -> Iterator[Engine]:
+    """The engine that the parameter `dask.engine` names.
+
+    Args:
+        spec: "none", a number of local workers, or the address of a scheduler such as tcp://10.0.0.1:8786.
+        gpus: whether the work uses GPUs: then a local worker has one of its own.
+    """
+    if spec == "none":
+        yield HERE
+        return
+    from dask import config
+    from distributed import Client, LocalCluster
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    config.set({"distributed.scheduler.allowed-failures": ATTEMPTS - 1, "distributed.logging.distributed": "error"})
+    if isinstance(spec, str):
+        try:
+            client = Client(spec, timeout=20)
+        except (OSError, ValueError) as error:
+            raise UserError(f"params.yaml: dask.engine: no scheduler answers at {spec} ({error})") from None
+        with client:
+            client.wait_for_workers(1, timeout=60)
+            print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
+            yield Engine(client)
+        return
+    share = str(max(1, cores // spec))
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), share)
+    config.set({"distributed.nanny.pre-spawn-environ": threads})
+    options: dict[str, Any] = {
+        "n_workers": spec,
+        "threads_per_worker": THREADS,
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",
+        "silence_logs": 50,
+    }
+    if gpus:
+        try:
+            import dask_cuda
+        except ImportError:
+            raise UserError(
+                "params.yaml: dask.engine: workers on GPUs need dask-cuda; install the extra `gpu`"
+            ) from None
+    else:
+        options["memory_limit"] = 0
+    make_cluster = dask_cuda.LocalCUDACluster if gpus else LocalCluster
+    with make_cluster(**options) as cluster, Client(cluster) as client:
+        print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
+        yield Engine(client)
+
+
+def _attempt(work: Callable[..., R], arguments: tuple[Any, ...]) -> R | UserError:
+    """Call `work` in a worker. A user's mistake is returned, not raised: it is not tried again."""
+    try:
+        return work(*arguments)
+    except UserError as error:
+        return error
