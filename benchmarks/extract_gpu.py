@@ -14,22 +14,11 @@ from benchmarks.extraction import random_vae
 from benchmarks.report import machine, show
 from pipeline.backbones.flux import FluxTransformer, Text, skeleton
 from pipeline.backbones.vae import LatentEncoder
+from pipeline.cost import FLUX1_DEV, TEXT_TOKENS, flops
 from pipeline.extraction import Extractor, Settings
 from pipeline.images import TOKEN, model_size
 
-CONFIG = {
-    "num_layers": 19,
-    "num_single_layers": 38,
-    "attention_head_dim": 128,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 4096,
-    "pooled_projection_dim": 768,
-    "guidance_embeds": True,
-    "in_channels": 64,
-    "axes_dims_rope": (16, 56, 56),
-}
-SMALL = CONFIG | {"attention_head_dim": 16, "num_attention_heads": 2, "axes_dims_rope": (4, 6, 6)}
-TEXT_TOKENS = 512
+SMALL = FLUX1_DEV | {"attention_head_dim": 16, "num_attention_heads": 2, "axes_dims_rope": (4, 6, 6)}
 
 
 @dataclass(frozen=True)
@@ -69,13 +58,6 @@ def vae(device: str, dtype: torch.dtype, small: bool) -> LatentEncoder:
     return LatentEncoder(model.to(device, dtype).eval(), dtype, device)
 
 
-def flops(config: dict[str, int], deepest: int, tokens: int) -> float:
-    """Multiplications and additions of one draw: the linear layers and attention of the blocks before `deepest`."""
-    width = config["attention_head_dim"] * config["num_attention_heads"]
-    linear = 24 * width**2  # a token: q, k, v, output, and an MLP of 4 widths, in either kind of block
-    return deepest * (tokens * linear + 4 * tokens**2 * width)
-
-
 def matmul_rate(device: str, dtype: torch.dtype, size: int) -> float:
     """Floating-point operations a second of a large square matrix product."""
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -105,7 +87,7 @@ def main() -> None:
     if device == "cpu" and not options.small:
         parser.error("no GPU here; --small runs a small model on the CPU")
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    config = SMALL if options.small else CONFIG
+    config = SMALL if options.small else FLUX1_DEV
     name = torch.cuda.get_device_name() if device == "cuda" else machine()
     peak = matmul_rate(device, dtype, 1024 if options.small else 8192)
     rows = [("matrix product", f"{peak / 1e12:.2f} TFLOP/s in {dtype}")]
@@ -124,7 +106,7 @@ def main() -> None:
         extractor = Extractor(model, vae(device, dtype, options.small), s, case.batch_size)
         width, height = model_size(s.rule, s.img_size, *case.image)
         pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-        text = Text(torch.randn(TEXT_TOKENS, config["joint_attention_dim"]), torch.randn(768))  # type: ignore[call-overload]
+        text = Text(torch.randn(TEXT_TOKENS, config["joint_attention_dim"]), torch.randn(768))[call - overload]
         extractor.features(pixels, text, "warm")
         synchronize(device)
         start = time.perf_counter()
@@ -133,7 +115,7 @@ def main() -> None:
         synchronize(device)
         seconds = (time.perf_counter() - start) / options.images
         tokens = (width // TOKEN) * (height // TOKEN) + TEXT_TOKENS
-        work = s.ensemble_size * flops(config, deepest, tokens)  # type: ignore[arg-type]
+        work = s.ensemble_size * flops(config, deepest, tokens)
         row = f"{1 / seconds:.2f} images/s, {work / seconds / 1e12:.2f} TFLOP/s, **{work / seconds / peak:.0%}** of it"
         # The direct way runs all blocks, and the VAE for every draw.
         row += f"; the blocks that the direct way runs besides: {57 / deepest:.2f} times the arithmetic"

@@ -18,7 +18,7 @@ Spec = Literal["none"] | int | str
 
 ATTEMPTS = 3  # of one item, by whichever workers
 AHEAD = 16  # items handed out, times the workers, before the first is back
-THREADS = 2  # a worker: while one holds the model, the other reads and writes
+GPU_THREADS = 2  # a worker with a GPU: while one holds the model, the other reads and writes
 
 
 class Engine:
@@ -75,12 +75,13 @@ HERE = Engine()
 
 
 @contextmanager
-def engine(spec: Spec, gpus: bool = False) -> Iterator[Engine]:
+def engine(spec: Spec, gpus: bool = False, threads: int | None = None) -> Iterator[Engine]:
     """The engine that the parameter `dask.engine` names.
 
     Args:
         spec: "none", a number of local workers, or the address of a scheduler such as tcp://10.0.0.1:8786.
         gpus: whether the work uses GPUs: then a local worker has one of its own.
+        threads: of the arithmetic of a local worker; its share of the cores unless given.
     """
     if spec == "none":
         yield HERE
@@ -100,12 +101,12 @@ def engine(spec: Spec, gpus: bool = False) -> Iterator[Engine]:
             print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
             yield Engine(client)
         return
-    share = str(max(1, cores // spec))
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), share)
-    config.set({"distributed.nanny.pre-spawn-environ": threads})
+    share = str(threads or max(1, cores // spec))
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    config.set({"distributed.nanny.pre-spawn-environ": dict.fromkeys(names, share)})
     options: dict[str, Any] = {
         "n_workers": spec,
-        "threads_per_worker": THREADS,
+        "threads_per_worker": GPU_THREADS if gpus else 1,
         "host": "127.0.0.1",
         "dashboard_address": "127.0.0.1:0",
         "silence_logs": 50,

@@ -247,7 +247,8 @@ def _copy(writer: StoreWriter, stores: Iterable[FeatureStore]) -> None:
         for index in writer.missing():
             item = writer.items[index]
             if item.key in known and store.grid(known[item.key]) == item.grid:
-                writer.write(index, {block: store.features(block, known[item.key]) for block in writer.blocks})
+                writer.loose.write_encoded(index, {b: store.stored(b, known[item.key]) for b in writer.blocks})
+                writer.accept(index)
 
 
 def facts(settings: Settings, digest: str, dtype: torch.dtype, encoding: Encoding) -> dict[str, Any]:

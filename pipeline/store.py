@@ -16,7 +16,7 @@ import hashlib
 import json
 import mmap
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,20 +126,39 @@ class FeatureStore:
             raise UserError(
                 f"{self.path}: holds blocks {self.blocks}, not {block}; add it to `blocks` and run `dvc repro`"
             )
-        index = self.index(item)
-        h, w = self.grids[index]
-        try:
-            arrays = {
-                name: _read_chunk(self.path / f"block{block}/{name}", self._arrays[block, name], index)
-                for name in ARRAYS[self.attributes["encoding"]]
-            }
-        except (ValueError, RuntimeError, OverflowError, OSError) as error:
-            raise self._damaged(item, block, str(error)) from None
-        tokens = arrays["tokens"][: h * w]
+        arrays = self.stored(block, item)
+        tokens = arrays["tokens"]
         if "quantization" in arrays:
             offset, scale = arrays["quantization"]
             tokens = tokens * scale + offset
         return Features(tokens, arrays["modulation"])
+
+    def stored(self, block: int, item: str) -> dict[str, NDArray[Any]]:
+        """The arrays in which one block of an item is kept, as `encode` made them; read-only."""
+        h, w = self.grid(item)
+        found = {name: self._read(block, name, item) for name in ARRAYS[self.attributes["encoding"]]}
+        return found | {"tokens": found["tokens"][: h * w]}
+
+    def shard_size(self, name: str) -> int:
+        """Items in a shard of an array, such as block28/tokens."""
+        shards = self._array(name).shards
+        assert shards
+        return shards[0]
+
+    def rows(self, name: str) -> int:
+        """Rows of a chunk of an array, such as block28/tokens."""
+        return self._array(name).shape[1]
+
+    def damage(self) -> Iterator[tuple[str, list[str]]]:
+        """Reads every chunk and gives, for each item in order, its arrays that are damaged, such as block28/tokens."""
+        for item in self.ids:
+            found = []
+            for block, name in self._arrays:
+                try:
+                    self._read(block, name, item)
+                except UserError:
+                    found.append(f"block{block}/{name}")
+            yield item, found
 
     def descriptors(
         self, block: int, item: str, descriptor: Descriptor, channels: Sequence[int] = ()
@@ -148,11 +167,19 @@ class FeatureStore:
         features = self.features(block, item)
         return describe(features.tokens, features.modulation, descriptor, channels)
 
-    def _damaged(self, item: str, block: int, reason: str) -> UserError:
-        return UserError(
-            f"{self.path}: item {item!r}, block {block}, is damaged ({' '.join(reason.split())}); "
-            "remove the store and run `dvc checkout`, or `dvc repro` to extract again"
-        )
+    def _array(self, name: str) -> "zarr.Array[Any]":
+        block, _, array = name.partition("/")
+        return self._arrays[int(block.removeprefix("block")), array]
+
+    def _read(self, block: int, name: str, item: str) -> NDArray[Any]:
+        """One array of an item. Raises `UserError` where it is damaged."""
+        try:
+            return _read_chunk(self.path / f"block{block}/{name}", self._arrays[block, name], self.index(item))
+        except (ValueError, RuntimeError, OverflowError, OSError) as error:
+            raise UserError(
+                f"{self.path}: item {item!r}, block {block}, is damaged ({' '.join(str(error).split())}); "
+                "run `ditf repair` to compute it again"
+            ) from None
 
 
 @functools.lru_cache(maxsize=4)

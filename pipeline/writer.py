@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from pipeline.store import (
@@ -55,10 +56,15 @@ class Loose:
 
     def write(self, index: int, item: str, features: Mapping[int, Features]) -> None:
         """Write the item at `index` of the store, with the id `item`. A kill after this returns does not undo it."""
-        chunks = []
-        for block in self.blocks:
-            for name, array in encode(features[block], self.encoding, item, block).items():
-                chunks.append(pack_chunk(array, self.rows if name == "tokens" else len(array)))
+        self.write_encoded(index, {b: encode(features[b], self.encoding, item, b) for b in self.blocks})
+
+    def write_encoded(self, index: int, arrays: Mapping[int, Mapping[str, NDArray[Any]]]) -> None:
+        """The same, from what `encode` made of each block."""
+        chunks = [
+            pack_chunk(array, self.rows if name == "tokens" else len(array))
+            for block in self.blocks
+            for name, array in arrays[block].items()
+        ]
         header = self._header.pack(*(sum(map(len, parts)) for parts in chunks))
         # Not forced to the disk: where a crash of the machine tears it, its chunks' checksums tell.
         _write(self.folder / str(index), [header, *itertools.chain.from_iterable(chunks)], durably=False)

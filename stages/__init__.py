@@ -16,6 +16,7 @@ from pipeline.params import Params, load_params
 CATALOGS, CACHE, RESULTS = Path("catalogs"), Path("cache"), Path("results")
 STAGING = CACHE / "staging"
 MODEL = CACHE / "model.json"
+HUB_FLUX = "black-forest-labs/FLUX.1-dev"
 
 
 def run(main: Callable[..., None]) -> None:
@@ -55,4 +56,4 @@ def _say(message: str, status: int) -> int:
     return status
 
 
-__all__ = ["CACHE", "CATALOGS", "MODEL", "RESULTS", "STAGING", "Params", "discarded", "guard", "run"]
+__all__ = ["CACHE", "CATALOGS", "HUB_FLUX", "MODEL", "RESULTS", "STAGING", "Params", "discarded", "guard", "run"]

@@ -12,10 +12,9 @@ from ruamel.yaml import YAML
 
 from pipeline.errors import UserError
 from pipeline.params import load_params
-from stages import RESULTS, guard, report
+from stages import HUB_FLUX, RESULTS, guard, report
 
-FLUX = "black-forest-labs/FLUX.1-dev"
-MODEL_NAMES = {"flux": FLUX}
+MODEL_NAMES = {"flux"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,7 +53,7 @@ def spair(
     k: Block = 28,
     ensemble_size: Ensemble = 8,
     cd: Discard = False,
-    model: Source = FLUX,
+    model: Source = HUB_FLUX,
 ) -> None:
     """Semantic correspondence on SPair-71k: PCK by category.
 
@@ -91,7 +90,7 @@ def davis(
         int, _option("size_mask_neighborhood", "Sources lie within +- this many tokens; 0: anywhere.")
     ] = 12,
     topk: Annotated[int, _option("topk", "Sources kept for each token.")] = 5,
-    model: Source = FLUX,
+    model: Source = HUB_FLUX,
 ) -> None:
     """Video segmentation on DAVIS-2017 by label propagation: J and F.
 
@@ -128,6 +127,7 @@ Dataset = Annotated[
     str | None,
     typer.Option("--dataset", help="spair, davis or folder. Default: the one that holds IMAGE, or the only one."),
 ]
+OneOf = Annotated[str | None, typer.Option("--dataset", help="spair, davis or folder. Default: all there are.")]
 Prompt = Annotated[
     str | None, typer.Option("--prompt", help="Of an image that is not in the data set. Default: the data set's.")
 ]
@@ -193,6 +193,57 @@ def match_command(
 
         rows, path = search.match(load_params(), dataset, (given[0], given[1]), at, prompt, picture)
         report.show_rows(rows, path, as_json)
+
+    guard(work)
+
+
+@app.command()
+def verify(dataset: OneOf = None) -> None:
+    """Read every feature against its checksum; name what is damaged, and end with status 2 if anything is."""
+
+    def work() -> None:
+        os.chdir(_project())
+        from stages import upkeep
+
+        upkeep.verify(dataset)
+
+    guard(work)
+
+
+@app.command()
+def repair(dataset: OneOf = None) -> None:
+    """Compute damaged features again, with the parameters and the model that made them."""
+
+    def work() -> None:
+        os.chdir(_project())
+        from stages import upkeep
+
+        upkeep.repair(load_params(), dataset)
+
+    guard(work)
+
+
+@app.command()
+def plan(
+    tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="What a worker reaches, in TFLOP/s.")] = 150,
+    images: Annotated[int | None, typer.Option("--images", min=1, help="As if there were so many images, ...")] = None,
+    size: Annotated[str | None, typer.Option("--size", metavar="W,H", help="... each of this size in pixels.")] = None,
+) -> None:
+    """What the current parameters will cost, before anything is run: tokens, arithmetic, time, bytes, memory.
+
+    Example: ditf plan --images 1000000 --size 500,375
+    """
+
+    def work() -> None:
+        if (images is None) != (size is None):
+            raise UserError("--images and --size: give both, or neither for the data sets of params.yaml")
+        sides = size.split(",") if size else ["1", "1"]
+        if len(sides) != 2 or not all(side.isdecimal() and 0 < int(side) <= 16384 for side in sides):
+            raise UserError(f"--size {size}: wanted width and height in pixels, such as 500,375")
+        os.chdir(_project())
+        from stages import upkeep
+
+        upkeep.plan(load_params(), tflops, images, (int(sides[0]), int(sides[1])) if size else None)
 
     guard(work)
 

@@ -1,5 +1,7 @@
 """FLUX's VAE: one encoding an image, from which every noise draw is made."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,18 @@ class Posterior:
     std: Tensor
 
 
+@contextmanager
+def _one_thread(device: str) -> Iterator[None]:
+    """On a CPU, one thread: the VAE alone rounds otherwise with another number, and features would depend on it."""
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class LatentEncoder:
     """Images to noisy latents."""
 
@@ -32,7 +46,8 @@ class LatentEncoder:
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Posterior:
         """Encode one image, [3, height, width] in -1..1; both sides are multiples of 16."""
-        moments = self.vae.encode(pixels[None].to(self.device, self.dtype)).latent_dist
+        with _one_thread(self.device):
+            moments = self.vae.encode(pixels[None].to(self.device, self.dtype)).latent_dist
         return Posterior(moments.mean[0].float(), moments.std[0].float())
 
     def noisy(self, posterior: Posterior, draws: Tensor, timestep: float) -> Tensor:

@@ -1,0 +1,310 @@
+"""Faults injected for real: kills, two at once, a full disk, flipped bits, Ctrl-C; and workers that die."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.engine import engine
+from pipeline.errors import UserError
+from pipeline.store import FeatureStore
+from tests.conftest import ROOT, Project
+
+KILLS = 20
+FEATURES = "cache/features/folder"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def lab(project: Project, tmp_path: Path) -> Iterator[Project]:
+    """The finished project without its features of the folder, to extract them again; other stages are not needed."""
+    folder = tmp_path / "lab"
+    shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns(".dvc", ".git", "results", "staging"))
+    for path in folder.rglob("*"):
+        path.chmod(path.stat().st_mode | 0o200)  # DVC's files are read-only
+    shutil.copytree(project.folder / "results/folder", folder / "results/folder")
+    yield Project(folder)
+
+
+def extract(lab: Project, **more: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "stages.features", "folder"]
+    return subprocess.Popen(
+        command,
+        cwd=lab.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **more,  # type: ignore[call-overload]
+    )
+
+
+WRITER = """
+import sys, time
+from tests import test_store as t
+t.pipeline.writer.SHARD_BYTES = 3 * 12 * 5 * 2
+writer = t.StoreWriter(t.Path(sys.argv[1]), t.ITEMS, t.BLOCKS, {"seed": 1})
+print("ready", flush=True)
+for index in writer.missing():
+    time.sleep(0.004)
+    writer.write(index, t.features(index))
+    print(index, flush=True)
+writer.finish()
+print("finished", flush=True)
+"""
+
+
+def test_twenty_kills_lose_nothing_and_compute_nothing_twice(tmp_path: Path) -> None:
+    def run(folder: Path, kill_after: float | None) -> list[str]:
+        command = [sys.executable, "-c", WRITER, str(folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            if kill_after is not None:
+                time.sleep(kill_after)
+                process.kill()
+            return process.stdout.read().split()
+
+    assert run(tmp_path / "whole", None)[-1] == "finished"
+    whole, moments, kills = contents(tmp_path / "whole/store.zarr"), random.Random(0), 0
+    while kills < KILLS:
+        folder, written = tmp_path / f"killed{kills}", list[str]()
+        while not (written and written[-1] == "finished"):
+            kills += 1
+            written += run(folder, moments.uniform(0, 0.05) if kills <= 2 * KILLS else None)
+        indices = [w for w in written if w != "finished"]
+        assert len(indices) == len(set(indices)), "a finished item was computed again"
+        assert contents(folder / "store.zarr") == whole
+
+
+def test_kills_of_an_extraction_lose_nothing(lab: Project) -> None:
+    whole = contents(lab.folder / FEATURES)
+    shutil.rmtree(lab.folder / FEATURES)
+    moments, done = random.Random(1), 0
+    for _ in range(4):
+        process = extract(lab)
+        loose = lab.folder / "cache/staging/features/folder"
+        limit = time.monotonic() + 60
+        while time.monotonic() < limit and process.poll() is None:
+            finished = [p for p in loose.glob("*/*/loose/*") if p.name.isdecimal()]
+            if len(finished) > done:
+                done = len(finished)
+                break
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+    shown = lab.run("python", "-m", "stages.features", "folder")
+    assert shown.returncode == 0, shown.stderr
+    assert "0/6" not in shown.stderr
+    assert contents(lab.folder / FEATURES) == whole
+
+
+def test_ctrl_c_leaves_a_resumable_state_and_no_processes(lab: Project) -> None:
+    lab.set("engine: none", "engine: 2")
+    whole = contents(lab.folder / FEATURES)
+    shutil.rmtree(lab.folder / FEATURES)
+    process = extract(lab)
+    loose = lab.folder / "cache/staging/features/folder"
+    while process.poll() is None and not list(loose.glob("*/*/loose/[0-9]*")):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "interrupted; run again to go on from here" in error
+    assert "Traceback" not in error
+    time.sleep(1)
+    left = subprocess.run(["ps", "-eo", "pgid,args"], capture_output=True, text=True).stdout
+    assert not [line for line in left.splitlines() if line.split()[0] == str(process.pid)]
+    lab.check("python", "-m", "stages.features", "folder")
+    assert contents(lab.folder / FEATURES) == whole
+
+
+def test_workers_give_the_same_bytes(lab: Project) -> None:
+    whole = contents(lab.folder / FEATURES)
+    shutil.rmtree(lab.folder / FEATURES)
+    lab.set("engine: none", "engine: 2")
+    done = lab.run("python", "-m", "stages.features", "folder")
+    assert done.returncode == 0, done.stderr
+    assert "dashboard: http://127.0.0.1" in done.stderr
+    assert contents(lab.folder / FEATURES) == whole
+    catalog = contents(lab.folder / "catalogs/folder")
+    lab.check("python", "-m", "stages.catalog", "folder")
+    assert contents(lab.folder / "catalogs/folder") == catalog
+
+
+def test_a_worker_killed_in_extraction_is_replaced(lab: Project) -> None:
+    whole = contents(lab.folder / FEATURES)
+    shutil.rmtree(lab.folder / FEATURES)
+    lab.set("engine: none", "engine: 2")
+    process = extract(lab)
+    loose = lab.folder / "cache/staging/features/folder"
+    while process.poll() is None and not list(loose.glob("*/*/loose/[0-9]*")):
+        time.sleep(0.02)
+    listing = subprocess.run(["ps", "-eo", "pid,pgid,args"], capture_output=True, text=True).stdout
+    workers = [
+        int(line.split()[0])
+        for line in listing.splitlines()
+        if line.split()[1] == str(process.pid) and "spawn_main" in line
+    ]
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, error
+    assert contents(lab.folder / FEATURES) == whole
+
+
+def fail(name: str) -> str:
+    if name == "bad":
+        raise ValueError("no good")
+    return name
+
+
+def die(name: str) -> str:
+    if name == "bad":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return name
+
+
+def mistake(name: str) -> str:
+    raise UserError(f"{name}: mended by the user")
+
+
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [(fail, "bad: failed 3 times .*no good"), (die, "bad: 3 workers died"), (mistake, "good: mended by the user")],
+)
+def test_an_item_that_fails_three_times_is_named(work: Callable[[str], str], expected: str) -> None:
+    with engine(1) as workers, pytest.raises(UserError, match=expected):
+        list(workers.map(work, [(name, (name,)) for name in ("good", "bad")]))
+
+
+def test_no_scheduler_is_one_line() -> None:
+    with pytest.raises(UserError, match="no scheduler answers"), engine("tcp://127.0.0.1:1"):
+        pass
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on(lab: Project) -> None:
+    whole = contents(lab.folder / FEATURES)
+    shutil.rmtree(lab.folder / FEATURES)
+
+    def limit() -> None:  # a write past it fails, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+
+    process = extract(lab, preexec_fn=limit)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 2
+    assert "make space and run again" in error
+    assert "Traceback" not in error
+    assert not (lab.folder / FEATURES).exists()
+    lab.check("python", "-m", "stages.features", "folder")
+    assert contents(lab.folder / FEATURES) == whole
+
+
+def shards(lab: Project) -> list[Path]:
+    return sorted(path for path in (lab.folder / FEATURES).rglob("*") if path.is_file() and "/c/" in str(path))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_flipped_bit_is_found_and_repaired(lab: Project, seed: int) -> None:
+    whole, rng = contents(lab.folder / FEATURES), random.Random(seed)
+    path = rng.choice([p for p in shards(lab) if "block" in str(p)])
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+    done = lab.run("ditf", "verify", "--dataset", "folder")
+    assert done.returncode == 2
+    assert "is damaged: block28/" in done.stderr
+    lab.check("ditf", "repair", "--dataset", "folder")
+    assert contents(lab.folder / FEATURES) == whole
+    assert "6 of 6 items are whole" in lab.check("ditf", "verify", "--dataset", "folder")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "removed"])
+def test_a_broken_file_is_found_and_repaired(lab: Project, damage: str) -> None:
+    whole = contents(lab.folder / FEATURES)
+    path = lab.folder / FEATURES / "block28/tokens/c/0/0/0"
+    if damage == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2 if damage == "truncated" else 0])
+    assert lab.run("ditf", "verify", "--dataset", "folder").returncode == 2
+    lab.check("ditf", "repair", "--dataset", "folder")
+    assert contents(lab.folder / FEATURES) == whole
+
+
+@pytest.mark.parametrize("name", ["ids", "keys", "grid"])
+def test_damage_of_the_tables_is_one_line(lab: Project, name: str) -> None:
+    (path,) = [p for p in shards(lab) if f"/{name}/" in str(p)]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="not a feature store"):
+        FeatureStore(lab.folder / FEATURES)
+    done = lab.run("ditf", "verify", "--dataset", "folder")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_a_store_of_other_parameters_is_not_repaired(lab: Project) -> None:
+    path = lab.folder / FEATURES / "block28/tokens/c/0/0/0"
+    path.write_bytes(path.read_bytes()[:-40])
+    lab.set("guidance: 3.5", "guidance: 3.0")
+    done = lab.run("ditf", "repair", "--dataset", "folder")
+    assert done.returncode == 2
+    assert "made with guidance 3.5, but now it is 3.0" in done.stderr
+
+
+def test_plan_counts_what_is_there(lab: Project) -> None:
+    store = FeatureStore(lab.folder / FEATURES)
+    shown = lab.check("ditf", "plan")
+    assert f"{int(store.grids.prod(1).sum()):,}" in shown
+    many = lab.check("ditf", "plan", "--images", "1000", "--size", "320,240")
+    assert "1,000" in many
+    for wrong in (["--images", "5"], ["--images", "5", "--size", "5"], ["--images", "5", "--size", "0,5"]):
+        assert lab.run("ditf", "plan", *wrong).returncode == 2
+
+
+def test_plan_before_anything_is_run(lab: Project) -> None:
+    shutil.rmtree(lab.folder / "catalogs/folder")
+    shutil.rmtree(lab.folder / "cache/features")
+    assert "images" in lab.check("ditf", "plan")
+    assert not (lab.folder / "catalogs/folder").exists()
+
+
+def test_a_planted_pickle_is_never_loaded(lab: Project) -> None:
+    trap = lab.folder / "opened"
+    code = f"cos\nsystem\n(S'touch {trap}'\ntR."
+    model = lab.folder / "cache/tiny-flux"
+    for place in ("transformer/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.bin", "model.pkl"):
+        (model / place).write_text(code)
+    (lab.folder / "cache/tiny-flux/vae/diffusion_pytorch_model.safetensors").unlink()
+    shutil.rmtree(lab.folder / FEATURES)
+    done = lab.run("python", "-m", "stages.features", "folder")
+    assert done.returncode == 2
+    assert "safetensors" in done.stderr
+    assert not trap.exists()
+
+
+def test_nothing_trusts_remote_code_or_unpickles() -> None:
+    for path in [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("stages/*.py")]:
+        text = path.read_text()
+        for word in ("trust_remote_code=True", "pickle.load", "torch.load", "allow_pickle=True"):
+            assert word not in text, path
+
+
+def test_figures_are_never_nan(project: Project) -> None:
+    for path in (project.folder / "results").rglob("*.json"):
+        json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{path} holds {name}"))
