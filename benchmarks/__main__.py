@@ -15,6 +15,7 @@ RUNS = (
     ["segmentation"],
     ["store"],
     ["extraction"],
+    ["workers"],
     ["search"],
     ["search", "--images", "209"],
 )

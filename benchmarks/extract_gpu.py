@@ -106,7 +106,7 @@ def main() -> None:
         extractor = Extractor(model, vae(device, dtype, options.small), s, case.batch_size)
         width, height = model_size(s.rule, s.img_size, *case.image)
         pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-        text = Text(torch.randn(TEXT_TOKENS, config["joint_attention_dim"]), torch.randn(768))[call - overload]
+        text = Text(torch.randn(TEXT_TOKENS, config["joint_attention_dim"]), torch.randn(768))
         extractor.features(pixels, text, "warm")
         synchronize(device)
         start = time.perf_counter()

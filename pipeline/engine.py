@@ -4,6 +4,7 @@ Work is a function that the workers can import, called once an item. Workers sha
 """
 
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -121,7 +122,13 @@ def engine(spec: Spec, gpus: bool = False, threads: int | None = None) -> Iterat
     else:
         options["memory_limit"] = 0
     make_cluster = dask_cuda.LocalCUDACluster if gpus else LocalCluster
-    with make_cluster(**options) as cluster, Client(cluster) as client:
+    # Ctrl-C is for this process, which then stops its workers: they inherit that it is ignored.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        cluster = make_cluster(**options)
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+    with cluster, Client(cluster) as client:
         print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
         yield Engine(client)
 

@@ -139,6 +139,8 @@ class StoreWriter:
                 self._finished.add(int(path.name))
             else:
                 path.unlink()
+        for partial in self._store.rglob(".*"):  # of a shard in whose midst a kill came
+            partial.unlink()
         self._packers, self._packing = ThreadPoolExecutor(PACKERS), deque[Future[None]]()
         self._size: int | None = None
         if (self._done / "laid-out").exists():
