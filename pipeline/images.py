@@ -2,6 +2,8 @@
 
 import hashlib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,40 +41,39 @@ def inspect(path: Path) -> Facts:
 
 def read_rgb(path: Path) -> RGB:
     """Read an image file of any mode as RGB, upright, [height, width, 3]."""
+    with _opened(path, "image") as image:
+        if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+            raise UserError(f"{path}: {image.mode} pixels; convert it to 8 bits a channel")
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def read_index_mask(path: Path) -> NDArray[np.uint8]:
+    """Read a mask as indices, [height, width]: an indexed or grey PNG. Raises `UserError` for RGB and others."""
+    with _opened(path, "mask") as image:
+        if image.mode not in ("P", "L", "1"):
+            raise UserError(f"{path}: mode {image.mode}; a mask is an indexed or grey PNG")
+        return np.array(image, np.uint8)
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[Image.Image]:
+    """An image file, opened. Raises `UserError` for what cannot be read, or is too large, then or later."""
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metadata that is not used
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if max(image.size) > MAX_SIDE:
                     raise UserError(
                         f"{path}: {image.width}x{image.height} pixels; sides end at {MAX_SIDE}: scale it down"
                     )
-                if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-                    raise UserError(f"{path}: {image.mode} pixels; convert it to 8 bits a channel")
-                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+                yield image
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: not found; restore it from the data set") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
-        raise UserError(f"{path}: not a readable image ({error}); replace it by a whole copy") from None
-
-
-def read_index_mask(path: Path) -> NDArray[np.uint8]:
-    """Read a mask as indices, [height, width]: an indexed or grey PNG. Raises `UserError` for RGB and others."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise UserError(f"{path}: mode {image.mode}; a mask is an indexed or grey PNG")
-            return np.array(image, np.uint8)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; restore it from the data set") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: not a readable mask ({error}); replace it by a whole copy") from None
+    except Exception as error:  # of whatever kind a decoder raises: files come from anywhere
+        raise UserError(f"{path}: not a readable {what} ({error}); replace it by a whole copy") from None
 
 
 def model_size(rule: Rule, img_size: int, width: int, height: int) -> tuple[int, int]:
