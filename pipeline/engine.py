@@ -95,10 +95,13 @@ def engine(spec: Spec, gpus: bool = False, threads: int | None = None) -> Iterat
     if isinstance(spec, str):
         try:
             client = Client(spec, timeout=20)
-        except (OSError, ValueError) as error:
-            raise UserError(f"params.yaml: dask.engine: no scheduler answers at {spec} ({error})") from None
-        with client:
             client.wait_for_workers(1, timeout=60)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"params.yaml: dask.engine: no scheduler with workers answers at {spec} ({error}); use a "
+                "number of workers on this machine"
+            ) from None
+        with client:
             print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
             yield Engine(client)
         return

@@ -38,6 +38,11 @@ def test_store_benchmark_runs() -> None:
     assert "read, in memory" in run("store", "--items", "3")
 
 
+def test_search_benchmark_runs() -> None:
+    shown = run("search", "--images", "6", "--kinds", "ivfsq")
+    assert re.search(r"recall@10 \| 0\.[89]\d+", shown)
+
+
 def test_extraction_counts() -> None:
     shown = run("extraction", "--heads", "1", "--images", "2", "--size", "64", "--draws", "2")
     assert "| VAE encodings an image; direct | 1; 2 |" in shown

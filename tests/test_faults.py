@@ -191,8 +191,19 @@ def test_an_item_that_fails_three_times_is_named(work: Callable[[str], str], exp
         list(workers.map(work, [(name, (name,)) for name in ("good", "bad")]))
 
 
+def test_a_running_scheduler_is_used() -> None:
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        assert address.startswith("tcp://127.0.0.1")
+        with engine(address) as workers:
+            names = [str(number) for number in range(100)]
+            assert list(workers.map(fail, [(name, (name,)) for name in names])) == names
+
+
 def test_no_scheduler_is_one_line() -> None:
-    with pytest.raises(UserError, match="no scheduler answers"), engine("tcp://127.0.0.1:1"):
+    with pytest.raises(UserError, match="no scheduler with workers answers"), engine("tcp://127.0.0.1:1"):
         pass
 
 

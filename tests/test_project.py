@@ -80,7 +80,7 @@ def test_the_store_is_not_held_twice(project: Project) -> None:
         (
             "  channels: auto\n  alphas",
             "  channels:\n  - 11\n  alphas",
-            ["channels@spair", "match", "pck", "pictures@spair"],
+            ["channels@spair", "index@spair", "match", "pck", "pictures@spair"],
         ),
         ("  - original\n", "", ["match", "pck", "pictures@spair"]),
     ],
