@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.test_datasets import PAIR, small_spair  # noqa: F401
 
 fuzz = settings(
-    max_examples=150,
+    max_examples=80,
     deadline=timedelta(seconds=5),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
