@@ -11,11 +11,13 @@ Chunks are LZ4 blocks (which only folds the zeros away) with a CRC-32C, many to 
 each channel of each item, so that massive channels cost the others nothing.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import mmap
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,8 @@ COMPRESSOR = Blosc("lz4", clevel=1, shuffle=Blosc.NOSHUFFLE)
 # Of the format of Blosc 1: version, version of LZ4, flags, bytes a number, bytes, bytes a block, bytes with the header.
 BLOSC_HEADER = struct.Struct("<4B3I")
 BLOSC_AS_IS, BLOSC_LZ4 = 0x2, 0x20
+# Read and map a chunk at once, not a few pages at a time: MADV_POPULATE_READ (Linux 5.14), or else MADV_WILLNEED.
+ADVICE = [22, mmap.MADV_WILLNEED] if sys.platform == "linux" else []
 
 
 ARRAYS: dict[str, tuple[str, ...]] = {
@@ -263,9 +267,11 @@ def _read_chunk(folder: Path, array: zarr.Array[Any], index: int) -> NDArray[Any
     offset, length = struct.unpack_from("<QQ", footer.tobytes(), 16 * place)
     if offset + length > len(data):
         raise ValueError("the shard is cut off")
-    if hasattr(mmap, "MADV_WILLNEED"):  # one large read from the disk, not one for each few pages
-        start = offset - offset % mmap.PAGESIZE
-        shard_map.madvise(mmap.MADV_WILLNEED, start, offset + length - start)
+    start = offset - offset % mmap.PAGESIZE
+    for advice in ADVICE:
+        with contextlib.suppress(OSError):  # of a kernel that does not know it
+            shard_map.madvise(advice, start, offset + length - start)
+            break
     chunk = _verified(data[offset : offset + length], "its chunk")
     if chunk[2] & BLOSC_AS_IS:
         return np.asarray(chunk[BLOSC_HEADER.size :]).view(array.dtype).reshape(array.shape[1:])
