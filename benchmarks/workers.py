@@ -56,7 +56,7 @@ def _job(folder: Path) -> Job:
     settings = Settings(260, (28,), 4, 3.5, "longer", 256, 0)
     model = pin(str(folder / "flux"), "main")
     encode_prompts(["x"], folder / "texts", lambda: TextEncoder(model.component, torch.float32, "cpu"))
-    return Job(model, settings, "cpu", "float32", 4, folder / "texts")
+    return Job(model, settings, "float16", torch.float32, "cpu", 4, folder / "texts")
 
 
 def _source(folder: Path, number: int) -> Source:

@@ -1,7 +1,6 @@
 """The catalog: Parquet tables with declared schemas, which every later step reads instead of the raw folders."""
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -121,27 +120,22 @@ class Problems:
 
 def inspect_images(paths: Iterable[Path], problems: Problems, engine: Engine = HERE) -> dict[Path, Facts]:
     """Decode and hash all images, several at once; those that cannot be read become problems."""
-    paths = list(paths)
-    with ThreadPoolExecutor() as pool:
-        if engine.client is None:
-            found: Iterable[Facts | str] = pool.map(_look, paths)
+    paths, facts = list(paths), dict[Path, Facts]()
+    seen = engine.map(_look, ((path.name, (path.absolute(), path)) for path in paths), threads=True)
+    for path, found in zip(paths, tqdm(seen, "images", len(paths), unit="image", delay=1), strict=True):
+        if isinstance(found, Facts):
+            facts[path] = found
         else:
-            found = engine.map(_look, ((path.name, (path.resolve(),)) for path in paths))
-        facts: dict[Path, Facts] = {}
-        for path, seen in zip(paths, tqdm(found, "images", len(paths), unit="image", delay=1), strict=True):
-            if isinstance(seen, Facts):
-                facts[path] = seen
-            else:
-                problems.lines.append(seen)
+            problems.lines.append(found)
     return facts
 
 
-def _look(path: Path) -> Facts | str:
-    """What an image file is, or what is wrong with it."""
+def _look(path: Path, shown: Path) -> Facts | str:
+    """What an image file is, or what is wrong with it, said of the path as the user gave it."""
     try:
         return inspect(path)
     except UserError as error:
-        return str(error)
+        return str(error).replace(str(path), str(shown))
 
 
 def inside(root: Path, relative: str) -> Path:

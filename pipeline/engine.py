@@ -8,17 +8,19 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 from pipeline.errors import UserError
 
 R = TypeVar("R")
 
-Spec = Literal["none"] | int | str
+Spec = int | str  # a number of workers; "none", or the address of a scheduler
 
 ATTEMPTS = 3  # of one item, by whichever workers
 AHEAD = 16  # items handed out, times the workers, before the first is back
+CLOSING = 15  # seconds that local workers have to end by themselves
 GPU_THREADS = 2  # a worker with a GPU: while one holds the model, the other reads and writes
 
 
@@ -28,27 +30,43 @@ class Engine:
     def __init__(self, client: Any = None) -> None:
         self.client = client
 
-    def map(self, work: Callable[..., R], items: Iterable[tuple[str, tuple[Any, ...]]]) -> Iterator[R]:
-        """The results of `work(*arguments)` for each (name, arguments), in order.
+    def map(
+        self, work: Callable[..., R], items: Iterable[tuple[str, tuple[Any, ...]]], threads: bool = False
+    ) -> Iterator[R]:
+        """The results of `work(*arguments)` for each (name, arguments), in order; in this process by several threads,
+        where `threads` says that `work` gains by it.
 
         Raises:
             UserError: as `work` raised it; on a cluster, also where an item failed or lost its worker three
                 times, with the item's name.
         """
         if self.client is None:
-            for _, arguments in items:
-                yield work(*arguments)
+            if threads:
+                with ThreadPoolExecutor() as pool:
+                    yield from pool.map(lambda item: work(*item[1]), items)
+            else:
+                yield from (work(*arguments) for _, arguments in items)
             return
-        from distributed import KilledWorker
+        from distributed import KilledWorker, wait
 
-        most, running = AHEAD * max(1, len(self.client.nthreads())), deque[tuple[str, Any]]()
+        most, running = AHEAD * max(1, len(self.client.nthreads())), deque[tuple[str, tuple[Any, ...], Any]]()
+
+        def submit(name: str, arguments: tuple[Any, ...]) -> Any:
+            key = f"{name}-{os.urandom(4).hex()}"
+            return self.client.submit(_attempt, work, arguments, pure=False, retries=ATTEMPTS - 1, key=key)
 
         def first() -> R:
-            name, future = running.popleft()
+            name, arguments, future = running.popleft()
             try:
+                if isinstance(future.exception(), KilledWorker):
+                    # A dead worker's whole queue is blamed; an item that runs alone is blamed only for its own faults.
+                    wait([other for *_, other in running])
+                    future = submit(name, arguments)
                 result = future.result()
             except KilledWorker:
-                raise UserError(f"{name}: {ATTEMPTS} workers died on it; what is finished is kept") from None
+                raise UserError(
+                    f"{name}: {ATTEMPTS} times the worker that had it died; what is finished is kept"
+                ) from None
             except Exception as error:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise UserError(f"{name}: failed {ATTEMPTS} times ({reason:.300}); what is finished is kept") from None
@@ -59,16 +77,13 @@ class Engine:
 
         try:
             for name, arguments in items:
-                future = self.client.submit(
-                    _attempt, work, arguments, pure=False, retries=ATTEMPTS - 1, key=f"{name}-{os.urandom(4).hex()}"
-                )
-                running.append((name, future))
+                running.append((name, arguments, submit(name, arguments)))
                 if len(running) == most:
                     yield first()
             while running:
                 yield first()
         finally:
-            for _, future in running:
+            for *_, future in running:
                 future.cancel()
 
 
@@ -131,9 +146,13 @@ def engine(spec: Spec, gpus: bool = False, threads: int | None = None) -> Iterat
         cluster = make_cluster(**options)
     finally:
         signal.signal(signal.SIGINT, interrupt)
-    with cluster, Client(cluster) as client:
-        print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
-        yield Engine(client)
+    try:
+        with Client(cluster) as client:
+            print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
+            yield Engine(client)
+    finally:
+        with suppress(TimeoutError):  # a worker that died while it started is waited for without end
+            cluster.close(timeout=CLOSING)
 
 
 def _attempt(work: Callable[..., R], arguments: tuple[Any, ...]) -> R | UserError:

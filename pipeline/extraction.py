@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from pipeline.backbones.flux import FluxTransformer, Text, weight_patterns
 from pipeline.backbones.vae import LatentEncoder
-from pipeline.engine import Engine
+from pipeline.engine import Engine, Spec, engine
 from pipeline.images import TOKEN, Rule, for_model, model_size, read_rgb
 from pipeline.model import Model
 from pipeline.store import Encoding, Features, FeatureStore, Item
@@ -115,64 +116,6 @@ class Extractor:
         }
 
 
-@dataclass(frozen=True)
-class Job:
-    """All that a process needs to extract: it can be sent to a worker.
-
-    dtype: name of a torch dtype. batch_size: draws a forward pass. texts: folder of the encoded prompts.
-    """
-
-    model: Model
-    settings: Settings
-    device: str
-    dtype: str
-    batch_size: int
-    texts: Path
-
-    def load(self) -> Extractor:
-        """The model, loaded."""
-        return Extractor.load(self.model, self.settings, getattr(torch, self.dtype), self.device, self.batch_size)
-
-    def absolute(self) -> "Job":
-        """The same, for a process in another folder."""
-        source = Path(self.model.source)
-        model = replace(self.model, source=str(source.resolve())) if source.is_dir() else self.model
-        return replace(self, model=model, texts=self.texts.resolve())
-
-
-def extract_on(
-    engine: Engine, sources: Sequence[Source], job: Job, writer: StoreWriter, reuse: Iterable[FeatureStore] = ()
-) -> int:
-    """As `extract`, by the workers of a cluster: each loads the model once, each item has its file."""
-    _copy(writer, reuse)
-    missing, job = writer.missing(), job.absolute()
-    loose = replace(writer.loose, folder=writer.loose.folder.resolve())
-    tasks = [(sources[i].id, (job, loose, i, replace(sources[i], path=sources[i].path.resolve()))) for i in missing]
-    bar = tqdm(desc="features", total=len(sources), initial=len(sources) - len(missing), unit="image")
-    with bar:
-        for index in engine.map(_extract_item, tasks):
-            writer.accept(index)
-            bar.update()
-    return len(missing)
-
-
-_ONE_AT_A_TIME = threading.Lock()  # of a worker's threads: the others read and write meanwhile
-
-
-def _extract_item(job: Job, loose: Loose, index: int, source: Source) -> int:
-    """Extract one image in a worker, unless a worker that died had finished it; returns `index`."""
-    if not loose.holds(index):
-        pixels, text = _read(source, job.settings), _text(job.texts, source.prompt)
-        with _ONE_AT_A_TIME:
-            features = _loaded(job).features(pixels, text, source.sha256)
-        loose.write(index, source.id, features)
-    return index
-
-
-_loaded = functools.lru_cache(maxsize=1)(Job.load)
-_text = functools.lru_cache(maxsize=4)(load_text)
-
-
 def extract(
     sources: Sequence[Source],
     settings: Settings,
@@ -251,7 +194,92 @@ def _copy(writer: StoreWriter, stores: Iterable[FeatureStore]) -> None:
                 writer.accept(index)
 
 
-def facts(settings: Settings, digest: str, dtype: torch.dtype, encoding: Encoding) -> dict[str, Any]:
-    """All that determines an image's features, besides the image: attributes of a store, and its fingerprint."""
-    named = asdict(settings) | {"blocks": list(settings.blocks)}
-    return {"model_digest": digest, "dtype": str(dtype).removeprefix("torch."), "encoding": encoding, **named}
+@dataclass(frozen=True)
+class Job:
+    """All that features depend on besides the images, and how the model is run: it can be sent to a worker.
+
+    encoding: of the store. batch_size: draws a forward pass. texts: folder of the encoded prompts.
+    """
+
+    model: Model
+    settings: Settings
+    encoding: Encoding
+    dtype: torch.dtype
+    device: str
+    batch_size: int
+    texts: Path
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that determines an image's features, besides the image: attributes of a store, and its fingerprint."""
+        named = asdict(self.settings) | {"blocks": list(self.settings.blocks)}
+        dtype = str(self.dtype).removeprefix("torch.")
+        return {"model_digest": self.model.digest, "dtype": dtype, "encoding": self.encoding, **named}
+
+    def load(self) -> Extractor:
+        """The model, loaded."""
+        return Extractor.load(self.model, self.settings, self.dtype, self.device, self.batch_size)
+
+    def absolute(self) -> "Job":
+        """The same, for a process in another folder."""
+        source = Path(self.model.source)
+        model = replace(self.model, source=str(source.resolve())) if source.is_dir() else self.model
+        return replace(self, model=model, texts=self.texts.resolve())
+
+
+def make_store(
+    folder: Path, sources: Sequence[Source], job: Job, spec: Spec = "none", reuse: Iterable[FeatureStore] = ()
+) -> Path:
+    """Make a store of the features of `sources`, going on where an earlier attempt stopped.
+
+    Args:
+        folder: of the `StoreWriter`.
+        sources: the images, in the order of the store.
+        job: how they are extracted.
+        spec: the engine; see `pipeline.engine`.
+        reuse: stores made by the same job, whose items are copied where the keys agree.
+
+    Returns:
+        The path of the store.
+    """
+    libraries = {name: version(name) for name in ("torch", "diffusers", "transformers")}
+    items = [source.item(job.settings) for source in sources]
+    attributes = {**job.facts, "model": job.model.source, **libraries}
+    writer = StoreWriter(folder, items, job.settings.blocks, attributes, job.encoding)
+    if spec == "none" or not writer.missing():
+        extract(sources, job.settings, writer, job.load, lambda prompt: load_text(job.texts, prompt), reuse)
+    else:
+        with engine(spec, gpus=job.device == "cuda") as workers:
+            extract_on(workers, sources, job, writer, reuse)
+    return writer.finish()
+
+
+def extract_on(
+    workers: Engine, sources: Sequence[Source], job: Job, writer: StoreWriter, reuse: Iterable[FeatureStore] = ()
+) -> None:
+    """As `extract`, by the workers of a cluster: each loads the model once, each item has its file."""
+    _copy(writer, reuse)
+    missing, job = writer.missing(), job.absolute()
+    loose = replace(writer.loose, folder=writer.loose.folder.resolve())
+    tasks = [(sources[i].id, (job, loose, i, replace(sources[i], path=sources[i].path.resolve()))) for i in missing]
+    with tqdm(desc="features", total=len(sources), initial=len(sources) - len(missing), unit="image") as bar:
+        for index in workers.map(_extract_item, tasks):
+            writer.accept(index)
+            bar.update()
+
+
+_ONE_AT_A_TIME = threading.Lock()  # of a worker's threads: the others read and write meanwhile
+
+
+def _extract_item(job: Job, loose: Loose, index: int, source: Source) -> int:
+    """Extract one image in a worker, unless a worker that died had finished it; returns `index`."""
+    if not loose.holds(index):
+        pixels, text = _read(source, job.settings), _text(job.texts, source.prompt)
+        with _ONE_AT_A_TIME:
+            features = _loaded(job).features(pixels, text, source.sha256)
+        loose.write(index, source.id, features)
+    return index
+
+
+_loaded = functools.lru_cache(maxsize=1)(Job.load)
+_text = functools.lru_cache(maxsize=4)(load_text)

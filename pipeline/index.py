@@ -45,6 +45,7 @@ PROBED = 1 / 32  # share of the cells that a search reads
 BEAM = 128  # candidates that a search of a graph keeps
 SHORTLIST = 4  # candidates compared exactly, times k
 IMAGES_A_GROUP = 64  # in a row group of rows.parquet
+SEED = 0  # of the samples and the queries
 QUERIES = 100  # tokens held out to measure recall
 RECALL = (1, 10, 100)
 
@@ -59,13 +60,12 @@ ROWS = pa.schema(
 
 @dataclass(frozen=True)
 class Settings:
-    """What is indexed and how. kind: auto, flat, ivfsq, ivfpq, hnsw, or a FAISS factory string; seed: of samples."""
+    """What is indexed and how. kind: auto, flat, ivfsq, ivfpq, hnsw, or a FAISS factory string."""
 
     kind: str
     block: int
     descriptor: Descriptor
     channels: tuple[int, ...]
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,7 @@ class FeatureIndex:
             with pq.ParquetFile(self.path / "rows.parquet") as rows:
                 if rows.schema_arrow != ROWS or rows.metadata.num_rows != self.tokens:
                     raise ValueError("rows.parquet is not of this index")
+            self._cells = faiss.try_extract_index_ivf(self._tokens)
             self._rows = pyarrow.dataset.dataset(self.path / "rows.parquet", schema=ROWS)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())
@@ -185,9 +186,21 @@ class FeatureIndex:
         return _described(self.store, self.settings, self.store.index(item))
 
     def nearest(self, query: Floats, k: int) -> NDArray[np.int64]:
-        """Rows of the `k` tokens nearest to `query` [C] by the index alone, best first; fewer where it finds fewer."""
-        found = self._tokens.search(unit(query[None]), k)[1][0]
-        return np.asarray(found[found >= 0])
+        """Rows of the `k` tokens nearest to `query` [C] by the index alone, best first.
+
+        Where the nearest cells hold fewer, more are read; a graph may know of fewer.
+        """
+        probed = self._cells.nprobe if self._cells is not None else 0
+        try:
+            while True:
+                found = self._tokens.search(unit(query[None]), k)[1][0]
+                found = found[found >= 0]
+                if len(found) == k or self._cells is None or self._cells.nprobe >= self._cells.nlist:
+                    return np.asarray(found)
+                self._cells.nprobe *= 2
+        finally:
+            if self._cells is not None:
+                self._cells.nprobe = probed
 
     def search(self, query: Floats, k: int = 10, per_image: bool = False) -> list[Place]:
         """The `k` places most similar to a descriptor.
@@ -280,7 +293,7 @@ def _train(
             cells.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatL2(cells.d))
     if hasattr(inner, "hnsw"):
         inner.hnsw.efSearch = BEAM
-    sample = _sample(store, settings, max(AXES_SAMPLE, CELL_SAMPLE * (cells.nlist if cells is not None else 0)), tokens)
+    sample = _sample(store, settings, max(AXES_SAMPLE, CELL_SAMPLE * (cells.nlist if cells is not None else 0)))
     try:
         if not prefix:
             inner.train(np.concatenate(list(sample)))
@@ -298,9 +311,9 @@ def _train(
     return transform, inner
 
 
-def _sample(store: FeatureStore, settings: Settings, count: int, tokens: int) -> Iterator[Floats]:
+def _sample(store: FeatureStore, settings: Settings, count: int) -> Iterator[Floats]:
     """About `count` unit descriptors from images all over the store: first those for the axes, then the others."""
-    rng = np.random.default_rng(settings.seed)
+    rng = np.random.default_rng(SEED)
     items = rng.permutation(len(store))[:SAMPLE_ITEMS]
     share = count / max(1, store.grids[items].prod(1, dtype=np.int64).sum())
     parts: list[Floats] = []
@@ -360,7 +373,7 @@ class _Exact:
     """Exact answers to a few queries, found while the store streams by."""
 
     def __init__(self, store: FeatureStore, settings: Settings, tokens: int) -> None:
-        rng = np.random.default_rng([settings.seed, 1])
+        rng = np.random.default_rng([SEED, 1])
         self._own = np.sort(rng.choice(tokens, min(QUERIES, tokens), replace=False))
         ends = np.cumsum(store.grids.prod(1, dtype=np.int64))
         items = np.searchsorted(ends, self._own, side="right")

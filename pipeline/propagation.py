@@ -223,7 +223,8 @@ class _Window:
             _, vectors = torch.linalg.eigh(sample @ sample.T)
             axes = torch.linalg.qr(sample.T @ vectors[:, -LEADING:]).Q
             # After rounding no longer orthonormal; that none lengthens a vector is all that the bound needs.
-            self._axes = (axes / (1 + 4 * torch.finfo(self._dtype).eps)).to(self._dtype)
+            longest = 1 + LEADING**0.5 * torch.finfo(self._dtype).eps / 4 + 1e-5
+            self._axes = (axes / longest).to(self._dtype)
         lead = high @ self._axes
         known = (1 - torch.finfo(self._dtype).eps) * torch.linalg.vector_norm(lead, dim=1, dtype=torch.float32)
         return lead.unflatten(0, self._token.shape), (lengths.square() - known.square()).clamp(min=0).sqrt()

@@ -1,6 +1,5 @@
 """Rebuilding the damaged shards of a store, from what is whole in them and from features computed again."""
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -8,8 +7,10 @@ from pipeline.errors import UserError
 from pipeline.store import FeatureStore, pack_chunk, pack_shard
 from pipeline.writer import write_durably
 
+Damage = Mapping[str, list[tuple[int, str]]]
 
-def repair(store: FeatureStore, damage: Mapping[str, list[str]], fresh: FeatureStore, linked: Iterable[Path]) -> int:
+
+def rebuild_shards(store: FeatureStore, damage: Damage, fresh: FeatureStore, linked: Iterable[Path]) -> int:
     """Write every damaged shard of `store` anew.
 
     Args:
@@ -21,34 +22,37 @@ def repair(store: FeatureStore, damage: Mapping[str, list[str]], fresh: FeatureS
     Returns:
         The number of shards written.
     """
-    shards = {(name, store.index(item) // store.shard_size(name)) for item, names in damage.items() for name in names}
-    others: dict[int, list[Path]] = {}
-    for folder in linked:
-        for path in folder.rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                others.setdefault(path.stat().st_ino, []).append(path)
-    for name, shard in sorted(shards):
-        size = store.shard_size(name)
-        block, array = int(name.split("/")[0].removeprefix("block")), name.split("/")[1]
+    for partial in store.path.rglob(".*"):  # of a repair in whose midst a kill came
+        partial.unlink()
+    links = _links(linked)
+    shards = {
+        (block, name, store.index(item) // store.shape(block, name)[0])
+        for item, arrays in damage.items()
+        for block, name in arrays
+    }
+    for block, name, shard in sorted(shards):
+        size, rows = store.shape(block, name)
         chunks = []
         for item in store.ids[shard * size : (shard + 1) * size]:
-            source = fresh if name in damage.get(item, ()) else store
-            values = source.stored(block, item)[array]
-            chunks.append(b"".join(pack_chunk(values, store.rows(name))))
-        path = store.path / name / f"c/{shard}/0/0"
-        old = path.stat().st_ino if path.exists() else None
-        write_durably(path, b"".join([*chunks, pack_shard([len(chunk) for chunk in chunks], size)]))
-        for other in others.get(old, []) if old is not None else []:
-            if other.resolve() != path.resolve():
-                partial = other.with_name(f".{other.name}.{os.getpid()}")
-                os.link(path, partial)
-                partial.replace(other)
+            source = fresh if (block, name) in damage.get(item, ()) else store
+            chunks.append(b"".join(pack_chunk(source.array(block, name, item), rows)))
+        path = store.path / f"block{block}/{name}/c/{shard}/0/0"
+        repaired = path.with_name(f".{path.name}.repaired")
+        write_durably(repaired, b"".join([*chunks, pack_shard([len(chunk) for chunk in chunks], size)]))
+        # The store's own file comes last: a kill before that leaves it damaged, to be repaired again.
+        others = links.get(path.stat().st_ino, []) if path.exists() else []
+        for other in others:
+            partial = other.with_name(f".{other.name}.repaired")
+            partial.unlink(missing_ok=True)
+            partial.hardlink_to(repaired)
+            partial.replace(other)
+        repaired.replace(path)
     return len(shards)
 
 
-def differences(store: FeatureStore, made_by: Mapping[str, object], keys: Mapping[str, str]) -> None:
-    """Raises `UserError` where `store` was made otherwise than `made_by`, or of other images than `keys` (id: key)."""
-    for name, wanted in made_by.items():
+def check_made_by(store: FeatureStore, facts: Mapping[str, object], keys: Mapping[str, str]) -> None:
+    """Raises `UserError` unless `store` was made as `facts` say, of the images of `keys` (id: key)."""
+    for name, wanted in facts.items():
         if store.attributes.get(name) != wanted:
             raise UserError(
                 f"{store.path}: made with {name} {store.attributes.get(name)}, but now it is {wanted}; "
@@ -56,3 +60,13 @@ def differences(store: FeatureStore, made_by: Mapping[str, object], keys: Mappin
             )
     if dict(zip(store.ids, store.keys, strict=True)) != keys:
         raise UserError(f"{store.path}: made of other images than the catalog now lists; run `dvc repro`")
+
+
+def _links(folders: Iterable[Path]) -> dict[int, list[Path]]:
+    """All files in `folders`, by inode."""
+    found: dict[int, list[Path]] = {}
+    for folder in folders:
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                found.setdefault(path.stat().st_ino, []).append(path)
+    return found

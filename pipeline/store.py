@@ -44,7 +44,6 @@ BLOSC_AS_IS, BLOSC_LZ4 = 0x2, 0x20
 # Read and map a chunk at once, not a few pages at a time: MADV_POPULATE_READ (Linux 5.14), or else MADV_WILLNEED.
 ADVICE = [22, mmap.MADV_WILLNEED] if sys.platform == "linux" else []
 
-
 ARRAYS: dict[str, tuple[str, ...]] = {
     "float16": ("tokens", "modulation"),
     "int8": ("tokens", "modulation", "quantization"),
@@ -100,7 +99,7 @@ class FeatureStore:
             raise UserError(f"{path}: not a feature store ({error}); make it with `dvc repro`") from None
         self._index = {name: index for index, name in enumerate(self.ids)}
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """A name for what the store holds: equal where the same images went through the same model and settings."""
         facts = [self.attributes, self.ids, self.keys]
@@ -110,7 +109,7 @@ class FeatureStore:
         return len(self.ids)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (str(self.path.resolve()),)  # another process opens it, once
+        return _opened, (str(self.path.resolve()), self.digest)  # another process opens it, once
 
     def index(self, item: str) -> int:
         """The position of the item with id `item`."""
@@ -139,29 +138,35 @@ class FeatureStore:
 
     def stored(self, block: int, item: str) -> dict[str, NDArray[Any]]:
         """The arrays in which one block of an item is kept, as `encode` made them; read-only."""
-        h, w = self.grid(item)
-        found = {name: self._read(block, name, item) for name in ARRAYS[self.attributes["encoding"]]}
-        return found | {"tokens": found["tokens"][: h * w]}
+        return {name: self.array(block, name, item) for name in ARRAYS[self.attributes["encoding"]]}
 
-    def shard_size(self, name: str) -> int:
-        """Items in a shard of an array, such as block28/tokens."""
-        shards = self._array(name).shards
-        assert shards
-        return shards[0]
+    def array(self, block: int, name: str, item: str) -> NDArray[Any]:
+        """One of the arrays that `stored` gives. Raises `UserError` where it is damaged."""
+        index = self.index(item)
+        try:
+            found = _read_chunk(self.path / f"block{block}/{name}", self._arrays[block, name], index)
+        except (ValueError, RuntimeError, OverflowError, OSError) as error:
+            raise UserError(
+                f"{self.path}: item {item!r}, block {block}, is damaged ({' '.join(str(error).split())}); "
+                "run `ditf repair` to compute it again"
+            ) from None
+        return found[: self.grids[index].prod()] if name == "tokens" else found
 
-    def rows(self, name: str) -> int:
-        """Rows of a chunk of an array, such as block28/tokens."""
-        return self._array(name).shape[1]
+    def shape(self, block: int, name: str) -> tuple[int, int]:
+        """Of an array: the items in a shard, and the rows of a chunk."""
+        array = self._arrays[block, name]
+        assert array.shards
+        return array.shards[0], array.shape[1]
 
-    def damage(self) -> Iterator[tuple[str, list[str]]]:
-        """Reads every chunk and gives, for each item in order, its arrays that are damaged, such as block28/tokens."""
+    def damage(self) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+        """Reads every chunk and gives, for each item in order, its damaged arrays: (block, name)."""
         for item in self.ids:
             found = []
             for block, name in self._arrays:
                 try:
-                    self._read(block, name, item)
+                    self.array(block, name, item)
                 except UserError:
-                    found.append(f"block{block}/{name}")
+                    found.append((block, name))
             yield item, found
 
     def descriptors(
@@ -171,24 +176,13 @@ class FeatureStore:
         features = self.features(block, item)
         return describe(features.tokens, features.modulation, descriptor, channels)
 
-    def _array(self, name: str) -> "zarr.Array[Any]":
-        block, _, array = name.partition("/")
-        return self._arrays[int(block.removeprefix("block")), array]
-
-    def _read(self, block: int, name: str, item: str) -> NDArray[Any]:
-        """One array of an item. Raises `UserError` where it is damaged."""
-        try:
-            return _read_chunk(self.path / f"block{block}/{name}", self._arrays[block, name], self.index(item))
-        except (ValueError, RuntimeError, OverflowError, OSError) as error:
-            raise UserError(
-                f"{self.path}: item {item!r}, block {block}, is damaged ({' '.join(str(error).split())}); "
-                "run `ditf repair` to compute it again"
-            ) from None
-
 
 @functools.lru_cache(maxsize=4)
-def _opened(path: str) -> FeatureStore:
-    return FeatureStore(path)
+def _opened(path: str, digest: str) -> FeatureStore:
+    store = FeatureStore(path)
+    if store.digest != digest:
+        raise UserError(f"{path}: changed while it was read; run again")
+    return store
 
 
 def encode(features: Features, encoding: Encoding, item: str, block: int) -> dict[str, NDArray[Any]]:

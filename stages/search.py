@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.catalog import read_table
+from pipeline.datasets.folder import PLAIN
 from pipeline.descriptors import unit
 from pipeline.errors import UserError
 from pipeline.images import RGB, read_rgb
@@ -104,14 +105,16 @@ class Library:
         for item, row in self._rows.items():
             if row["sha256"] == digest and prompt in (None, row["prompt"]):
                 return Image(path.name, pixels, self.store, item)
-        text = self.section.prompt.replace("{category}", "image") if prompt is None else prompt
+        text = self.section.prompt.replace("{category}", PLAIN) if prompt is None else prompt
         folder = QUERIES / fingerprint(self.store.attributes) / fingerprint({"sha256": digest, "prompt": text})
         if not is_complete(folder):
-            from pipeline.query import Runner, extract_query
+            from pipeline.extraction import Source
+            from pipeline.query import extract_query
 
+            source = Source(name, path, digest, pixels.shape[1], pixels.shape[0], text)
             model = self.params.model
-            runner = Runner(Model.load(MODEL, model.source), model.device, model.batch_size)
-            extract_query(path, text, self.store, folder, runner)
+            pinned = Model.load(MODEL, model.source)
+            extract_query(source, self.store, folder, pinned, model.device, model.batch_size)
         store = FeatureStore(folder / "store.zarr")
         return Image(path.name, pixels, store, store.ids[0])
 
@@ -153,8 +156,7 @@ def search(
     else:
         rows = [asdict(place) for place in index.search(query, k, per_image)]
     rows = [{"rank": rank, **row} for rank, row in enumerate(rows, 1)]
-    label = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in (image.name, at or box) if part)
-    path = out or RESULTS / "search" / f"{label}.png"
+    path = out or _picture("search", image.name, at or box)
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_places(path, image.pixels, mark, [(library.pixels(str(row["image"])), row) for row in rows])
     return rows, path
@@ -181,18 +183,22 @@ def match(
         for p, m, s in zip(points.tolist(), found.tolist(), similarity, strict=True)
     ]
     maps = (unit(queries) @ unit(tokens).T).reshape(-1, *grid)
-    label = "_".join(re.sub(r"[^\w.-]+", "-", name) for name in (source.name, target.name))
-    path = out or RESULTS / "match" / f"{label}.png"
+    path = out or _picture("match", source.name, target.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_similarity(path, source.pixels, target.pixels, rows, maps)
     return rows, path
 
 
+def _picture(kind: str, *names: str | None) -> Path:
+    """Where the picture of a search or a match goes, unless the user says where."""
+    return RESULTS / kind / ("_".join(re.sub(r"[^\w.-]+", "-", name) for name in names if name) + ".png")
+
+
 def _numbers(text: str, count: int, flag: str) -> list[int]:
     parts = text.split(",")
     if len(parts) != count or not all(re.fullmatch(r"\s*-?\d{1,6}\s*", part) for part in parts):
-        raise UserError(f"{flag} {text}: wanted {count} whole numbers of pixels with commas, such as "
-                        f"{','.join(['120', '80', '200', '160'][:count])}")  # fmt: skip
+        example = ",".join(("120", "80", "200", "160")[:count])
+        raise UserError(f"{flag} {text}: wanted {count} whole numbers of pixels with commas, such as {example}")
     return [int(part) for part in parts]
 
 

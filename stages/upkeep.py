@@ -1,6 +1,7 @@
 """The commands `ditf verify`, `ditf repair` and `ditf plan`: are the stores whole, and what will they cost."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from tqdm import tqdm
 from pipeline.catalog import read_table
 from pipeline.errors import UserError
 from pipeline.params import DATASETS, Params
+from pipeline.repair import check_made_by, rebuild_shards
+from pipeline.staging import exclusive
 from pipeline.store import FeatureStore
 from stages import CACHE, CATALOGS, HUB_FLUX, STAGING
 
@@ -33,7 +36,9 @@ def verify(dataset: str | None) -> None:
     lines = []
     for name, store in stores(dataset).items():
         damaged = damage_of(name, store)
-        lines += [f"{store.path}: item {item!r} is damaged: {', '.join(arrays)}" for item, arrays in damaged.items()]
+        for item, arrays in damaged.items():
+            named = ", ".join(f"block{block}/{array}" for block, array in arrays)
+            lines.append(f"{store.path}: item {item!r} is damaged: {named}")
         print(f"{store.path}: {len(store) - len(damaged)} of {len(store)} items are whole")
     if lines:
         raise UserError("\n".join([*lines, "run `ditf repair` to compute them again"]))
@@ -46,25 +51,22 @@ def repair(params: Params, dataset: str | None) -> None:
         if not damaged:
             print(f"{store.path}: nothing to repair")
             continue
-        import shutil
+        from pipeline.extraction import make_store
+        from stages.features import wanted
 
-        from pipeline.repair import differences
-        from pipeline.repair import repair as rebuild
-        from pipeline.staging import exclusive
-        from stages.features import Work
-
-        work, folder = Work.of(params, name), STAGING / "repair" / name
-        differences(store, work.made_by, {item.id: item.key for item in work.items})
-        with exclusive(folder):
+        sources, job = wanted(params, name)
+        check_made_by(store, job.facts, {s.id: s.item(job.settings).key for s in sources})
+        folder = STAGING / "repair" / name
+        with exclusive(STAGING / "features" / name):
             shutil.rmtree(folder, ignore_errors=True)
-            path = work.write(folder, [s for s in work.sources if s.id in damaged], params.dask.engine)
-            count = rebuild(store, damaged, FeatureStore(path), LINKED)
+            fresh = make_store(folder, [s for s in sources if s.id in damaged], job, params.dask.engine)
+            count = rebuild_shards(store, damaged, FeatureStore(fresh), LINKED)
             shutil.rmtree(folder)
         print(f"{store.path}: {len(damaged)} items computed again, {count} shards written")
         verify(name)
 
 
-def damage_of(name: str, store: FeatureStore) -> dict[str, list[str]]:
+def damage_of(name: str, store: FeatureStore) -> dict[str, list[tuple[int, str]]]:
     """The damaged arrays of a store by item."""
     return {item: arrays for item, arrays in tqdm(store.damage(), name, len(store), unit="image", delay=1) if arrays}
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -174,6 +175,7 @@ def fail(name: str) -> str:
 
 def die(name: str) -> str:
     if name == "bad":
+        time.sleep(0.2)
         os.kill(os.getpid(), signal.SIGKILL)
     return name
 
@@ -184,11 +186,32 @@ def mistake(name: str) -> str:
 
 @pytest.mark.parametrize(
     ("work", "expected"),
-    [(fail, "bad: failed 3 times .*no good"), (die, "bad: 3 workers died"), (mistake, "good: mended by the user")],
+    [
+        (fail, "bad: failed 3 times .*no good"),
+        (die, "bad: 3 times the worker that had it died"),
+        (mistake, "good: mended by the user"),
+    ],
 )
 def test_an_item_that_fails_three_times_is_named(work: Callable[[str], str], expected: str) -> None:
     with engine(1) as workers, pytest.raises(UserError, match=expected):
         list(workers.map(work, [(name, (name,)) for name in ("good", "bad")]))
+
+
+def linger(name: str) -> str:
+    if name == "good":
+        time.sleep(0.5)
+    return die(name)
+
+
+def test_an_item_is_not_blamed_for_its_neighbour() -> None:
+    from distributed import LocalCluster
+
+    options: dict[str, Any] = {"threads_per_worker": 2, "host": "127.0.0.1", "dashboard_address": None}
+    with LocalCluster(n_workers=1, **options) as cluster, engine(cluster.scheduler_address) as workers:
+        results = workers.map(linger, [(name, (name,)) for name in ("good", "bad")])
+        assert next(results) == "good"
+        with pytest.raises(UserError, match="bad: 3 times"):
+            next(results)
 
 
 def test_a_running_scheduler_is_used() -> None:

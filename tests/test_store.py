@@ -12,6 +12,7 @@ import zarr
 
 import pipeline.writer
 from pipeline.errors import UserError
+from pipeline.repair import rebuild_shards
 from pipeline.store import Features, FeatureStore, Item
 from pipeline.writer import StoreWriter
 
@@ -169,6 +170,26 @@ def test_a_truncated_or_missing_shard_is_told(tmp_path: Path, keep: int) -> None
         shard.unlink()
     with pytest.raises(UserError, match=r"'cat/1', block 24, is damaged"):
         FeatureStore(path).features(24, "cat/1")
+
+
+def test_items_damaged_in_different_arrays_are_repaired(tmp_path: Path) -> None:
+    path = write(tmp_path / "made", list(range(7)))
+    shards = [path / "block24/tokens/c/0/0/0", path / "block24/modulation/c/0/0/0"]
+    (tmp_path / "cache").mkdir()
+    links = [tmp_path / "cache" / str(number) for number in range(len(shards))]
+    for shard, link in zip(shards, links, strict=True):
+        link.hardlink_to(shard)
+    whole, fresh = files(path), FeatureStore(write(tmp_path / "again", list(range(7))))
+    for shard, position in zip(shards, (0.1, 0.75), strict=True):  # the first of three items, and the last
+        data = bytearray(shard.read_bytes())
+        data[int(position * len(data))] ^= 1
+        shard.write_bytes(data)
+    (shards[0].parent / ".0.repaired").write_bytes(b"left by a kill")
+    damage = {item: arrays for item, arrays in FeatureStore(path).damage() if arrays}
+    assert damage == {"cat/0": [(24, "tokens")], "cat/2": [(24, "modulation")]}
+    assert rebuild_shards(FeatureStore(path), damage, fresh, [tmp_path / "cache"]) == 2
+    assert files(path) == whole
+    assert [link.samefile(shard) for shard, link in zip(shards, links, strict=True)] == [True, True]
 
 
 @pytest.mark.parametrize("value", [1e6, np.inf, np.nan])
