@@ -19,7 +19,8 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from benchmarks.report import machine, peak_memory, show, timed
-from pipeline.index import FeatureIndex, Settings, build
+from pipeline.index import Settings, build
+from pipeline.search import FeatureIndex
 from pipeline.store import Features, FeatureStore, Item
 from pipeline.writer import StoreWriter
 

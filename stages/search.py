@@ -22,7 +22,7 @@ from pipeline.writer import is_complete
 from stages import CACHE, CATALOGS, MODEL, RESULTS, discarded
 
 if TYPE_CHECKING:
-    from pipeline.index import FeatureIndex
+    from pipeline.search import FeatureIndex
 
 QUERIES = CACHE / "queries"
 
@@ -85,7 +85,7 @@ class Library:
         return cls(params, choice[0])
 
     def index(self) -> "FeatureIndex":
-        from pipeline.index import FeatureIndex
+        from pipeline.search import FeatureIndex
 
         return FeatureIndex(CACHE / "index" / self.dataset, self.store)
 

@@ -15,7 +15,8 @@ from pipeline import index
 from pipeline.datasets import folder
 from pipeline.descriptors import unit
 from pipeline.errors import UserError
-from pipeline.index import FeatureIndex, Settings, build, factory_string
+from pipeline.index import Settings, build, factory_string
+from pipeline.search import FeatureIndex
 from pipeline.store import Features, FeatureStore, Item
 from pipeline.writer import StoreWriter
 from tests.conftest import Project
