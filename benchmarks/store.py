@@ -16,7 +16,7 @@ from benchmarks.report import machine, show, timed
 from pipeline.store import Features, FeatureStore, Item
 from pipeline.writer import StoreWriter
 
-GRID, CHANNELS, TIMES = (30, 40), 3072, 5
+GRID, CHANNELS, TIMES = (30, 40), 3072, 9
 
 
 def alternate(*ways: tuple[Callable[[], object], Callable[[], object]]) -> list[float]:

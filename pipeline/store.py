@@ -11,13 +11,11 @@ Chunks are LZ4 blocks (which only folds the zeros away) with a CRC-32C, many to 
 each channel of each item, so that massive channels cost the others nothing.
 """
 
-import contextlib
 import functools
 import hashlib
 import json
 import mmap
 import struct
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +39,6 @@ COMPRESSOR = Blosc("lz4", clevel=1, shuffle=Blosc.NOSHUFFLE)
 # Of the format of Blosc 1: version, version of LZ4, flags, bytes a number, bytes, bytes a block, bytes with the header.
 BLOSC_HEADER = struct.Struct("<4B3I")
 BLOSC_AS_IS, BLOSC_LZ4 = 0x2, 0x20
-# Read and map a chunk at once, not a few pages at a time: MADV_POPULATE_READ (Linux 5.14), or else MADV_WILLNEED.
-ADVICE = [22, mmap.MADV_WILLNEED] if sys.platform == "linux" else []
 
 ARRAYS: dict[str, tuple[str, ...]] = {
     "float16": ("tokens", "modulation"),
@@ -91,7 +87,7 @@ class FeatureStore:
             self.keys: list[str] = [str(key) for key in array_of(group, "keys")[:]]  # type: ignore[union-attr]
             self.grids: NDArray[np.int32] = np.asarray(array_of(group, "grid")[:])
             self._arrays = {
-                (block, name): array_of(group, f"block{block}/{name}")
+                (block, name): _Array.of(self.path / f"block{block}/{name}", array_of(group, f"block{block}/{name}"))
                 for block in self.blocks
                 for name in ARRAYS[self.attributes["encoding"]]
             }
@@ -144,7 +140,7 @@ class FeatureStore:
         """One of the arrays that `stored` gives. Raises `UserError` where it is damaged."""
         index = self.index(item)
         try:
-            found = _read_chunk(self.path / f"block{block}/{name}", self._arrays[block, name], index)
+            found = _read_chunk(self._arrays[block, name], index)
         except (ValueError, RuntimeError, OverflowError, OSError) as error:
             raise UserError(
                 f"{self.path}: item {item!r}, block {block}, is damaged ({' '.join(str(error).split())}); "
@@ -155,8 +151,7 @@ class FeatureStore:
     def shape(self, block: int, name: str) -> tuple[int, int]:
         """Of an array: the items in a shard, and the rows of a chunk."""
         array = self._arrays[block, name]
-        assert array.shards
-        return array.shards[0], array.shape[1]
+        return array.items, array.shape[0]
 
     def damage(self) -> Iterator[tuple[str, list[tuple[int, str]]]]:
         """Reads every chunk and gives, for each item in order, its damaged arrays: (block, name)."""
@@ -175,6 +170,22 @@ class FeatureStore:
         """Descriptors [n, C] of one item; see `pipeline.descriptors.describe`."""
         features = self.features(block, item)
         return describe(features.tokens, features.modulation, descriptor, channels)
+
+
+@dataclass(frozen=True)
+class _Array:
+    """Where and how an array is kept. items: of a shard; shape, dtype: of an item's chunk."""
+
+    folder: str
+    items: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, path: Path, array: "zarr.Array[Any]") -> "_Array":
+        if array.shards is None:
+            raise KeyError(f"{array.path} has no shards")
+        return cls(str(path), array.shards[0], array.shape[1:], array.dtype)
 
 
 @functools.lru_cache(maxsize=4)
@@ -245,31 +256,25 @@ def mapped(path: Path, modified: int) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _read_chunk(folder: Path, array: zarr.Array[Any], index: int) -> NDArray[Any]:
+def _read_chunk(array: _Array, index: int) -> NDArray[Any]:
     """The chunk of one item, straight from its shard, read-only: what zarr does, without its copies.
 
     Zarr's sharding codec ends a shard with an index of (offset, length) for each chunk, and its CRC-32C; a
     chunk is what `pack_chunk` makes. Blosc keeps what does not shrink as it is, behind a header of 16 bytes
     whose third byte says so: that needs no copy at all.
     """
-    assert array.shards
-    shard, place = divmod(index, array.shards[0])
-    path = folder / f"c/{shard}/0/0"
+    shard, place = divmod(index, array.items)
+    path = Path(f"{array.folder}/c/{shard}/0/0")
     shard_map = mapped(path, path.stat().st_mtime_ns)
     data = np.frombuffer(shard_map, np.uint8)
-    footer = _verified(data[-16 * array.shards[0] - 4 :], "the shard's index")
+    footer = _verified(data[-16 * array.items - 4 :], "the shard's index")
     offset, length = struct.unpack_from("<QQ", footer.tobytes(), 16 * place)
     if offset + length > len(data):
         raise ValueError("the shard is cut off")
-    start = offset - offset % mmap.PAGESIZE
-    for advice in ADVICE:
-        with contextlib.suppress(OSError):  # of a kernel that does not know it
-            shard_map.madvise(advice, start, offset + length - start)
-            break
     chunk = _verified(data[offset : offset + length], "its chunk")
     if chunk[2] & BLOSC_AS_IS:
-        return np.asarray(chunk[BLOSC_HEADER.size :]).view(array.dtype).reshape(array.shape[1:])
-    result = np.empty(array.shape[1:], array.dtype)
+        return np.asarray(chunk[BLOSC_HEADER.size :]).view(array.dtype).reshape(array.shape)
+    result = np.empty(array.shape, array.dtype)
     blosc.decompress(chunk, result)
     result.flags.writeable = False
     return result
