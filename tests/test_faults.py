@@ -1,6 +1,7 @@
 """Faults injected for real: kills, two at once, a full disk, flipped bits, Ctrl-C; and workers that die."""
 
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -17,6 +18,7 @@ import pytest
 
 from pipeline.engine import engine
 from pipeline.errors import UserError
+from pipeline.params import load_params
 from pipeline.store import FeatureStore
 from tests.conftest import ROOT, Project
 
@@ -90,27 +92,48 @@ def test_twenty_kills_lose_nothing_and_compute_nothing_twice(tmp_path: Path) -> 
         assert contents(folder / "store.zarr") == whole
 
 
-def test_kills_of_an_extraction_lose_nothing(lab: Project) -> None:
-    whole = contents(lab.folder / FEATURES)
-    shutil.rmtree(lab.folder / FEATURES)
-    moments, done = random.Random(1), 0
-    for _ in range(4):
-        process = extract(lab)
-        loose = lab.folder / "cache/staging/features/folder"
-        limit = time.monotonic() + 60
-        while time.monotonic() < limit and process.poll() is None:
-            finished = [p for p in loose.glob("*/*/loose/*") if p.name.isdecimal()]
-            if len(finished) > done:
-                done = len(finished)
-                break
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.05))
+def extract_here(folder: Path) -> None:
+    os.chdir(folder)
+    with Path("error.txt").open("w") as file:
+        os.dup2(file.fileno(), 2)
+    from stages.features import main
+
+    main(load_params(), "folder")
+
+
+def test_twenty_kills_of_an_extraction_lose_nothing(lab: Project) -> None:
+    whole, moments, kills = contents(lab.folder / FEATURES), random.Random(1), 0
+    forks = multiprocessing.get_context("forkserver")  # torch is imported once for all
+    forks.set_forkserver_preload(["stages.features", "tests.test_faults"])
+
+    def run(seconds: float | None) -> bool:
+        """Extract, for so long; whether it came to its end."""
+        process = forks.Process(target=extract_here, args=(lab.folder,))
+        process.start()
+        process.join(seconds)
         process.kill()
-        process.communicate()
-    shown = lab.run("python", "-m", "stages.features", "folder")
-    assert shown.returncode == 0, shown.stderr
-    assert "0/6" not in shown.stderr
-    assert contents(lab.folder / FEATURES) == whole
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL), (lab.folder / "error.txt").read_text()
+        return process.exitcode == 0
+
+    def loose() -> dict[str, tuple[int, int]]:
+        found = [p for p in staging.glob("*/*/loose/*") if p.name.isdecimal()]
+        return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in found}
+
+    staging = lab.folder / "cache/staging/features/folder"
+    assert run(None)  # the first imports torch
+    start, seconds = time.monotonic(), 0.0
+    while kills < KILLS:
+        shutil.rmtree(lab.folder / FEATURES)
+        shutil.rmtree(staging, ignore_errors=True)
+        finished: dict[str, tuple[int, int]] = {}
+        while not run(moments.uniform(0, seconds) if seconds else None):
+            kills += 1
+            now = loose()
+            assert all(now.get(name, file) == file for name, file in finished.items()), "computed again"
+            finished |= now
+        seconds = seconds or time.monotonic() - start
+        assert contents(lab.folder / FEATURES) == whole
 
 
 def test_ctrl_c_leaves_a_resumable_state_and_no_processes(lab: Project) -> None:
