@@ -8,7 +8,6 @@ import functools
 import shutil
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,12 +103,7 @@ def main() -> None:
 
 
 def _median(work: Callable[[NDArray[np.float32]], object], queries: list[NDArray[np.float32]]) -> float:
-    times = []
-    for query in queries:
-        start = time.perf_counter()
-        work(query)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(timed(functools.partial(work, query))[0] for query in queries)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Pictures to look at: matches, masks over frames, features as colours, massive channels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +104,16 @@ def draw_channels(path: Path, statistics: ChannelStatistics) -> None:
     figure.savefig(path, dpi=100)
 
 
-def draw_places(path: Path, query: RGB, mark: Sequence[float], places: Sequence[tuple[RGB, Mapping[str, Any]]]) -> None:
+def draw_places(
+    path: Path, query: RGB, mark: Sequence[float], places: Sequence[Mapping[str, Any]], read: Callable[[str], RGB]
+) -> None:
     """Draw what was searched for and the places found, as a contact sheet.
 
     Args:
         path: of the PNG.
         query: the image searched with. mark: the point x, y or the box x0, y0, x1, y1 in it, or nothing.
-        places: images and what was found there: rank, image, similarity, box (x0, y0, x1, y1) or None. The
-            first 23 are drawn.
+        places: what was found: rank, image, similarity, box (x0, y0, x1, y1) or None. The first 23 are drawn.
+        read: gives the pixels of an image by its id.
     """
     shown = places[: PLACES_SHOWN - 1]
     columns = min(PLACES_ACROSS, len(shown) + 1)
@@ -123,8 +125,8 @@ def draw_places(path: Path, query: RGB, mark: Sequence[float], places: Sequence[
     cells[0].imshow(query)
     cells[0].set_title("query", fontsize=9)
     _mark(cells[0], mark, QUERY)
-    for axes, (image, place) in zip(cells[1:], shown, strict=False):
-        axes.imshow(image)
+    for axes, place in zip(cells[1:], shown, strict=False):
+        axes.imshow(read(place["image"]))
         axes.set_title(f"{place['rank']}  {place['image']}  {place['similarity']:.3f}", fontsize=8)
         _mark(axes, place["box"] or (), RIGHT)
     figure.savefig(path, dpi=100)

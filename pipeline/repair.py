@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.store import FeatureStore, pack_chunk, pack_shard
+from pipeline.store import FeatureStore, pack_chunk, pack_shard, shard_path
 from pipeline.writer import write_durably
 
 Damage = Mapping[str, list[tuple[int, str]]]
@@ -26,17 +26,17 @@ def rebuild_shards(store: FeatureStore, damage: Damage, fresh: FeatureStore, lin
         partial.unlink()
     links = _links(linked)
     shards = {
-        (block, name, store.index(item) // store.shape(block, name)[0])
+        (block, name, store.index(item) // store.layout(block, name)[0])
         for item, arrays in damage.items()
         for block, name in arrays
     }
     for block, name, shard in sorted(shards):
-        size, rows = store.shape(block, name)
+        size, rows = store.layout(block, name)
         chunks = []
         for item in store.ids[shard * size : (shard + 1) * size]:
             source = fresh if (block, name) in damage.get(item, ()) else store
             chunks.append(b"".join(pack_chunk(source.array(block, name, item), rows)))
-        path = store.path / f"block{block}/{name}/c/{shard}/0/0"
+        path = shard_path(store.path / f"block{block}/{name}", shard)
         repaired = path.with_name(f".{path.name}.repaired")
         write_durably(repaired, b"".join([*chunks, pack_shard([len(chunk) for chunk in chunks], size)]))
         # The store's own file comes last: a kill before that leaves it damaged, to be repaired again.

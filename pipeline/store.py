@@ -148,7 +148,7 @@ class FeatureStore:
             ) from None
         return found[: self.grids[index].prod()] if name == "tokens" else found
 
-    def shape(self, block: int, name: str) -> tuple[int, int]:
+    def layout(self, block: int, name: str) -> tuple[int, int]:
         """Of an array: the items in a shard, and the rows of a chunk."""
         array = self._arrays[block, name]
         return array.items, array.shape[0]
@@ -176,7 +176,7 @@ class FeatureStore:
 class _Array:
     """Where and how an array is kept. items: of a shard; shape, dtype: of an item's chunk."""
 
-    folder: str
+    folder: Path
     items: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -185,7 +185,7 @@ class _Array:
     def of(cls, path: Path, array: "zarr.Array[Any]") -> "_Array":
         if array.shards is None:
             raise KeyError(f"{array.path} has no shards")
-        return cls(str(path), array.shards[0], array.shape[1:], array.dtype)
+        return cls(path, array.shards[0], array.shape[1:], array.dtype)
 
 
 @functools.lru_cache(maxsize=4)
@@ -249,6 +249,11 @@ def pack_shard(lengths: Sequence[int], count: int) -> bytes:
     return index + struct.pack("<I", crc32.iscsi(index))
 
 
+def shard_path(array: Path, shard: int) -> Path:
+    """The file of a shard of the array in the folder `array`."""
+    return array / f"c/{shard}/0/0"
+
+
 @functools.lru_cache(maxsize=4)
 def mapped(path: Path, modified: int) -> mmap.mmap:
     """A shard, mapped; the last few are kept, so that their pages are not mapped anew for each item."""
@@ -264,7 +269,7 @@ def _read_chunk(array: _Array, index: int) -> NDArray[Any]:
     whose third byte says so: that needs no copy at all.
     """
     shard, place = divmod(index, array.items)
-    path = Path(f"{array.folder}/c/{shard}/0/0")
+    path = shard_path(array.folder, shard)
     shard_map = mapped(path, path.stat().st_mtime_ns)
     data = np.frombuffer(shard_map, np.uint8)
     footer = _verified(data[-16 * array.items - 4 :], "the shard's index")

@@ -32,6 +32,7 @@ from pipeline.store import (
     is_chunk,
     pack_chunk,
     pack_shard,
+    shard_path,
 )
 
 SHARD_BYTES = 128 * 2**20
@@ -232,7 +233,7 @@ class StoreWriter:
         assert self._size
         items = zip(*(self.loose.chunks(i) for i in members), strict=True)
         for name, chunks in zip(self.loose.names, items, strict=True):
-            path = self._store / name / f"c/{shard}/0/0"
+            path = shard_path(self._store / name, shard)
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, [*chunks, pack_shard([len(chunk) for chunk in chunks], self._size)], durably=True)
         write_durably(self._done / str(shard), b"")

@@ -159,12 +159,12 @@ def search_command(
     """
 
     def work() -> None:
-        given = Path(image).resolve() if Path(image).is_file() else image
+        given = _named(image)
         picture = out.resolve() if out else None
         os.chdir(_project())
         from stages import search
 
-        rows, path = search.search(load_params(), dataset, str(given), at, box, k, per_image, prompt, picture)
+        rows, path = search.search(load_params(), dataset, given, at, box, k, per_image, prompt, picture)
         report.show_rows(rows, path, as_json)
 
     guard(work)
@@ -186,12 +186,12 @@ def match_command(
     """
 
     def work() -> None:
-        given = [str(Path(name).resolve()) if Path(name).is_file() else name for name in (source, target)]
+        given = _named(source), _named(target)
         picture = out.resolve() if out else None
         os.chdir(_project())
         from stages import search
 
-        rows, path = search.match(load_params(), dataset, (given[0], given[1]), at, prompt, picture)
+        rows, path = search.match(load_params(), dataset, given, at, prompt, picture)
         report.show_rows(rows, path, as_json)
 
     guard(work)
@@ -246,6 +246,11 @@ def plan(
         upkeep.plan(load_params(), tflops, images, (int(sides[0]), int(sides[1])) if size else None)
 
     guard(work)
+
+
+def _named(image: str) -> str:
+    """A file's path from any folder, or the id of an image as it is."""
+    return str(Path(image).resolve()) if Path(image).is_file() else image
 
 
 def _folder(flag: str, path: Path) -> str:

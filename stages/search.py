@@ -158,7 +158,7 @@ def search(
     rows = [{"rank": rank, **row} for rank, row in enumerate(rows, 1)]
     path = out or _picture("search", image.name, at or box)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw_places(path, image.pixels, mark, [(library.pixels(str(row["image"])), row) for row in rows])
+    draw_places(path, image.pixels, mark, rows, library.pixels)
     return rows, path
 
 
