@@ -21,6 +21,15 @@ Spec = int | str  # a number of workers; "none", or the address of a scheduler
 ATTEMPTS = 3  # of one item, by whichever workers
 AHEAD = 16  # items handed out, times the workers, before the first is back
 CLOSING = 15  # seconds that local workers have to end by themselves
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
+    "distributed.scheduler.worker-saturation": 1.0,  # an item is given to who is free: none waits behind another
+    "distributed.worker.profile.enabled": False,  # this and the next took a twentieth of two cores
+    "distributed.admin.tick.interval": "1s",
+    "distributed.logging.distributed": "error",
+}
+# Of glibc in local workers: memory that is freed is kept, or each tensor's pages would be asked for anew.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 GPU_THREADS = 2  # a worker with a GPU: while one holds the model, the other reads and writes
 
 
@@ -52,7 +61,7 @@ class Engine:
         most, running = AHEAD * max(1, len(self.client.nthreads())), deque[tuple[str, tuple[Any, ...], Any]]()
 
         def submit(name: str, arguments: tuple[Any, ...]) -> Any:
-            key = f"{name}-{os.urandom(4).hex()}"
+            key = (work.__name__, name, os.urandom(4).hex())  # the first part groups them, so that they are queued
             return self.client.submit(_attempt, work, arguments, pure=False, retries=ATTEMPTS - 1, key=key)
 
         def first() -> R:
@@ -106,7 +115,7 @@ def engine(spec: Spec, gpus: bool = False, threads: int | None = None) -> Iterat
     from distributed import Client, LocalCluster
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    config.set({"distributed.scheduler.allowed-failures": ATTEMPTS - 1, "distributed.logging.distributed": "error"})
+    config.set(SETTINGS)
     if isinstance(spec, str):
         try:
             client = Client(spec, timeout=20)
@@ -122,7 +131,7 @@ def engine(spec: Spec, gpus: bool = False, threads: int | None = None) -> Iterat
         return
     share = str(threads or max(1, cores // spec))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    config.set({"distributed.nanny.pre-spawn-environ": dict.fromkeys(names, share)})
+    config.set({"distributed.nanny.pre-spawn-environ": {**dict.fromkeys(names, share), **KEEP_MEMORY}})
     options: dict[str, Any] = {
         "n_workers": spec,
         "threads_per_worker": GPU_THREADS if gpus else 1,

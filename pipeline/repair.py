@@ -38,7 +38,7 @@ def rebuild_shards(store: FeatureStore, damage: Damage, fresh: FeatureStore, lin
             chunks.append(b"".join(pack_chunk(source.array(block, name, item), rows)))
         path = shard_path(store.path / f"block{block}/{name}", shard)
         repaired = path.with_name(f".{path.name}.repaired")
-        write_durably(repaired, b"".join([*chunks, pack_shard([len(chunk) for chunk in chunks], size)]))
+        write_durably(repaired, b"".join(pack_shard(chunks, size)))
         # The store's own file comes last: a kill before that leaves it damaged, to be repaired again.
         others = links.get(path.stat().st_ino, []) if path.exists() else []
         for other in others:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import mmap
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -241,12 +241,15 @@ def is_chunk(data: memoryview) -> bool:
     return len(data) > 4 and crc32.iscsi(data[:-4]) == int.from_bytes(data[-4:], "little")
 
 
-def pack_shard(lengths: Sequence[int], count: int) -> bytes:
-    """What ends a shard of `count` chunks, of which the last ones may be lacking: the index and its CRC-32C."""
-    offsets = np.cumsum([0, *lengths])
-    index = b"".join(struct.pack("<QQ", *pair) for pair in zip(offsets[:-1].tolist(), lengths, strict=True))
-    index += b"\xff" * (16 * (count - len(lengths)))
-    return index + struct.pack("<I", crc32.iscsi(index))
+def pack_shard(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:
+    """A shard of `count` chunks, of which the last ones may be lacking, in parts: chunks, their index, its CRC-32C."""
+    index, end = b"", 0
+    for chunk in chunks:
+        yield chunk
+        index += struct.pack("<QQ", end, len(chunk))
+        end += len(chunk)
+    index = index.ljust(16 * count, b"\xff")
+    yield index + struct.pack("<I", crc32.iscsi(index))
 
 
 def shard_path(array: Path, shard: int) -> Path:

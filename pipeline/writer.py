@@ -2,11 +2,9 @@
 
 import contextlib
 import itertools
-import mmap
 import os
 import shutil
 import struct
-import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,7 +34,6 @@ from pipeline.store import (
 )
 
 SHARD_BYTES = 128 * 2**20
-MADV_POPULATE_READ = 22  # of Linux
 PACKERS = 4  # threads that write shards: most wait for the disk
 
 
@@ -72,26 +69,25 @@ class Loose:
         # Not forced to the disk: where a crash of the machine tears it, its chunks' checksums tell.
         _write(self.folder / str(index), [header, *itertools.chain.from_iterable(chunks)], durably=False)
 
-    def chunks(self, index: int) -> list[memoryview]:
-        """The chunks of an item, mapped, in the order of `names`."""
+    def chunk(self, index: int, name: str) -> bytes:
+        """An item's chunk of the array `name`. Read, not mapped: copying from mapped pages is several times slower."""
+        number = self.names.index(name)
         with (self.folder / str(index)).open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if sys.platform == "linux":  # what is copied from pages not yet mapped lands in small, slow pages
-            with contextlib.suppress(OSError):  # of a kernel older than 5.14
-                mapped.madvise(MADV_POPULATE_READ)
-        data = memoryview(mapped)
-        ends = itertools.accumulate(self._header.unpack_from(data), initial=self._header.size)
-        return [data[start:end] for start, end in itertools.pairwise(ends)]
+            lengths = self._header.unpack(file.read(self._header.size))
+            if self._header.size + sum(lengths) != os.fstat(file.fileno()).st_size:
+                raise ValueError(f"{file.name}: cut off")
+            file.seek(sum(lengths[:number]), os.SEEK_CUR)
+            return file.read(lengths[number])
 
     def holds(self, index: int) -> bool:
         """Whether the item at `index` is there as it was written."""
         with contextlib.suppress(struct.error, ValueError, FileNotFoundError):
-            return all(is_chunk(chunk) for chunk in self.chunks(index))
+            return all(is_chunk(memoryview(self.chunk(index, name))) for name in self.names)
         return False
 
     def channels(self, index: int) -> int:
         """The number of channels of the item at `index`."""
-        modulation = self.chunks(index)[self.names.index(f"block{self.blocks[0]}/modulation")]
+        modulation = self.chunk(index, f"block{self.blocks[0]}/modulation")
         return int(BLOSC_HEADER.unpack_from(modulation)[4]) // (3 * 4)
 
     @property
@@ -231,11 +227,11 @@ class StoreWriter:
     def _pack(self, shard: int, members: range) -> None:
         """Write a shard from its items' loose files, and remove these."""
         assert self._size
-        items = zip(*(self.loose.chunks(i) for i in members), strict=True)
-        for name, chunks in zip(self.loose.names, items, strict=True):
+        for name in self.loose.names:
             path = shard_path(self._store / name, shard)
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, [*chunks, pack_shard([len(chunk) for chunk in chunks], self._size)], durably=True)
+            chunks = (self.loose.chunk(index, name) for index in members)
+            _write(path, pack_shard(chunks, self._size), durably=True)
         write_durably(self._done / str(shard), b"")
         for index in members:
             (self.loose.folder / str(index)).unlink()
