@@ -31,7 +31,7 @@ from pipeline.writer import StoreWriter
 from stages.propagate import carry
 
 IMAGES, SEQUENCES, FRAMES, GRID, SIZE = 12, 4, 10, (30, 53), (848, 480)
-TURNS = 3
+TURNS = 5
 
 
 def main() -> None:

@@ -37,19 +37,24 @@ class Cost:
     memory: float
 
 
+def width_of(config: Mapping[str, Any]) -> int:
+    """The channels of a transformer."""
+    return int(config["attention_head_dim"] * config["num_attention_heads"])
+
+
 def flops(config: Mapping[str, Any], deepest: int, tokens: int) -> float:
     """Multiplications and additions of one draw: the linear layers and attention of the blocks before `deepest`.
 
     `tokens` are those of the image and of the text.
     """
-    width = config["attention_head_dim"] * config["num_attention_heads"]
+    width = width_of(config)
     linear = 24 * width**2  # a token: q, k, v, output, and an MLP of 4 widths, in either kind of block
     return float(deepest * (tokens * linear + 4 * tokens**2 * width))
 
 
 def weights(config: Mapping[str, Any], deepest: int) -> float:
     """Parameters of the blocks up to `deepest`, whose modulation alone is needed."""
-    width = config["attention_head_dim"] * config["num_attention_heads"]
+    width = width_of(config)
     double = min(deepest, config["num_layers"])
     return float((36 * double + 15 * (deepest - double)) * width**2)
 
@@ -73,7 +78,7 @@ def estimate(
         encoding: of the store. number_bytes: of a weight.
     """
     counts, blocks = list(tokens), list(blocks)
-    width = config["attention_head_dim"] * config["num_attention_heads"]
+    width = width_of(config)
     deepest, most, total = max(blocks), max(counts), sum(counts)
     stored = 2 if encoding == "float16" else 1
     features = len(blocks) * (total * width * stored + len(counts) * 3 * width * 4)

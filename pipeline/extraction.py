@@ -25,6 +25,7 @@ from pipeline.store import Encoding, Features, FeatureStore, Item
 from pipeline.text import load_text
 from pipeline.writer import Loose, StoreWriter
 
+LIBRARIES = ("torch", "diffusers", "transformers")
 LOOKAHEAD = 4  # images decoded, or features written, ahead of or behind the model
 
 
@@ -70,7 +71,7 @@ class Source:
 
 
 class Extractor:
-    """A loaded model with its settings. batch_size: draws a forward pass; changes no feature."""
+    """A loaded model with its settings. batch_size: draws a forward pass; changes features by rounding at most."""
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class Extractor:
         Args:
             pixels: RGB, resized for the model, [height, width, 3].
             text: its encoded prompt.
-            sha256: of the image file; the noise is seeded from it, so order and batch size do not matter.
+            sha256: of the image file; the noise is seeded from it, whatever the order and batch size.
         """
         s = self._settings
         image = torch.tensor(pixels).permute(2, 0, 1) / 127.5 - 1
@@ -216,6 +217,11 @@ class Job:
         dtype = str(self.dtype).removeprefix("torch.")
         return {"model_digest": self.model.digest, "dtype": dtype, "encoding": self.encoding, **named}
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Those of a store: `facts`, and what else one may want to know of it."""
+        return {**self.facts, "model": self.model.source, **{name: version(name) for name in LIBRARIES}}
+
     def load(self) -> Extractor:
         """The model, loaded."""
         return Extractor.load(self.model, self.settings, self.dtype, self.device, self.batch_size)
@@ -242,10 +248,8 @@ def make_store(
     Returns:
         The path of the store.
     """
-    libraries = {name: version(name) for name in ("torch", "diffusers", "transformers")}
     items = [source.item(job.settings) for source in sources]
-    attributes = {**job.facts, "model": job.model.source, **libraries}
-    writer = StoreWriter(folder, items, job.settings.blocks, attributes, job.encoding)
+    writer = StoreWriter(folder, items, job.settings.blocks, job.attributes, job.encoding)
     if spec == "none" or not writer.missing():
         extract(sources, job.settings, writer, job.load, lambda prompt: load_text(job.texts, prompt), reuse)
     else:

@@ -1,6 +1,6 @@
 """The feature store: one Zarr v3 group a data set, one item a chunk, read by any Zarr library.
 
-    <store>/                       attributes: format, version, and what made the features
+    <store>/                       attributes: format, version, what made the features, and a checksum of the layout
         ids, keys        [item]            string: the image's id; hash of what its features depend on
         grid             [item, 2]         int32: tokens down and across
         block28/tokens   [item, token, C]  float16 or int8: row-major, rows past the item's own tokens are 0
@@ -31,7 +31,7 @@ from pipeline.descriptors import Descriptor, describe
 from pipeline.errors import UserError
 
 FORMAT = "ditf-features"
-VERSION = 1
+VERSION = 2
 FLOAT16_MAX = 65504.0
 
 Encoding = Literal["float16", "int8"]
@@ -40,6 +40,7 @@ COMPRESSOR = Blosc("lz4", clevel=1, shuffle=Blosc.NOSHUFFLE)
 BLOSC_HEADER = struct.Struct("<4B3I")
 BLOSC_AS_IS, BLOSC_LZ4 = 0x2, 0x20
 
+TABLES = ("ids", "keys", "grid")
 ARRAYS: dict[str, tuple[str, ...]] = {
     "float16": ("tokens", "modulation"),
     "int8": ("tokens", "modulation", "quantization"),
@@ -80,8 +81,10 @@ class FeatureStore:
             if self.attributes["version"] != VERSION:
                 raise UserError(
                     f"{path}: written in format version {self.attributes['version']}, this program reads "
-                    f"{VERSION}; extract again with `dvc repro`"
+                    f"{VERSION}; extract again: `dvc repro -sf features@{self.path.name}`, then `dvc repro`"
                 )
+            if self.attributes["checksum"] != layout_checksum(self.path):
+                raise ValueError("metadata or tables disagree with their checksum")
             self.blocks: list[int] = list(self.attributes["blocks"])
             self.ids: list[str] = [str(name) for name in array_of(group, "ids")[:]]  # type: ignore[union-attr]
             self.keys: list[str] = [str(key) for key in array_of(group, "keys")[:]]  # type: ignore[union-attr]
@@ -92,7 +95,11 @@ class FeatureStore:
                 for name in ARRAYS[self.attributes["encoding"]]
             }
         except (FileNotFoundError, KeyError, ValueError, TypeError) as error:
-            raise UserError(f"{path}: not a feature store ({error}); make it with `dvc repro`") from None
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{path}: not a feature store, or a damaged one ({reason}); make it with `dvc repro`, or mend it "
+                "with `ditf repair`"
+            ) from None
         self._index = {name: index for index, name in enumerate(self.ids)}
 
     @functools.cached_property
@@ -250,6 +257,23 @@ def pack_shard(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:
         end += len(chunk)
     index = index.ljust(16 * count, b"\xff")
     yield index + struct.pack("<I", crc32.iscsi(index))
+
+
+def layout_files(store: Path) -> list[Path]:
+    """The files of a store that are no shards: the group's metadata, then those of the arrays, and the tables."""
+    patterns = ("zarr.json", "*/zarr.json", "*/*/zarr.json", *(f"{table}/c/**/*" for table in TABLES))
+    found = [path for pattern in patterns for path in sorted(store.glob(pattern))]
+    return [path for path in found if path.is_file() and not path.name.startswith(".")]
+
+
+def layout_checksum(store: Path) -> str:
+    """Of all that `layout_files` hold, but for the attribute `checksum`, which keeps it."""
+    group = json.loads((store / "zarr.json").read_bytes())
+    group["attributes"].pop("checksum", None)
+    found = hashlib.sha256(json.dumps(group, sort_keys=True).encode())
+    for path in layout_files(store)[1:]:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:32]
 
 
 def shard_path(array: Path, shard: int) -> Path:

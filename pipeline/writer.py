@@ -28,6 +28,7 @@ from pipeline.store import (
     array_of,
     encode,
     is_chunk,
+    layout_checksum,
     pack_chunk,
     pack_shard,
     shard_path,
@@ -121,15 +122,9 @@ class StoreWriter:
         encoding: Encoding = "float16",
     ) -> None:
         self.folder, self.items, self.blocks, self.encoding = folder, list(items), list(blocks), encoding
-        self._attributes = {
-            "format": FORMAT,
-            "version": VERSION,
-            "blocks": self.blocks,
-            "encoding": encoding,
-            **attributes,
-        }
+        self._attributes = attributes
         self._store, self._done = folder / "store.zarr", folder / "done"
-        self.loose = Loose(folder / "loose", max(item.tokens for item in self.items), tuple(blocks), encoding)
+        self.loose = Loose(folder / "loose", _rows(self.items), tuple(blocks), encoding)
         self.complete = is_complete(folder)
         if self.complete:
             return
@@ -168,7 +163,10 @@ class StoreWriter:
     def accept(self, index: int) -> None:
         """Take in the item at `index`, which lies in `loose`."""
         if self._size is None:
-            self._size = self._create(self.loose.channels(index))
+            self._shards.clear()
+            channels = self.loose.channels(index)
+            self._size = lay_out(self._store, self.items, self.blocks, self._attributes, self.encoding, channels)
+            write_durably(self._done / "laid-out", b"")
         self._finished.add(index)
         self._pack_if_whole(self._shard_of(index))
 
@@ -185,29 +183,6 @@ class StoreWriter:
         for leftover in (self.loose.folder, self._done):
             shutil.rmtree(leftover, ignore_errors=True)
         return self._store
-
-    def _create(self, channels: int) -> int:
-        """Lay out the group; returns the number of items a shard."""
-        count, kind = len(self.items), np.dtype(self.encoding)
-        size = min(count, max(1, SHARD_BYTES // (self.loose.rows * channels * kind.itemsize)))
-        shutil.rmtree(self._store, ignore_errors=True)
-        self._shards.clear()
-        group = zarr.open_group(self._store, mode="w", attributes=self._attributes)
-
-        def create(name: str, shape: tuple[int, ...], kind: str, chunks: tuple[int, ...], **more: Any) -> Any:
-            return group.create_array(name, shape=shape, dtype=kind, chunks=chunks, compressors=_checked(), **more)
-
-        create("ids", (count,), "str", (count,))[:] = np.array([item.id for item in self.items], object)
-        create("keys", (count,), "str", (count,))[:] = np.array([item.key for item in self.items], object)
-        create("grid", (count, 2), "int32", (count, 2))[:] = np.array([item.grid for item in self.items], np.int32)
-        rows = {"tokens": self.loose.rows, "modulation": 3, "quantization": 2}
-        for block in self.blocks:
-            for name in ARRAYS[self.encoding]:
-                chunk = (1, rows[name], channels)
-                dtype = str(kind) if name == "tokens" else "float32"
-                create(f"block{block}/{name}", (count, *chunk[1:]), dtype, chunk, shards=(size, *chunk[1:]))
-        write_durably(self._done / "laid-out", b"")
-        return size
 
     def _shard_of(self, index: int) -> int:
         assert self._size, "no item is written"
@@ -235,6 +210,37 @@ class StoreWriter:
         write_durably(self._done / str(shard), b"")
         for index in members:
             (self.loose.folder / str(index)).unlink()
+
+
+def lay_out(
+    store: Path,
+    items: Sequence[Item],
+    blocks: Sequence[int],
+    attributes: Mapping[str, Any],
+    encoding: Encoding,
+    channels: int,
+) -> int:
+    """Make a store that lacks only its shards; what was there is removed. Returns the number of items a shard."""
+    count, kind = len(items), np.dtype(encoding)
+    size = min(count, max(1, SHARD_BYTES // (_rows(items) * channels * kind.itemsize)))
+    shutil.rmtree(store, ignore_errors=True)
+    own: dict[str, Any] = {"format": FORMAT, "version": VERSION, "blocks": list(blocks), "encoding": encoding}
+    group = zarr.open_group(store, mode="w", attributes={**own, **attributes})
+
+    def create(name: str, shape: tuple[int, ...], kind: str, chunks: tuple[int, ...], **more: Any) -> Any:
+        return group.create_array(name, shape=shape, dtype=kind, chunks=chunks, compressors=_checked(), **more)
+
+    create("ids", (count,), "str", (count,))[:] = np.array([item.id for item in items], object)
+    create("keys", (count,), "str", (count,))[:] = np.array([item.key for item in items], object)
+    create("grid", (count, 2), "int32", (count, 2))[:] = np.array([item.grid for item in items], np.int32)
+    rows = {"tokens": _rows(items), "modulation": 3, "quantization": 2}
+    for block in blocks:
+        for name in ARRAYS[encoding]:
+            chunk = (1, rows[name], channels)
+            dtype = str(kind) if name == "tokens" else "float32"
+            create(f"block{block}/{name}", (count, *chunk[1:]), dtype, chunk, shards=(size, *chunk[1:]))
+    group.attrs["checksum"] = layout_checksum(store)
+    return size
 
 
 def is_complete(folder: Path) -> bool:
@@ -266,6 +272,11 @@ def _write(path: Path, parts: Iterable[bytes | memoryview], durably: bool) -> No
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _rows(items: Sequence[Item]) -> int:
+    """Of a chunk of tokens: those of the greatest item."""
+    return max(item.tokens for item in items)
 
 
 def _checked() -> tuple[Any, ...]:

@@ -13,28 +13,34 @@ from tqdm import tqdm
 from pipeline.catalog import read_table
 from pipeline.errors import UserError
 from pipeline.params import DATASETS, Params
-from pipeline.repair import check_made_by, rebuild_shards
+from pipeline.repair import attributes_of, check_made_by, rebuild_layout, rebuild_shards
 from pipeline.staging import exclusive
 from pipeline.store import FeatureStore
+from pipeline.writer import lay_out
 from stages import CACHE, CATALOGS, HUB_FLUX, STAGING
 
 LINKED = (Path(".dvc/cache"), STAGING)  # where DVC and the staging hold the same files
 
 
-def stores(dataset: str | None) -> dict[str, FeatureStore]:
-    """The feature stores that there are, by data set; or the one of `dataset`."""
+def folders(dataset: str | None) -> dict[str, Path]:
+    """Where the feature stores are, by data set; or the one of `dataset`."""
     if dataset is not None and dataset not in DATASETS:
         raise UserError(f"{dataset!r} is no data set; use {', '.join(DATASETS)}")
     there = [name for name in DATASETS if (CACHE / "features" / name).is_dir() and dataset in (None, name)]
     if not there:
         raise UserError(f"{CACHE / 'features' / (dataset or '')}: no features; run `dvc repro`")
-    return {name: FeatureStore(CACHE / "features" / name) for name in there}
+    return {name: CACHE / "features" / name for name in there}
 
 
 def verify(dataset: str | None) -> None:
     """Read every chunk of the stores against its checksum. Raises `UserError` that names every damaged item."""
     lines = []
-    for name, store in stores(dataset).items():
+    for name, path in folders(dataset).items():
+        try:
+            store = FeatureStore(path)
+        except UserError as error:
+            lines.append(str(error))
+            continue
         damaged = damage_of(name, store)
         for item, arrays in damaged.items():
             named = ", ".join(f"block{block}/{array}" for block, array in arrays)
@@ -45,11 +51,16 @@ def verify(dataset: str | None) -> None:
 
 
 def repair(params: Params, dataset: str | None) -> None:
-    """Compute the damaged items of the stores again, and write their shards anew."""
-    for name, store in stores(dataset).items():
+    """Compute the damaged items of the stores again, and write their shards anew; before that, what lists them."""
+    for name, path in folders(dataset).items():
+        try:
+            store, mended = FeatureStore(path), 0
+        except UserError:
+            mended = _repair_layout(params, name, path)
+            store = FeatureStore(path)
         damaged = damage_of(name, store)
         if not damaged:
-            print(f"{store.path}: nothing to repair")
+            print(f"{path}: {mended} files of metadata written" if mended else f"{path}: nothing to repair")
             continue
         from pipeline.extraction import make_store
         from stages.features import wanted
@@ -64,6 +75,27 @@ def repair(params: Params, dataset: str | None) -> None:
             shutil.rmtree(folder)
         print(f"{store.path}: {len(damaged)} items computed again, {count} shards written")
         verify(name)
+
+
+def _repair_layout(params: Params, name: str, path: Path) -> int:
+    """Write a store's metadata and tables anew, from the catalog and the parameters; returns the number of files."""
+    from pipeline.backbones.flux import transformer_config
+    from pipeline.cost import width_of
+    from pipeline.extraction import LIBRARIES
+    from stages.features import wanted
+
+    sources, job = wanted(params, name)
+    items = [source.item(job.settings) for source in sources]
+    channels = width_of(transformer_config(job.model.component("transformer", ())))
+    made_with = {n: v for n, v in attributes_of(path).items() if n in LIBRARIES}
+    folder = STAGING / "repair" / name
+    with exclusive(STAGING / "features" / name):
+        fresh = [folder / "now", folder / "earlier"]
+        for store, versions in zip(fresh, ({}, made_with), strict=True):
+            lay_out(store, items, job.settings.blocks, {**job.attributes, **versions}, job.encoding, channels)
+        count = rebuild_layout(path, fresh, LINKED)
+        shutil.rmtree(folder)
+    return count
 
 
 def damage_of(name: str, store: FeatureStore) -> dict[str, list[tuple[int, str]]]:

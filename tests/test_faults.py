@@ -303,16 +303,50 @@ def test_a_broken_file_is_found_and_repaired(lab: Project, damage: str) -> None:
     assert contents(lab.folder / FEATURES) == whole
 
 
-@pytest.mark.parametrize("name", ["ids", "keys", "grid"])
-def test_damage_of_the_tables_is_one_line(lab: Project, name: str) -> None:
-    (path,) = [p for p in shards(lab) if f"/{name}/" in str(p)]
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("ids/c/0", "flipped"),
+        ("keys/c/0", "removed"),
+        ("grid/c/0/0", "flipped"),
+        ("zarr.json", "flipped"),
+        ("zarr.json", "removed"),
+        ("zarr.json", "edited"),
+        ("block28/tokens/zarr.json", "flipped"),
+    ],
+)
+def test_damage_besides_the_shards_is_found_and_repaired(lab: Project, name: str, damage: str) -> None:
+    whole, path = contents(lab.folder / FEATURES), lab.folder / FEATURES / name
+    linked = lab.folder / "cache/staging/linked"
+    linked.parent.mkdir(exist_ok=True)
+    linked.hardlink_to(path)
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.write_bytes(data)
-    with pytest.raises(UserError, match="not a feature store"):
+    if damage == "removed":
+        path.unlink()
+    elif damage == "edited":
+        path.write_bytes(data.replace(b'"seed": 0', b'"seed": 1'))
+    else:
+        data[len(data) // 2] ^= 4
+        path.write_bytes(data)
+    with pytest.raises(UserError, match="not a feature store, or a damaged one"):
         FeatureStore(lab.folder / FEATURES)
     done = lab.run("ditf", "verify", "--dataset", "folder")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "files of metadata written" in lab.check("ditf", "repair", "--dataset", "folder")
+    assert contents(lab.folder / FEATURES) == whole
+    assert linked.read_bytes() == whole[name]
+
+
+def test_tables_are_not_repaired_from_another_catalog(lab: Project) -> None:
+    path = lab.folder / FEATURES / "keys/c/0"
+    path.write_bytes(path.read_bytes()[:-1])
+    before = contents(lab.folder / FEATURES)
+    lab.set("guidance: 3.5", "guidance: 3.0")
+    done = lab.run("ditf", "repair", "--dataset", "folder")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "made of other images, with other parameters" in done.stderr
+    assert contents(lab.folder / FEATURES) == before
 
 
 def test_a_store_of_other_parameters_is_not_repaired(lab: Project) -> None:
