@@ -13,7 +13,7 @@ import zarr
 import pipeline.writer
 from pipeline.errors import UserError
 from pipeline.repair import rebuild_shards
-from pipeline.store import Features, FeatureStore, Item
+from pipeline.store import Features, FeatureStore, Item, layout_files
 from pipeline.writer import StoreWriter
 
 ITEMS = [Item(f"cat/{i}", f"key{i}", (2 + i % 3, 3)) for i in range(7)]
@@ -158,6 +158,18 @@ def test_every_flipped_byte_in_a_shard_is_told_with_its_item(tmp_path: Path) -> 
             else:
                 np.testing.assert_array_equal(found, whole[item.id])
         assert told >= 1, f"byte {position}"
+
+
+def test_every_flipped_bit_besides_the_shards_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path, list(range(7)))
+    for file in layout_files(path):
+        data = file.read_bytes()
+        for position in range(0, len(data), 29):
+            file.write_bytes(data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :])
+            with pytest.raises(UserError):
+                FeatureStore(path)
+        file.write_bytes(data)
+    assert len(FeatureStore(path)) == 7
 
 
 @pytest.mark.parametrize("keep", [0, 10, -1])
