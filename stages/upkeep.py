@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,13 +55,13 @@ def repair(params: Params, dataset: str | None) -> None:
     """Compute the damaged items of the stores again, and write their shards anew; before that, what lists them."""
     for name, path in folders(dataset).items():
         try:
-            store, mended = FeatureStore(path), 0
+            store = FeatureStore(path)
         except UserError:
-            mended = _repair_layout(params, name, path)
+            print(f"{path}: {_repair_layout(params, name, path)} files of metadata written")
             store = FeatureStore(path)
         damaged = damage_of(name, store)
         if not damaged:
-            print(f"{path}: {mended} files of metadata written" if mended else f"{path}: nothing to repair")
+            print(f"{path}: all items are whole")
             continue
         from pipeline.extraction import make_store
         from stages.features import wanted
@@ -88,14 +89,11 @@ def _repair_layout(params: Params, name: str, path: Path) -> int:
     items = [source.item(job.settings) for source in sources]
     channels = width_of(transformer_config(job.model.component("transformer", ())))
     made_with = {n: v for n, v in attributes_of(path).items() if n in LIBRARIES}
-    folder = STAGING / "repair" / name
-    with exclusive(STAGING / "features" / name):
-        fresh = [folder / "now", folder / "earlier"]
+    with exclusive(STAGING / "features" / name), tempfile.TemporaryDirectory() as folder:
+        fresh = [Path(folder, "now"), Path(folder, "earlier")]
         for store, versions in zip(fresh, ({}, made_with), strict=True):
             lay_out(store, items, job.settings.blocks, {**job.attributes, **versions}, job.encoding, channels)
-        count = rebuild_layout(path, fresh, LINKED)
-        shutil.rmtree(folder)
-    return count
+        return rebuild_layout(path, fresh, LINKED)
 
 
 def damage_of(name: str, store: FeatureStore) -> dict[str, list[tuple[int, str]]]:
