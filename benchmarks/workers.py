@@ -1,7 +1,7 @@
 """Two single-threaded workers beside one: extraction with a mid-sized FLUX, propagation of DAVIS-like sequences.
 
-The time is of the work alone: workers are started, have the model, and have propagated once before, so that they
-hold the memory that it needs. One and two take turns, because the machine's speed drifts; the median of each counts.
+The time is of the work alone: workers are started, and each has done a little of the same. One and two take
+turns, because the machine's speed drifts; the median of each counts.
 """
 
 import functools
@@ -31,7 +31,7 @@ from pipeline.writer import StoreWriter
 from stages.propagate import carry
 
 IMAGES, SEQUENCES, FRAMES, GRID, SIZE = 12, 4, 10, (30, 53), (848, 480)
-TURNS = 3
+TURNS = 5
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
             with engine(count, threads=1) as workers:
                 _extract(workers, out / "warm", sources[IMAGES:], job)
                 extraction = timed(functools.partial(_extract, workers, out / "cold", sources[:IMAGES], job))[0]
-                _propagate(workers, folder, store)
+                _propagate(workers, folder, store, frames=2)
                 propagation = timed(functools.partial(_propagate, workers, folder, store))[0]
             seconds.setdefault(("extraction", count), []).append(extraction)
             seconds.setdefault(("propagation", count), []).append(propagation)
@@ -92,14 +92,14 @@ def _videos(folder: Path) -> FeatureStore:
     return FeatureStore(writer.finish())
 
 
-def _propagate(workers: Engine, folder: Path, store: FeatureStore) -> None:
+def _propagate(workers: Engine, folder: Path, store: FeatureStore, frames: int = FRAMES) -> None:
     described, settings = (24, "original", ()), Propagation()
     tasks = []
     for s in range(SEQUENCES):
-        names = [(f"{s}/{t}", f"{t:05d}") for t in range(FRAMES)]
+        names = [(f"{s}/{t}", f"{t:05d}") for t in range(frames)]
         mask, out = folder / "mask.png", folder / "masks" / str(s)
         tasks.append((str(s), (store, names, mask, 2017, SIZE, described, settings, "cpu", out)))
-    assert sum(workers.map(carry, tasks)) == SEQUENCES * FRAMES
+    assert sum(workers.map(carry, tasks)) == SEQUENCES * frames
 
 
 if __name__ == "__main__":
