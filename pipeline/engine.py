@@ -21,7 +21,7 @@ Spec = int | str  # a number of workers; "none", or the address of a scheduler
 ATTEMPTS = 3  # of one item, by whichever workers
 AHEAD = 16  # items handed out, times the workers, before the first is back
 CLOSING = 15  # seconds that local workers have to end by themselves
-SETTINGS = {
+DASK = {
     "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
     "distributed.scheduler.worker-saturation": 1.0,  # an item is given to who is free: none waits behind another
     "distributed.worker.profile.enabled": False,  # this and the next took a twentieth of two cores
@@ -115,7 +115,7 @@ def engine(spec: Spec, gpus: bool = False, threads: int | None = None) -> Iterat
     from distributed import Client, LocalCluster
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    config.set(SETTINGS)
+    config.set(DASK)
     if isinstance(spec, str):
         try:
             client = Client(spec, timeout=20)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.store import VERSION, FeatureStore, layout_checksum, layout_files, pack_chunk, pack_shard, shard_path
-from pipeline.writer import write_durably
+from pipeline.writer import remove_partials, write_durably
 
 Damage = Mapping[str, list[tuple[int, str]]]
 
@@ -24,8 +24,7 @@ def rebuild_shards(store: FeatureStore, damage: Damage, fresh: FeatureStore, lin
     Returns:
         The number of shards written.
     """
-    for partial in store.path.rglob(".*"):  # of a repair in whose midst a kill came
-        partial.unlink()
+    remove_partials(store.path)
     links = _links(linked)
     shards = {
         (block, name, store.index(item) // store.layout(block, name)[0])
@@ -65,8 +64,9 @@ def rebuild_layout(store: Path, fresh: Sequence[Path], linked: Iterable[Path]) -
     if not known and (wrong != [Path("zarr.json")] or named.get("version", VERSION) != VERSION):
         raise UserError(
             f"{store}: damaged, and made of other images, with other parameters or by another version than now; "
-            "set them back, or remove it and `cache/staging`, and run `dvc repro`"
+            f"set them back, or remove `cache/staging` and make it anew: `dvc repro -sf features@{store.name}`"
         )
+    remove_partials(store)
     links = _links(linked)
     for name in wrong:
         _replace(store / name, (whole / name).read_bytes(), links)

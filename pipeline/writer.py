@@ -137,8 +137,7 @@ class StoreWriter:
                 self._finished.add(int(path.name))
             else:
                 path.unlink()
-        for partial in self._store.rglob(".*"):  # of a shard in whose midst a kill came
-            partial.unlink()
+        remove_partials(self._store)
         self._packers, self._packing = ThreadPoolExecutor(PACKERS), deque[Future[None]]()
         self._size: int | None = None
         if (self._done / "laid-out").exists():
@@ -251,6 +250,12 @@ def is_complete(folder: Path) -> bool:
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file so that after a crash it is there whole or not at all."""
     _write(path, [data], durably=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove the files in whose writing a kill came."""
+    for partial in folder.rglob(".*"):
+        partial.unlink()
 
 
 def _write(path: Path, parts: Iterable[bytes | memoryview], durably: bool) -> None:

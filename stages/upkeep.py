@@ -45,10 +45,10 @@ def verify(dataset: str | None) -> None:
         damaged = damage_of(name, store)
         for item, arrays in damaged.items():
             named = ", ".join(f"block{block}/{array}" for block, array in arrays)
-            lines.append(f"{store.path}: item {item!r} is damaged: {named}")
+            lines.append(f"{store.path}: item {item!r} is damaged: {named}; run `ditf repair` to compute it again")
         print(f"{store.path}: {len(store) - len(damaged)} of {len(store)} items are whole")
     if lines:
-        raise UserError("\n".join([*lines, "run `ditf repair` to compute them again"]))
+        raise UserError("\n".join(lines))
 
 
 def repair(params: Params, dataset: str | None) -> None:
@@ -57,7 +57,7 @@ def repair(params: Params, dataset: str | None) -> None:
         try:
             store = FeatureStore(path)
         except UserError:
-            print(f"{path}: {_repair_layout(params, name, path)} files of metadata written")
+            print(f"{path}: files of metadata written anew: {_repair_layout(params, name, path)}")
             store = FeatureStore(path)
         damaged = damage_of(name, store)
         if not damaged:
