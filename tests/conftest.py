@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+FEATURES = "cache/features/folder"
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +99,22 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made.check("git", "add", "-A")
     made.check("git", "commit", "-qm", "run")
     return made
+
+
+@pytest.fixture
+def lab(project: Project, tmp_path: Path) -> Project:
+    """The finished project without its features of the folder, to extract them again; other stages are not needed."""
+    folder = tmp_path / "lab"
+    shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns(".dvc", ".git", "results", "staging"))
+    for path in folder.rglob("*"):
+        path.chmod(path.stat().st_mode | 0o200)  # DVC's files are read-only
+    shutil.copytree(project.folder / "results/folder", folder / "results/folder")
+    return Project(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file in a folder, by its path there."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def _generated(folder: str, names: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.repair import rebuild_shards
 from pipeline.store import Features, FeatureStore, Item, layout_files
 from pipeline.writer import StoreWriter
+from tests.conftest import contents
 
 ITEMS = [Item(f"cat/{i}", f"key{i}", (2 + i % 3, 3)) for i in range(7)]
 BLOCKS = [24, 28]
@@ -41,10 +42,6 @@ def write(folder: Path, order: list[int]) -> Path:
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.writer, "SHARD_BYTES", 3 * 12 * 5 * 2)  # three items a shard
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -97,11 +94,13 @@ def test_a_kill_between_an_item_and_its_shard_loses_nothing(tmp_path: Path, monk
             writer.write(index, features(index))
     again = StoreWriter(tmp_path / "cut", ITEMS, BLOCKS, {"seed": 1})
     assert again.missing() == []
-    assert files(again.finish()) == files(write(tmp_path / "whole", list(range(7))))
+    assert contents(again.finish()) == contents(write(tmp_path / "whole", list(range(7))))
 
 
 def test_bytes_do_not_depend_on_the_order(tmp_path: Path) -> None:
-    assert files(write(tmp_path / "a", [0, 1, 2, 3, 4, 5, 6])) == files(write(tmp_path / "b", [6, 2, 0, 5, 1, 4, 3]))
+    assert contents(write(tmp_path / "a", [0, 1, 2, 3, 4, 5, 6])) == contents(
+        write(tmp_path / "b", [6, 2, 0, 5, 1, 4, 3])
+    )
 
 
 def test_a_killed_writer_loses_no_finished_item(tmp_path: Path) -> None:
@@ -130,7 +129,7 @@ for index in writer.missing():
     assert not set(writer.missing()) & set(written)
     for index in writer.missing():
         writer.write(index, features(index))
-    assert files(writer.finish()) == files(write(tmp_path / "whole", list(range(7))))
+    assert contents(writer.finish()) == contents(write(tmp_path / "whole", list(range(7))))
 
 
 def test_a_damaged_loose_file_is_written_again(tmp_path: Path) -> None:
@@ -191,7 +190,7 @@ def test_items_damaged_in_different_arrays_are_repaired(tmp_path: Path) -> None:
     links = [tmp_path / "cache" / str(number) for number in range(len(shards))]
     for shard, link in zip(shards, links, strict=True):
         link.hardlink_to(shard)
-    whole, fresh = files(path), FeatureStore(write(tmp_path / "again", list(range(7))))
+    whole, fresh = contents(path), FeatureStore(write(tmp_path / "again", list(range(7))))
     for shard, position in zip(shards, (0.1, 0.75), strict=True):  # the first of three items, and the last
         data = bytearray(shard.read_bytes())
         data[int(position * len(data))] ^= 1
@@ -200,7 +199,7 @@ def test_items_damaged_in_different_arrays_are_repaired(tmp_path: Path) -> None:
     damage = {item: arrays for item, arrays in FeatureStore(path).damage() if arrays}
     assert damage == {"cat/0": [(24, "tokens")], "cat/2": [(24, "modulation")]}
     assert rebuild_shards(FeatureStore(path), damage, fresh, [tmp_path / "cache"]) == 2
-    assert files(path) == whole
+    assert contents(path) == whole
     assert [link.samefile(shard) for shard, link in zip(shards, links, strict=True)] == [True, True]
 
 
