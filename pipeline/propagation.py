@@ -28,7 +28,9 @@ LEAST_BLOCK = 8  # smaller blocks would leave the matrix products too small to b
 GROUP = 16  # similarities whose maximum stands for them in the search for the k greatest
 LEADING = 256  # principal axes of the first step
 SAMPLE = 768  # tokens of the first frame that these are found from
-PAIRS_AT_ONCE = 128  # so that their descriptors stay in the processor's cache
+TOKENS_AT_ONCE = 256  # this and the next: so that their descriptors stay in the processor's cache
+PAIRS_AT_ONCE = 128
+ROWS = 64  # products have a multiple of these: for each shape oneDNN prepares, and keeps, a program
 
 
 @dataclass(frozen=True)
@@ -197,20 +199,20 @@ class _Window:
             self._square = float(self._centre @ self._centre)
             self._dtype = _fast_dtype(device)
             self._token, self._place = self._token.to(device), self._place.to(device)
-            # Work space: what a frame needs most memory for, taken once.
-            self._rest = descriptors.new_zeros(shape)
-        scale = descriptors.new_zeros(shape[0])
-        scale[self._place] = 1 / torch.linalg.vector_norm(descriptors, dim=1).clamp(min=1e-12)
-        rest = self._rest.index_copy_(0, self._place, descriptors)
-        rest *= scale[:, None]
-        along = rest @ self._centre
-        rest -= self._centre
-        rest[scale == 0] = 0
-        lengths = torch.linalg.vector_norm(rest, dim=1)
-        high, low, error = rest.to(self._dtype, copy=True), None, 0.0
-        if self._dtype != torch.float32:
-            rest -= high
-            error, low = float(torch.linalg.vector_norm(rest, dim=1).max()), rest.to(torch.float16)
+        high = descriptors.new_zeros(shape, dtype=self._dtype)
+        low = descriptors.new_zeros(shape, dtype=torch.float16) if self._dtype != torch.float32 else None
+        along, lengths, errors = descriptors.new_zeros(3, shape[0])
+        for part, place in zip(descriptors.split(TOKENS_AT_ONCE), self._place.split(TOKENS_AT_ONCE), strict=True):
+            rest = torch.nn.functional.normalize(part, dim=1)
+            along[place] = rest @ self._centre
+            rest -= self._centre
+            lengths[place] = torch.linalg.vector_norm(rest, dim=1)
+            high[place] = rounded = rest.to(self._dtype)
+            if low is not None:
+                rest -= rounded
+                errors[place] = torch.linalg.vector_norm(rest, dim=1)
+                low[place] = rest.to(torch.float16)
+        error = float(errors.max())
         lead, tail = self._leading(high, lengths + error)
         return _Blocks(high.unflatten(0, self._token.shape), low, lead, tail, along, float(lengths.max()), error)
 
@@ -303,13 +305,14 @@ class _Window:
         """
         own, places, penalty = target.high[block].T, near.places.flatten(), near.penalty.flatten(0, 1)
         if self._rows is None or len(self._rows) < len(places):
-            self._rows = own.new_empty(len(places), len(own))
+            self._rows = own.new_empty(_padded(len(places)), len(own))
         which = chosen.flatten(1).nonzero()
         parts = []
         for frame, source in zip(frames, which[:, 1].split(chosen.sum((1, 2)).tolist()), strict=True):
             place = places[source]
-            rows = torch.index_select(frame.high.flatten(0, 2), 0, place, out=self._rows[: len(place)])
-            parts.append((rows @ own).float().add_(frame.along[place][:, None]).add_(penalty[source]))
+            torch.index_select(frame.high.flatten(0, 2), 0, place, out=self._rows[: len(place)])
+            product = (self._rows[: _padded(len(place))] @ own)[: len(place)].float()
+            parts.append(product.add_(frame.along[place][:, None]).add_(penalty[source]))
         return torch.cat(parts), which[:, 0], places[which[:, 1]]
 
     def _greatest(self, similarity: Tensor, margin: float) -> tuple[Tensor, Tensor]:
@@ -339,6 +342,10 @@ class _Window:
                 result[part] += torch.linalg.vecdot(own.index_select(0, query[part]), sources.rows(place))
                 result[part] += sources.along[place]
         return result
+
+
+def _padded(rows: int) -> int:
+    return -(-rows // ROWS) * ROWS
 
 
 def _kth(similarity: Tensor, k: int) -> Tensor:
