@@ -36,7 +36,7 @@ def rebuild_shards(store: FeatureStore, damage: Damage, fresh: FeatureStore, lin
         chunks = []
         for item in store.ids[shard * size : (shard + 1) * size]:
             source = fresh if (block, name) in damage.get(item, ()) else store
-            chunks.append(b"".join(pack_chunk(source.array(block, name, item), rows)))
+            chunks.append(pack_chunk(source.array(block, name, item), rows))
         _replace(shard_path(store.path / f"block{block}/{name}", shard), b"".join(pack_shard(chunks, size)), links)
     return len(shards)
 

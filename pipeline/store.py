@@ -11,6 +11,7 @@ Chunks are LZ4 blocks (which only folds the zeros away) with a CRC-32C, many to 
 each channel of each item, so that massive channels cost the others nothing.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -35,6 +36,7 @@ VERSION = 2
 FLOAT16_MAX = 65504.0
 
 Encoding = Literal["float16", "int8"]
+Bytes = bytes | memoryview
 COMPRESSOR = Blosc("lz4", clevel=1, shuffle=Blosc.NOSHUFFLE)
 # Of the format of Blosc 1: version, version of LZ4, flags, bytes a number, bytes, bytes a block, bytes with the header.
 BLOSC_HEADER = struct.Struct("<4B3I")
@@ -147,7 +149,7 @@ class FeatureStore:
         """One of the arrays that `stored` gives. Raises `UserError` where it is damaged."""
         index = self.index(item)
         try:
-            found = _read_chunk(self._arrays[block, name], index)
+            found = self._arrays[block, name].read(index)
         except (ValueError, RuntimeError, OverflowError, OSError) as error:
             raise UserError(
                 f"{self.path}: item {item!r}, block {block}, is damaged ({' '.join(str(error).split())}); "
@@ -194,6 +196,26 @@ class _Array:
             raise KeyError(f"{array.path} has no shards")
         return cls(path, array.shards[0], array.shape[1:], array.dtype)
 
+    def read(self, index: int) -> NDArray[Any]:
+        """The chunk of one item, straight from its shard, read-only: what zarr does, without its copies.
+
+        A chunk is what `pack_chunk` makes. Blosc keeps what does not shrink as it is, behind a header of 16
+        bytes whose third byte says so: that needs no copy at all.
+        """
+        shard, place = divmod(index, self.items)
+        path = shard_path(self.folder, shard)
+        data, places = mapped(path, self.items, path.stat().st_mtime_ns)
+        offset, length = places[place]
+        if offset + length > len(data):
+            raise ValueError("the shard is cut off")
+        chunk = _verified(data[offset : offset + length], "its chunk")
+        if chunk[2] & BLOSC_AS_IS:
+            return chunk[BLOSC_HEADER.size :].view(self.dtype).reshape(self.shape)
+        result = np.empty(self.shape, self.dtype)
+        blosc.decompress(chunk, result)
+        result.flags.writeable = False
+        return result
+
 
 @functools.lru_cache(maxsize=4)
 def _opened(path: str, digest: str) -> FeatureStore:
@@ -224,14 +246,14 @@ def encode(features: Features, encoding: Encoding, item: str, block: int) -> dic
     return {"tokens": quantized, "modulation": modulation, "quantization": np.stack([offset, scale])}
 
 
-def pack_chunk(array: NDArray[Any], rows: int) -> list[bytes | memoryview]:
+def pack_chunk(array: NDArray[Any], rows: int) -> list[Bytes]:
     """One item's chunk: `array`, [n, C], with zeros up to `rows` rows, as Blosc, and their CRC-32C; in parts.
 
     Zeros are compressed away. Where there are none, the numbers are random to LZ4: the chunk is Blosc's header
     for bytes kept as they are, and the array itself, of which no copy is made.
     """
     array = np.ascontiguousarray(array)
-    parts: list[bytes | memoryview]
+    parts: list[Bytes]
     if len(array) == rows:
         flags, size = BLOSC_LZ4 | BLOSC_AS_IS, array.nbytes
         header = BLOSC_HEADER.pack(2, 1, flags, array.itemsize, size, size, size + BLOSC_HEADER.size)
@@ -248,13 +270,16 @@ def is_chunk(data: memoryview) -> bool:
     return len(data) > 4 and crc32.iscsi(data[:-4]) == int.from_bytes(data[-4:], "little")
 
 
-def pack_shard(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:
-    """A shard of `count` chunks, of which the last ones may be lacking, in parts: chunks, their index, its CRC-32C."""
+def pack_shard(chunks: Iterable[Iterable[Bytes]], count: int) -> Iterator[Bytes]:
+    """A shard of `count` chunks, of which the last ones may be lacking, in parts, as the chunks are: these, then
+    their index and its CRC-32C."""
     index, end = b"", 0
     for chunk in chunks:
-        yield chunk
-        index += struct.pack("<QQ", end, len(chunk))
-        end += len(chunk)
+        start = end
+        for part in chunk:
+            yield part
+            end += len(part)
+        index += struct.pack("<QQ", start, end - start)
     index = index.ljust(16 * count, b"\xff")
     yield index + struct.pack("<I", crc32.iscsi(index))
 
@@ -276,40 +301,23 @@ def layout_checksum(store: Path) -> str:
     return found.hexdigest()[:32]
 
 
+@functools.lru_cache(maxsize=1024)  # making a path takes longer than all else of reading a small chunk
 def shard_path(array: Path, shard: int) -> Path:
     """The file of a shard of the array in the folder `array`."""
     return array / f"c/{shard}/0/0"
 
 
 @functools.lru_cache(maxsize=4)
-def mapped(path: Path, modified: int) -> mmap.mmap:
-    """A shard, mapped; the last few are kept, so that their pages are not mapped anew for each item."""
+def mapped(path: Path, items: int, modified: int) -> tuple[NDArray[np.uint8], list[tuple[int, int]]]:
+    """A shard's bytes, and each chunk's offset and length, which with their CRC-32C are its end, as Zarr's sharding
+    codec wants it; the last few are kept, so that their pages are not mapped anew for each item."""
     with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _read_chunk(array: _Array, index: int) -> NDArray[Any]:
-    """The chunk of one item, straight from its shard, read-only: what zarr does, without its copies.
-
-    Zarr's sharding codec ends a shard with an index of (offset, length) for each chunk, and its CRC-32C; a
-    chunk is what `pack_chunk` makes. Blosc keeps what does not shrink as it is, behind a header of 16 bytes
-    whose third byte says so: that needs no copy at all.
-    """
-    shard, place = divmod(index, array.items)
-    path = shard_path(array.folder, shard)
-    shard_map = mapped(path, path.stat().st_mtime_ns)
-    data = np.frombuffer(shard_map, np.uint8)
-    footer = _verified(data[-16 * array.items - 4 :], "the shard's index")
-    offset, length = struct.unpack_from("<QQ", footer.tobytes(), 16 * place)
-    if offset + length > len(data):
-        raise ValueError("the shard is cut off")
-    chunk = _verified(data[offset : offset + length], "its chunk")
-    if chunk[2] & BLOSC_AS_IS:
-        return np.asarray(chunk[BLOSC_HEADER.size :]).view(array.dtype).reshape(array.shape)
-    result = np.empty(array.shape, array.dtype)
-    blosc.decompress(chunk, result)
-    result.flags.writeable = False
-    return result
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with contextlib.suppress(AttributeError, OSError):  # Linux alone has it: pages of 2 MiB take far fewer faults
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    data = np.frombuffer(pages, np.uint8)
+    index = _verified(data[-16 * items - 4 :], "the shard's index")
+    return data, list(struct.iter_unpack("<QQ", index.data))
 
 
 def _verified(data: NDArray[np.uint8], what: str) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import os
 import shutil
 import struct
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from pipeline.store import (
     BLOSC_HEADER,
     FORMAT,
     VERSION,
+    Bytes,
     Encoding,
     Features,
     Item,
@@ -35,7 +36,8 @@ from pipeline.store import (
 )
 
 SHARD_BYTES = 128 * 2**20
-PACKERS = 4  # threads that write shards: most wait for the disk
+PART_BYTES = 2**18  # read at once
+PACKERS = 2  # threads that write shards; with more, more loose files are in memory at once
 
 
 @dataclass(frozen=True)
@@ -70,25 +72,26 @@ class Loose:
         # Not forced to the disk: where a crash of the machine tears it, its chunks' checksums tell.
         _write(self.folder / str(index), [header, *itertools.chain.from_iterable(chunks)], durably=False)
 
-    def chunk(self, index: int, name: str) -> bytes:
-        """An item's chunk of the array `name`. Read, not mapped: copying from mapped pages is several times slower."""
+    def chunk(self, index: int, name: str) -> Iterator[bytes]:
+        """An item's chunk of the array `name`, in parts small enough that their memory is used again and again."""
         number = self.names.index(name)
         with (self.folder / str(index)).open("rb") as file:
             lengths = self._header.unpack(file.read(self._header.size))
             if self._header.size + sum(lengths) != os.fstat(file.fileno()).st_size:
                 raise ValueError(f"{file.name}: cut off")
             file.seek(sum(lengths[:number]), os.SEEK_CUR)
-            return file.read(lengths[number])
+            for start in range(0, lengths[number], PART_BYTES):
+                yield file.read(min(PART_BYTES, lengths[number] - start))
 
     def holds(self, index: int) -> bool:
         """Whether the item at `index` is there as it was written."""
         with contextlib.suppress(struct.error, ValueError, FileNotFoundError):
-            return all(is_chunk(memoryview(self.chunk(index, name))) for name in self.names)
+            return all(is_chunk(memoryview(b"".join(self.chunk(index, name)))) for name in self.names)
         return False
 
     def channels(self, index: int) -> int:
         """The number of channels of the item at `index`."""
-        modulation = self.chunk(index, f"block{self.blocks[0]}/modulation")
+        modulation = b"".join(self.chunk(index, f"block{self.blocks[0]}/modulation"))
         return int(BLOSC_HEADER.unpack_from(modulation)[4]) // (3 * 4)
 
     @property
@@ -258,7 +261,7 @@ def remove_partials(folder: Path) -> None:
         partial.unlink()
 
 
-def _write(path: Path, parts: Iterable[bytes | memoryview], durably: bool) -> None:
+def _write(path: Path, parts: Iterable[Bytes], durably: bool) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:
