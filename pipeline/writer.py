@@ -35,9 +35,9 @@ from pipeline.store import (
     shard_path,
 )
 
-SHARD_BYTES = 128 * 2**20
+SHARD_BYTES = 64 * 2**20  # with more, more loose files are in memory at once; with fewer, a store is of more files
 PART_BYTES = 2**18  # read at once
-PACKERS = 2  # threads that write shards; with more, more loose files are in memory at once
+PACKERS = 2  # threads that write shards
 
 
 @dataclass(frozen=True)
