@@ -1,11 +1,25 @@
-"""Which model, exactly: a Hub commit, or a local folder's hash -> cache/model.json."""
+"""Which model, exactly: a Hub commit, or a local folder's hash -> cache/models/<model>.json.
 
-from pipeline.model import pin
-from stages import MODEL, Params, run
+It runs always, since DVC does not see a source change; its output changes only if the model does. So every
+`dvc repro` validates the parameters, too.
+"""
+
+from ditf.commands.project import MODELS, hashes
+from ditf.errors import UserError
+from ditf.models import Model, is_hub, pin
+from stages import Params, run
 
 
-def main(params: Params) -> None:
-    pin(params.model.source, params.model.revision).save(MODEL)
+def main(params: Params, name: str) -> None:
+    wanted, path = params.models[name], MODELS / f"{name}.json"
+    if is_hub(wanted.source) and path.exists():
+        try:
+            known = Model.load(path)
+        except UserError:
+            known = None
+        if known and (known.type, known.source, known.revision) == (wanted.type, wanted.source, wanted.revision):
+            return  # a commit stays what it is, even if the branch moved on: remove the file to follow it
+    pin(wanted.type, wanted.source, wanted.revision, hashes()).save(path)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from pipeline.datasets import sample
+from ditf import sample
 from stages import Params, run
 
 FOLDER = Path("data/sample")

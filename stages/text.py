@@ -1,28 +1,29 @@
-"""Each distinct prompt of the catalogs through T5 and CLIP, once -> cache/text/<dataset>/."""
+"""Each distinct prompt of a data set through the model's text encoders, once -> cache/text/<features>/."""
 
-from pipeline.backbones.text import TextEncoder
-from pipeline.catalog import read_table
-from pipeline.device import choose
-from pipeline.model import Model
-from pipeline.params import DATASETS
-from pipeline.staging import exclusive, fingerprint, publish
-from pipeline.text import encode_prompts, file_name
-from stages import CACHE, CATALOGS, MODEL, STAGING, Params, run
+import shutil
+
+from ditf.catalog import Catalog, texts_of
+from ditf.commands.project import CATALOGS, TEXTS, pinned, staging
+from ditf.device import choose
+from ditf.features.extraction import LIBRARIES, versions_of
+from ditf.features.text import MADE_BY, encode_prompts, file_name
+from ditf.files import exclusive, fingerprint, link
+from stages import Params, run
 
 
-def main(params: Params) -> None:
-    model = Model.load(MODEL, params.model.source)
-    device, dtype = choose(params.model.device, params.model.dtype)
-    prompts = {d: [row["prompt"] for row in read_table(CATALOGS / d, "prompts")] for d in DATASETS}
-    folder = STAGING / "text" / fingerprint({"model": model.digest, "dtype": str(dtype)})
-
-    def load_encoder() -> TextEncoder:
-        return TextEncoder(model.component, dtype, device)
-
-    with exclusive(folder):
-        encode_prompts([p for each in prompts.values() for p in each], folder, load_encoder)
-        for dataset, each in prompts.items():
-            publish(folder, CACHE / "text" / dataset, {file_name(prompt) for prompt in each})
+def main(params: Params, name: str) -> None:
+    wanted = params.features[name]
+    entry, model = params.models[wanted.model], pinned(params, wanted.model)
+    device, dtype = choose(entry.device, entry.dtype)
+    prompts = texts_of(Catalog(CATALOGS / wanted.dataset).rows("images"))
+    made_by = {"model": model.made_by, "dtype": str(dtype), **versions_of(LIBRARIES)}
+    shared, output = staging() / "text" / fingerprint(made_by), TEXTS / name
+    with exclusive(shared):
+        encode_prompts(prompts, shared, model, wanted.backbone, dtype, device)
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir(parents=True)
+        for file in (MADE_BY, *map(file_name, prompts)):
+            link(shared / file, output / file)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ import pytest
 import zarr
 
 import pipeline.writer
+from pipeline.cost import FLUX1_DEV, estimate
 from pipeline.errors import UserError
 from pipeline.repair import rebuild_shards
-from pipeline.store import Features, FeatureStore, Item, layout_files
+from pipeline.store import Encoding, Features, FeatureStore, Item, layout_files
 from pipeline.writer import StoreWriter
 from tests.conftest import contents
 
@@ -54,6 +55,19 @@ def test_round_trip(tmp_path: Path) -> None:
             wanted, found = features(index)[block], store.features(block, item.id)
             np.testing.assert_array_equal(found.tokens, wanted.tokens.astype(np.float16))
             np.testing.assert_array_equal(found.modulation, wanted.modulation)
+
+
+@pytest.mark.parametrize("encoding", ["float16", "int8"])
+def test_the_plan_counts_the_files_and_bytes_of_a_store(tmp_path: Path, encoding: Encoding) -> None:
+    writer = StoreWriter(tmp_path, ITEMS, BLOCKS, {}, encoding)
+    for index in range(7):
+        writer.write(index, features(index))
+    store = FeatureStore(writer.finish())
+    tokens, config = [item.tokens for item in ITEMS], {**FLUX1_DEV, "attention_head_dim": 5, "num_attention_heads": 1}
+    plan = estimate(config, tokens, BLOCKS, 1, 1, encoding, 4)
+    assert plan.files == len(list(store.path.glob("block*/*/c/*/0/0")))
+    kept = [store.stored(block, item.id) for block in BLOCKS for item in ITEMS]
+    assert plan.feature_bytes == sum(array.nbytes for arrays in kept for array in arrays.values())
 
 
 def test_any_zarr_library_can_read_it(tmp_path: Path) -> None:

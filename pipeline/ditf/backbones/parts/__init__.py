@@ -1,0 +1,1 @@
+"""Parts that families share, and the tiny models."""

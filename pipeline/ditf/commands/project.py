@@ -1,0 +1,138 @@
+"""The project's folder: where things lie in it, and what `params.yaml` and the catalogs say together.
+
+All paths are relative to this folder, in which DVC runs the stages.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ditf.catalog import Catalog
+from ditf.errors import UserError
+from ditf.files import Hashes
+from ditf.images import RGB, read_rgb
+from ditf.models import Model
+from ditf.params import Params
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from ditf.features.extraction import Job, Source
+
+CATALOGS, CACHE, RESULTS = Path("catalogs"), Path("cache"), Path("results")
+MODELS, TEXTS, FEATURES, QUERIES = (CACHE / name for name in ("models", "text", "features", "queries"))
+
+
+def enter() -> None:
+    """Go to the project's folder, the one around the current folder; its Python packages can be imported then."""
+    here = Path.cwd()
+    for place in (here, *here.parents):
+        if (place / "dvc.yaml").exists() and (place / "params.yaml").exists():
+            os.chdir(place)
+            sys.path.insert(0, str(place))
+            return
+    raise UserError(f"{here}: no dvc.yaml and params.yaml here or above; run inside a project's folder (see `ditf init`)")
+
+
+def guard(work: Callable[[], None]) -> None:
+    """Call `work`; turn what a user can mend into lines on standard error and an exit status."""
+    try:
+        work()
+    except UserError as error:
+        sys.exit(_say(str(error), 2))
+    except KeyboardInterrupt:
+        sys.exit(_say("interrupted; run again to go on from here", 130))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        sys.exit(_say(f"{error.filename or 'writing'}: {error.strerror}; make space and run again", 2))
+
+
+def dvc_objects() -> Path:
+    """The folder of DVC's cached objects, which experiments in temporary folders share."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        return Path(Repo().cache.local.path)
+    except DvcException:
+        return Path(".dvc/cache/files/md5").resolve()
+
+
+def staging() -> Path:
+    """Where work in progress is kept: the environment variable DITF_STAGING, or a folder in DVC's cache.
+
+    So it is on the same file system as DVC's objects, and experiments in temporary folders share it.
+    """
+    given = os.environ.get("DITF_STAGING")
+    return Path(given) if given else dvc_objects().parents[1] / "ditf"
+
+
+def entry(section: dict[str, "object"], name: str, kind: str) -> "object":
+    """The entry `name` of a section. Raises `UserError` where there is none."""
+    if name not in section:
+        raise UserError(f"params.yaml: {kind} has no entry {name!r}; it has {', '.join(section) or 'none'}")
+    return section[name]
+
+
+def pinned(params: Params, name: str) -> Model:
+    """The model that `dvc repro` pinned. Raises `UserError` where `params.yaml`, or the files, say another one."""
+    model, wanted = Model.load(MODELS / f"{name}.json"), params.models[name]
+    if (model.type, model.source, model.revision) != (wanted.type, wanted.source, wanted.revision):
+        raise UserError(
+            f"params.yaml: models.{name}: {wanted.source} is not what was pinned, {model.source}; set it back, or run "
+            "`dvc repro`"
+        )
+    model.check(hashes())
+    return model
+
+
+def hashes() -> Hashes:
+    """What is known of the hashes of models' files."""
+    return Hashes(staging() / "hashes.json")
+
+
+def extraction(params: Params, name: str, client: "Client | None" = None) -> tuple[list["Source"], "Job"]:
+    """What an entry of `features` asks for: the images of its data set, and how they are extracted."""
+    from ditf.features.extraction import Job, Source, resolve_dtype
+    from ditf.features.text import dtype_of
+
+    wanted = params.features[name]
+    model, catalog = params.models[wanted.model], Catalog(CATALOGS / wanted.dataset)
+    root = Path(params.datasets[wanted.dataset].root)
+    columns = ("sha256", "width", "height", "prompt")
+    sources = [Source(row["id"], root / row["path"], *(row[c] for c in columns)) for row in catalog.rows("images")]
+    job = Job(
+        model=pinned(params, wanted.model),
+        backbone=wanted.backbone,
+        rule=catalog.resize if wanted.rule == "auto" else wanted.rule,
+        img_size=wanted.img_size,
+        seed=wanted.seed,
+        encoding=wanted.encoding,
+        texts=TEXTS / name,
+        dtype=resolve_dtype(model.dtype, model.device, client),
+        text_dtype=dtype_of(TEXTS / name),
+        device=model.device,
+        batch_size=model.batch_size,
+    )
+    return sources, job
+
+
+def image_reader(params: Params, dataset: str) -> Callable[[str], RGB]:
+    """Reads an image of a data set by its id, if it is still the one of the catalog."""
+    root, rows = Path(params.datasets[dataset].root), Catalog(CATALOGS / dataset).images()
+
+    def read(item: str) -> RGB:
+        if item not in rows:
+            raise UserError(f"{item}: not an image of the data set {dataset}")
+        return read_rgb(root / rows[item]["path"], rows[item]["sha256"])
+
+    return read
+
+
+def _say(message: str, status: int) -> int:
+    print("\n".join(f"error: {line}" for line in message.split("\n")), file=sys.stderr)
+    return status

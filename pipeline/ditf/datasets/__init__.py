@@ -1,0 +1,31 @@
+"""Data sets: each file reads one official layout into the catalog's tables."""
+
+from abc import abstractmethod
+
+from pydantic import Field
+
+from ditf.catalog import Tables
+from ditf.settings import Section
+
+
+class Dataset(Section):
+    """An entry of `datasets`: where a data set lies and which part is read.
+
+    A subclass adds its own settings as fields and implements `read`. type: its registered name or dotted path.
+    root: the data set's folder.
+    """
+
+    type: str
+    root: str = Field(min_length=1)
+
+    @abstractmethod
+    def read(self) -> Tables:
+        """Read and check the data set.
+
+        Returns:
+            Rows of the tables in `ditf.catalog.SCHEMAS` that the data set has: images always; pairs and keypoints
+            for correspondence; sequences, frames and masks for propagation.
+
+        Raises:
+            UserError: with a line for each problem found.
+        """

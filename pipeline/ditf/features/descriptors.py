@@ -1,0 +1,113 @@
+"""Descriptors from cached features, computed when read, so that every ablation uses one extraction.
+
+Method: Gan et al., "Unleashing Diffusion Transformers for Visual Correspondence by Modulating Massive
+Activations" (arXiv 2505.18584): AdaLN modulation of the residual stream, massive channels set to zero first.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ditf.errors import UserError
+
+LAYER_NORM_EPS = 1e-6
+ROWS = 256  # tokens described at once, so that they stay in the processor's cache
+
+# Massive activations are about 100x the median channel; ordinary channels stay below 3x.
+MASSIVE_RATIO = 30.0
+MASSIVE_SPREAD = 1.0
+
+Descriptor = Literal["original", "adaln", "adaln+discard"]
+DESCRIPTORS: tuple[Descriptor, ...] = get_args(Descriptor)
+
+
+def describe(
+    tokens: NDArray[np.floating],
+    modulation: NDArray[np.floating] | None,
+    descriptor: Descriptor,
+    channels: Iterable[int] | None = None,
+) -> NDArray[np.float32]:
+    """Turn raw features into descriptors.
+
+    Args:
+        tokens: features entering the block, [n, C].
+        modulation: the block's AdaLN shift, scale and gate, [3, C]; None for a model without AdaLN.
+        descriptor: "original" (as it is), "adaln", or "adaln+discard" (`channels` set to 0, then AdaLN).
+        channels: the massive channels, which "adaln+discard" needs.
+
+    Returns:
+        Descriptors [n, C], float32, not normalized to unit length.
+
+    Raises:
+        UserError: the descriptor is unknown, or lacks what it needs.
+    """
+    if descriptor not in DESCRIPTORS:
+        raise UserError(f"descriptor: {descriptor!r} is not known; use {', '.join(DESCRIPTORS)}")
+    if descriptor == "original":
+        return np.array(tokens, np.float32)
+    if modulation is None:
+        raise UserError(f"descriptor: {descriptor!r} needs AdaLN, which this model does not have; use 'original'")
+    if descriptor == "adaln+discard" and channels is None:
+        raise UserError("descriptor: 'adaln+discard' needs the massive channels; give `channels`")
+    discarded = [] if descriptor == "adaln" else list(channels or ())
+    if any(not 0 <= channel < tokens.shape[1] for channel in discarded):
+        raise UserError(f"channels: {discarded}, but features have channels 0..{tokens.shape[1] - 1}")
+    shift, scale, _ = np.asarray(modulation, np.float32)
+    gain = 1 + scale
+    result = np.empty(tokens.shape, np.float32)
+    for start in range(0, len(tokens), ROWS):
+        x = result[start : start + ROWS]
+        x[:] = tokens[start : start + ROWS]
+        x[:, discarded] = 0
+        x -= x.mean(axis=1, keepdims=True)
+        x /= np.sqrt(np.vecdot(x, x)[:, None] / x.shape[1] + LAYER_NORM_EPS)
+        x *= gain
+        x += shift
+    return result
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors [n, C] scaled to length 1; those of length 0 stay."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Statistics of each channel over all tokens of all items; each array is [C], float64.
+
+    magnitude: mean of |x|. mean, std: of x.
+    """
+
+    magnitude: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+
+    @property
+    def ratio(self) -> NDArray[np.float64]:
+        """Magnitude over the median channel's magnitude."""
+        median = np.median(self.magnitude)
+        return self.magnitude / median if median > 0 else np.where(self.magnitude > 0, np.inf, 1.0)
+
+    @property
+    def massive(self) -> list[int]:
+        """The massive channels: at least 30x the median magnitude, and steady (std at most |mean|)."""
+        steady = self.std <= MASSIVE_SPREAD * np.abs(self.mean)
+        return [int(c) for c in np.flatnonzero((self.ratio >= MASSIVE_RATIO) & steady)]
+
+    @classmethod
+    def of(cls, items: Iterable[NDArray[np.floating]]) -> "ChannelStatistics":
+        """Statistics over `items`, each [n, C], at least one; holds one item at a time."""
+        count, total, absolute, square = 0, np.float64(0), np.float64(0), np.float64(0)
+        for tokens in items:
+            x = np.asarray(tokens, np.float64)
+            count += len(x)
+            total = total + x.sum(0)
+            absolute = absolute + np.abs(x).sum(0)
+            square = square + np.einsum("nc,nc->c", x, x)
+        if count == 0:
+            raise ValueError("no tokens to take statistics of")
+        mean, magnitude = np.atleast_1d(total / count), np.atleast_1d(absolute / count)
+        return cls(magnitude, mean, np.sqrt(np.maximum(square / count - mean**2, 0)))

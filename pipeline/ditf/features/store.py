@@ -1,0 +1,282 @@
+"""The feature store: a Zarr v3 group, written and read by zarr-python.
+
+    <store>/                           attributes: format, version, made_by, source, blocks, encoding, stride, channels, adaln,
+                                                  checksum
+        ids, keys          [item]             string: the image's id; hash of the image's content and its prompt
+        grid, size         [item, 2]          int32: tokens (down, across); the image's (width, height) in pixels
+        prompt             [item]             int32: the item's row in `prompts`
+        prompts            [prompt]           string
+        block28/tokens     [item, token, C]   float16, float32 or int8: row-major; rows past the item's own tokens are 0
+        block28/modulation [prompt, 3, C]     float32: AdaLN shift, scale, gate; only for models with AdaLN
+        block28/quantization [item, 2, C]     float32, with int8 only: offset and scale of each channel of each item
+        block28/statistics [3, C]             float64: magnitude, mean and std of each channel over all tokens
+
+An item is a chunk with a CRC-32C. The attribute `checksum` is of all metadata.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from ditf.errors import UserError
+from ditf.features.descriptors import ChannelStatistics, Descriptor, describe
+from ditf.files import fingerprint
+
+FORMAT = "ditf-features"
+VERSION = 3
+
+Encoding = Literal["float16", "float32", "int8"]
+TABLES = ("ids", "keys", "grid", "size", "prompt", "prompts")
+PER_ITEM = ("tokens", "quantization")
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Features of one image at one block.
+
+    tokens: [n, C], row-major, float16 or float32. modulation: AdaLN shift, scale and gate, [3, C], or None. grid: tokens
+    (down, across). size: of the image in pixels, (width, height). massive: the massive channels.
+    """
+
+    tokens: NDArray[np.floating]
+    modulation: NDArray[np.floating] | None
+    grid: tuple[int, int]
+    size: tuple[int, int]
+    massive: Sequence[int] = field(default=())
+
+    def descriptors(
+        self, descriptor: Descriptor | None = None, channels: Iterable[int] | None = None, rows: Any = slice(None)
+    ) -> NDArray[np.float32]:
+        """Descriptors [n, C]; see `ditf.features.descriptors.describe`.
+
+        Args:
+            descriptor: "adaln+discard" unless given; "original" for models without AdaLN.
+            channels: to discard; the massive ones unless given.
+            rows: of the tokens, if not all are wanted.
+        """
+        descriptor = descriptor or ("original" if self.modulation is None else "adaln+discard")
+        return describe(self.tokens[rows], self.modulation, descriptor, self.massive if channels is None else channels)
+
+    def map(self, descriptor: Descriptor | None = None, channels: Iterable[int] | None = None) -> NDArray[np.float32]:
+        """Descriptors as a map, [C, down, across]."""
+        return self.descriptors(descriptor, channels).T.reshape(-1, *self.grid)
+
+
+class FeatureStore:
+    """A finished store, opened for reading. Indexed by an image's id, it gives `ImageFeatures` of its first block.
+
+    Attributes:
+        ids, keys: of the items, in order. grids, sizes: [items, 2]. blocks: that it holds.
+        attributes: all that made it.
+
+    Raises:
+        UserError: `path` holds no store, one of another version, or one whose metadata or tables are damaged.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            group = zarr.open_group(self.path, mode="r")
+            self.attributes: dict[str, Any] = dict(group.attrs)
+            if self.attributes.get("format") != FORMAT:
+                raise UserError(f"{path}: a Zarr group, but not a feature store")
+            if self.attributes["version"] != VERSION:
+                raise UserError(
+                    f"{path}: written in format version {self.attributes['version']}, but this program reads {VERSION}; "
+                    f"extract again: `dvc repro -f features@{self.path.name}`"
+                )
+            names = array_names(self.attributes)
+            if self.attributes["checksum"] != metadata_checksum(self.path, names):
+                raise ValueError("its metadata disagrees with its checksum")
+            self.blocks: list[int] = list(self.attributes["blocks"])
+            self._arrays = {name: cast("zarr.Array[Any]", group[name]) for name in names}
+            self.ids, self.keys, self.prompts = ([str(s) for s in self._whole(n)] for n in ("ids", "keys", "prompts"))
+            self.grids, self.sizes, self._prompt = (self._whole(name) for name in ("grid", "size", "prompt"))
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{path}: not a feature store, or a damaged one ({_reason(error)}); mend it with `ditf repair`, or make "
+                "it anew with `dvc repro`"
+            ) from None
+        self._index = {name: index for index, name in enumerate(self.ids)}
+        self._statistics: dict[int, ChannelStatistics] = {}
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A name of what the store holds: equal where the same images went through the same model and settings."""
+        return fingerprint([self.attributes, self.ids, self.keys])
+
+    @functools.cached_property
+    def by_key(self) -> dict[str, str]:
+        """The id of an item by its key."""
+        return dict(zip(self.keys, self.ids, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._index
+
+    def __getitem__(self, item: str) -> ImageFeatures:
+        return self.features(self.blocks[0], item)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (str(self.path.resolve()), self.digest)  # another process opens it, once
+
+    def index(self, item: str) -> int:
+        """The position of the item with id `item`."""
+        try:
+            return self._index[item]
+        except KeyError:
+            raise UserError(f"{self.path}: no features of {item!r}; it holds {len(self)} others") from None
+
+    def grid(self, item: str) -> tuple[int, int]:
+        """Tokens (down, across) of an item."""
+        h, w = self.grids[self.index(item)]
+        return int(h), int(w)
+
+    def size(self, item: str) -> tuple[int, int]:
+        """An item's image in pixels, (width, height)."""
+        width, height = self.sizes[self.index(item)]
+        return int(width), int(height)
+
+    def features(self, block: int, item: str) -> ImageFeatures:
+        """The cached features of an item: tokens float16 or float32. Raises `UserError` where they are damaged."""
+        tokens, modulation = self.tokens(block, item), self.modulation(block, item)
+        return ImageFeatures(tokens, modulation, self.grid(item), self.size(item), self.massive(block))
+
+    def tokens(self, block: int, item: str) -> NDArray[np.floating]:
+        """The tokens of `features` alone, [n, C]."""
+        self._has(block)
+        stored = self.stored(block, item)
+        if "quantization" not in stored:
+            return stored["tokens"]
+        offset, scale = stored["quantization"]
+        found: NDArray[np.floating] = stored["tokens"] * scale + offset
+        return found
+
+    def stored(self, block: int, item: str) -> dict[str, NDArray[Any]]:
+        """The arrays in which one block of an item is kept, as they were encoded."""
+        index = self.index(item)
+        names = [name for name in PER_ITEM if f"block{block}/{name}" in self._arrays]
+        arrays = {name: self._chunk(f"block{block}/{name}", index, repr(item)) for name in names}
+        return arrays | {"tokens": arrays["tokens"][: self.grids[index].prod()]}
+
+    def modulation(self, block: int, item: str) -> NDArray[np.float32] | None:
+        """The block's AdaLN shift, scale and gate, [3, C], for the item's prompt; None for a model without AdaLN."""
+        if f"block{block}/modulation" not in self._arrays:
+            return None
+        prompt = int(self._prompt[self.index(item)])
+        return self._chunk(f"block{block}/modulation", prompt, f"of prompt {self.prompts[prompt]!r}")
+
+    def statistics(self, block: int) -> ChannelStatistics:
+        """The statistics of each channel over all tokens of the store."""
+        self._has(block)
+        if block not in self._statistics:
+            try:
+                self._statistics[block] = ChannelStatistics(*self._whole(f"block{block}/statistics"))
+            except (ValueError, OSError) as error:
+                raise UserError(f"{self.path}: damaged ({_reason(error)}); run `ditf repair`") from None
+        return self._statistics[block]
+
+    def massive(self, block: int) -> list[int]:
+        """The massive channels of a block, found in the store's features."""
+        return self.statistics(block).massive
+
+    def chunk_path(self, array: str, index: int) -> Path:
+        """The file that holds the entry at `index` of an array, such as "block28/tokens"."""
+        return chunk_path(self._arrays[array], index)
+
+    def damage(self) -> Iterator[tuple[str, Path]]:
+        """Reads every chunk of every block, and gives what is damaged: (what it is, its file)."""
+        for name, array in self._arrays.items():
+            _, _, kind = name.rpartition("/")
+            if kind == "statistics":
+                yield from self._try(name, None, "statistics")
+            elif "/" in name:
+                labels = self.prompts if kind == "modulation" else self.ids
+                for index in range(array.shape[0]):
+                    yield from self._try(name, index, labels[index])
+
+    def _try(self, name: str, index: int | None, label: str) -> Iterator[tuple[str, Path]]:
+        try:
+            self._whole(name) if index is None else self._chunk(name, index, label)
+        except (UserError, ValueError, OSError):
+            yield f"item {label!r} is damaged: {name}", chunk_path(self._arrays[name], index or 0)
+
+    def _has(self, block: int) -> None:
+        if block not in self.blocks:
+            raise UserError(f"{self.path}: holds blocks {self.blocks}, not {block}; add it to `blocks` and extract it")
+
+    def _chunk(self, name: str, index: int, label: str) -> NDArray[Any]:
+        array = self._arrays[name]
+        try:
+            if not chunk_path(array, index).is_file():  # zarr would take it for zeros
+                raise ValueError("its file is missing")
+            return np.asarray(array[index])
+        except (ValueError, RuntimeError, OSError) as error:
+            raise UserError(
+                f"{self.path}: item {label}, {name}, is damaged ({_reason(error)}); run `ditf repair` to compute it again"
+            ) from None
+
+    def _whole(self, name: str) -> NDArray[Any]:
+        """An array of one chunk. Raises `ValueError` where it is missing."""
+        if not chunk_path(self._arrays[name], 0).is_file():
+            raise ValueError(f"{name}: its file is missing")
+        return np.asarray(self._arrays[name][:])
+
+
+def open_store(path: Path | str) -> FeatureStore:
+    """Open the feature store in the folder `path`. Raises `UserError` where it holds none."""
+    return FeatureStore(path)
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: str, digest: str) -> FeatureStore:
+    store = FeatureStore(path)
+    if store.digest != digest:
+        raise UserError(f"{path}: changed while it was read; run again")
+    return store
+
+
+def chunk_path(array: "zarr.Array[Any]", index: int) -> Path:
+    """The file of the chunk, or of the shard, that holds `array[index]`."""
+    first = array.shards or array.chunks
+    key = array.metadata.encode_chunk_key((index // first[0], *(0,) * (array.ndim - 1)))  # type: ignore[union-attr]
+    store = array.store_path
+    return Path(store.store.root) / store.path / key  # type: ignore[attr-defined]
+
+
+def array_names(attributes: Mapping[str, Any]) -> list[str]:
+    """The arrays of a store with these attributes, the tables first."""
+    kinds = ["tokens", *(["quantization"] if attributes["encoding"] == "int8" else [])]
+    kinds += [*(["modulation"] if attributes["adaln"] else []), "statistics"]
+    return [*TABLES, *(f"block{block}/{kind}" for block in attributes["blocks"] for kind in kinds)]
+
+
+def metadata_files(store: Path, names: Iterable[str]) -> list[Path]:
+    """The metadata files of a store with these arrays, the group's first."""
+    nodes = sorted({*names, *(name.partition("/")[0] for name in names)})
+    return [store / "zarr.json", *(store / name / "zarr.json" for name in nodes)]
+
+
+def metadata_checksum(store: Path, names: Sequence[str]) -> str:
+    """Of all metadata files, but for the attribute `checksum`, which keeps it."""
+    first, *others = metadata_files(store, names)
+    group = json.loads(first.read_bytes())
+    group["attributes"].pop("checksum", None)
+    found = hashlib.sha256(json.dumps(group, sort_keys=True).encode())
+    for path in others:
+        found.update(path.relative_to(store).as_posix().encode() + b"\n" + path.read_bytes())
+    return found.hexdigest()[:32]
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

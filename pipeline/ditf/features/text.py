@@ -1,0 +1,89 @@
+"""Encoded prompts on disk: one safetensors file per distinct prompt, each encoded once."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
+
+from ditf.backbones import Backbone
+from ditf.errors import UserError
+from ditf.files import write_whole
+from ditf.models import Model
+
+MADE_BY = "made_by.json"
+DAMAGE = (SafetensorError, ValueError, TypeError, KeyError, OSError)
+
+
+def file_name(prompt: str) -> str:
+    """The name of a prompt's file."""
+    return hashlib.sha256(prompt.encode()).hexdigest()[:32] + ".safetensors"
+
+
+def encode_prompts(
+    prompts: Iterable[str], folder: Path, model: Model, backbone: Backbone, dtype: torch.dtype, device: str
+) -> int:
+    """Encode the prompts of which `folder` has no readable file; returns how many. Encoders are loaded only if needed.
+
+    Args:
+        prompts: any number of times each.
+        folder: it also receives `made_by.json`: the dtype of the encoders.
+        model, backbone: whose text encoders are used.
+        dtype, device: of the encoders.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [prompt for prompt in sorted(set(prompts)) if not _is_whole(folder / file_name(prompt))]
+    if missing:
+        encoded = backbone.encode_prompts(model, missing, dtype, device)
+        for prompt, tensors in zip(missing, tqdm(encoded, "prompts", len(missing), unit="prompt"), strict=True):
+            data = safetensors.torch.save(tensors, {"prompt": prompt, "sha256": _digest(tensors)})
+            write_whole(folder / file_name(prompt), data)
+    write_whole(folder / MADE_BY, json.dumps({"dtype": str(dtype).removeprefix("torch.")}).encode() + b"\n")
+    return len(missing)
+
+
+def load_text(folder: Path, prompt: str) -> dict[str, torch.Tensor]:
+    """Read an encoded prompt. Raises `UserError` where it is missing or damaged."""
+    path = folder / file_name(prompt)
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: {prompt!r} is not encoded; run `dvc repro`") from None
+    except DAMAGE as error:
+        raise UserError(f"{path}: damaged ({error}); remove it and run `dvc repro`") from None
+
+
+def dtype_of(folder: Path) -> str:
+    """The dtype of the encoders that filled `folder`."""
+    try:
+        return str(json.loads((folder / MADE_BY).read_text(encoding="utf-8"))["dtype"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / MADE_BY}: not readable ({error}); run `dvc repro`") from None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        _read(path)
+    except DAMAGE:
+        return False
+    return True
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if file.metadata()["sha256"] != _digest(tensors):
+            raise ValueError("it disagrees with its checksum")
+    return tensors
+
+
+def _digest(tensors: Mapping[str, Any]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode() + bytes(tensors[name].contiguous().view(torch.uint8).numpy()))
+    return found.hexdigest()

@@ -1,0 +1,1 @@
+"""Matching: the target pixel of greatest cosine similarity to a source descriptor, without upsampling descriptors."""

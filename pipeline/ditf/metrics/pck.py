@@ -1,0 +1,84 @@
+"""PCK: the percentage of correct keypoints, per image and per point, as SPair-71k's evaluation counts it."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# One row per keypoint and descriptor; any other columns are groups. Points in pixels; error: pixels from prediction to
+# truth; threshold: the pixels that alpha multiplies.
+PREDICTIONS = pa.schema(
+    [
+        pa.field(name, kind, nullable=False)
+        for name, kind in (
+            ("descriptor", pa.string()),
+            ("pair", pa.string()),
+            ("category", pa.string()),
+            ("keypoint", pa.int32()),
+            ("source_x", pa.int32()),
+            ("source_y", pa.int32()),
+            ("target_x", pa.float64()),
+            ("target_y", pa.float64()),
+            ("predicted_x", pa.int32()),
+            ("predicted_y", pa.int32()),
+            ("similarity", pa.float64()),
+            ("error", pa.float64()),
+            ("threshold", pa.float64()),
+        )
+    ]
+)
+
+
+def pck(predictions: pa.Table, alphas: Sequence[float]) -> list[dict[str, Any]]:
+    """PCK of every group of predictions.
+
+    Args:
+        predictions: a table with the columns of `PREDICTIONS`, and others by which to group.
+        alphas: a keypoint is correct if its error is at most alpha * threshold.
+
+    Returns:
+        Rows with descriptor, group ("category" or another column), value (of that column; for categories also "All"
+        and "Mean"), alpha, image and point (PCK in percent, per image and per point), pairs and keypoints (counts).
+    """
+    rows = []
+    groups = ["category", *(name for name in predictions.column_names if name not in PREDICTIONS.names)]
+    for descriptor in pc.unique(predictions["descriptor"]).to_pylist():
+        table = predictions.filter(pc.equal(predictions["descriptor"], descriptor))
+        error, threshold = (table[name].to_numpy() for name in ("error", "threshold"))
+        pair, _ = _codes(table["pair"])
+        members = {}
+        for group in groups:
+            label, names = _codes(table[group])
+            members[group] = {str(name): np.flatnonzero(label == n) for n, name in enumerate(names)}
+        for alpha in alphas:
+            correct = error <= alpha * threshold
+            for group, found in members.items():
+                scores = [
+                    {"value": name, **_score(correct[rows_of], pair[rows_of])} for name, rows_of in sorted(found.items())
+                ]
+                if group == "category":
+                    mean = {key: float(np.mean([row[key] for row in scores])) for key in ("image", "point")}
+                    everything = _score(correct, pair)
+                    scores += [{"value": "All", **everything}, {"value": "Mean", **everything, **mean}]
+                rows += [{"descriptor": descriptor, "group": group, "alpha": alpha, **row} for row in scores]
+    return rows
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[Any]]:
+    """A column as numbers, and the values that they stand for."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+
+
+def _score(correct: np.ndarray[Any, np.dtype[np.bool_]], pair: np.ndarray[Any, Any]) -> dict[str, Any]:
+    _, member, keypoints = np.unique(pair, return_inverse=True, return_counts=True)
+    fractions = np.bincount(member, correct) / keypoints
+    return {
+        "image": 100 * math.fsum(fractions) / len(fractions),
+        "point": 100 * float(correct.mean()),
+        "pairs": len(keypoints),
+        "keypoints": len(correct),
+    }

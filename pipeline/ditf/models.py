@@ -1,0 +1,148 @@
+"""Where a model comes from: a Hub id, a local folder, or `tiny:SEED`; pinned, so that features say what made them."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from ditf.backbones import Backbone
+from ditf.errors import UserError
+from ditf.files import Hashes, fingerprint, write_whole
+from ditf.settings import code_of, find_type
+
+SETTINGS = ("*.json", "*.txt", "*.model")  # of a component, all but its weights
+TINY = "tiny:"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A pinned model.
+
+    type: of its backbone. source: a Hub id, a local folder, or "tiny:SEED" for a random model of the family.
+    revision: on the Hub. digest: of a folder, the hash of its files, wherever it lies; of a Hub id, the commit.
+    """
+
+    type: str
+    source: str
+    revision: str
+    digest: str
+
+    @property
+    def backbone(self) -> type[Backbone]:
+        """The class of the family."""
+        return find_type(Backbone, "ditf.backbones", self.type)  # type: ignore[type-abstract]
+
+    @property
+    def made_by(self) -> dict[str, str]:
+        """What of the model determines features: not where it lies."""
+        return {"type": self.type, "digest": self.digest, "code": fingerprint(code_of(self.backbone))}
+
+    @classmethod
+    def load(cls, path: Path) -> "Model":
+        """The model that `save` wrote."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{field.name: str(found[field.name]) for field in fields(cls)})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a pinned model ({error}); run `dvc repro`") from None
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON; a file that holds the same is left as it is."""
+        text = json.dumps(asdict(self), indent=1) + "\n"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_whole(path, text.encode())
+
+    def check(self, hashes: Hashes) -> None:
+        """Raises `UserError` where the source no longer holds what was pinned."""
+        found = pin(self.type, self.source, self.digest if is_hub(self.source) else self.revision, hashes).digest
+        if found != self.digest:
+            raise UserError(f"{self.source}: its files changed since it was pinned; run `dvc repro`, or put them back")
+
+    def component(self, name: str, weights: Iterable[str] = ("*.safetensors",)) -> Path:
+        """The folder of a component, fetched from the Hub where needed.
+
+        Args:
+            name: such as "vae"; "" for the model's own folder.
+            weights: patterns of the weight files wanted, within the component.
+        """
+        if not is_hub(self.source):
+            return local_folder(self.type, self.source) / name
+        prefix = f"{name}/" if name else ""
+        return _fetch(self.source, self.digest, [f"{prefix}{pattern}" for pattern in (*SETTINGS, *weights)]) / name
+
+
+def pin(type: str, source: str, revision: str, hashes: Hashes) -> Model:
+    """Find out what `source` is at this moment.
+
+    Args:
+        type: of the backbone.
+        source: a local folder, the id of a Hub repository, or "tiny:SEED".
+        revision: branch, tag or commit on the Hub; others have none.
+        hashes: what is known of local files.
+
+    Raises:
+        UserError: the folder lacks a component or holds weights that are not safetensors, or the Hub does not answer.
+    """
+    if is_hub(source):
+        return Model(type, source, revision, _fetch(source, revision, ["*.json"]).name)
+    folder = local_folder(type, source)
+    components = find_type(Backbone, "ditf.backbones", type).components  # type: ignore[type-abstract]
+    for name in components:
+        if not (folder / name).is_dir():
+            raise UserError(f"{folder / name}: not found; a model of type {type} has {', '.join(components)}")
+    files = sorted(
+        path for pattern in (*SETTINGS, "*.safetensors") for name in components for path in (folder / name).glob(pattern)
+    )
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise UserError(f"{folder}: holds no .safetensors file; weights are read as safetensors only")
+    bar = tqdm(files, "hashing the model", unit="file", delay=1)
+    return Model(type, source, revision, fingerprint([[p.relative_to(folder).as_posix(), hashes.of(p)] for p in bar]))
+
+
+def is_hub(source: str) -> bool:
+    """Whether `source` is the id of a Hub repository. Raises `UserError` where it is nothing known."""
+    if source.startswith(TINY) or Path(source).is_dir():
+        return False
+    if Path(source).is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
+        raise UserError(f"source: {source!r} is not a folder, a Hub id like 'owner/name', or 'tiny:SEED'")
+    return True
+
+
+def local_folder(type: str, source: str) -> Path:
+    """The folder of a source that is not on the Hub. A tiny model is made there, when it is first asked for."""
+    if not source.startswith(TINY):
+        return Path(source)
+    seed = source.removeprefix(TINY)
+    if not seed.isdecimal() or int(seed) >= 2**32:
+        raise UserError(f"source: {source!r}: the seed of a tiny model is a number, as in 'tiny:0'")
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ditf"
+    backbone = find_type(Backbone, "ditf.backbones", type)  # type: ignore[type-abstract]
+    made_by = fingerprint([type, code_of(backbone), version("ditf"), version("torch")])
+    folder = home / f"tiny-{made_by[:8]}-{seed}"
+    if not folder.is_dir():
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / f"{folder.name}.lock"):
+            if not folder.is_dir():
+                partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+                backbone.build_tiny(partial, int(seed))
+                partial.replace(folder)
+    return folder
+
+
+def _fetch(source: str, revision: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"source: {source!r} at {revision!r} cannot be fetched from the Hub ({reason:.200}); accept its licence "
+            "there and run `hf auth login`, or give a local folder"
+        ) from None

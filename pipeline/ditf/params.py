@@ -1,0 +1,191 @@
+"""`params.yaml`, validated as a whole at the edge: every wrong value is named in a line of its own."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, Field
+
+from ditf.backbones import Backbone
+from ditf.datasets import Dataset
+from ditf.errors import UserError
+from ditf.features.store import Encoding
+from ditf.images import Rule
+from ditf.settings import Section, find_type, parse
+from ditf.tasks import Task
+
+FILE = Path("params.yaml")
+NAME = r"^[A-Za-z0-9][\w-]*$"  # of an entry: it is part of file names, and of DVC's dotted paths
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class ModelEntry(Section):
+    """An entry of `models`. type: of its backbone. source: a Hub id, a local folder, or tiny:SEED. revision: on the Hub.
+
+    dtype: of the arithmetic; auto is bfloat16 on a GPU and float32 on a CPU. device: auto is the GPU where there is one.
+    batch_size: noise samples per forward pass; with another, features differ by rounding at most.
+    """
+
+    type: str
+    source: str = Field(min_length=1)
+    revision: str = Field("main", min_length=1)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_size: int = Field(8, ge=1)
+
+
+class FeaturesEntry(Section):
+    """An entry of `features`, but for the backbone's own settings, which stand beside these.
+
+    dataset, model: names of entries. img_size: in pixels. rule: how images are resized; auto is the data set's own.
+    seed: of the noise. encoding: of the store; int8 halves the bytes of float16, float32 doubles them.
+    """
+
+    dataset: str
+    model: str
+    img_size: int = Field(ge=32, le=4096)
+    rule: Literal["auto"] | Rule = "auto"
+    seed: Seed = 0
+    encoding: Encoding = "float16"
+    backbone: Backbone
+
+
+def _workers(value: Any) -> Any:
+    if value == "none" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024):
+        return value
+    if isinstance(value, str) and value.startswith(("tcp://", "tls://")) and len(value) > len("tcp://"):
+        return value
+    raise ValueError("use none, a number of workers, or the address of a scheduler such as tcp://10.0.0.1:8786")
+
+
+class Sample(Section):
+    """Of the embedded sample data."""
+
+    seed: Seed
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    sample: Sample
+    workers: Annotated[Any, AfterValidator(_workers)]
+    models: dict[str, ModelEntry]
+    datasets: dict[str, Dataset]
+    features: dict[str, FeaturesEntry]
+    tasks: dict[str, Task]
+
+
+def load_params(path: Path = FILE) -> Params:
+    """Read and validate `path`. Raises `UserError` with a line for each wrong field."""
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run in the project's folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    return validate(data, str(path))
+
+
+def validate(data: Any, where: str = str(FILE)) -> Params:
+    """Parameters from plain values. Raises `UserError` with a line for each wrong field, which begins with `where`."""
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: not a mapping of parameters")
+    lines: list[str] = []
+    entries: dict[str, dict[str, Any]] = {}
+    for section in ("models", "datasets", "features", "tasks"):
+        given = data.get(section)
+        entries[section] = {}
+        if not isinstance(given, dict):
+            lines.append(f"{where}: {section}: missing; give a mapping of entries, or {{}}")
+            continue
+        for name, entry in given.items():
+            try:
+                entries[section][name] = _entry(section, name, entry, entries, f"{where}: {section}.{name}")
+            except _Broken:
+                pass  # what is wrong with the entry that this one names is reported there
+            except UserError as error:
+                lines += str(error).split("\n")
+                entries[section][name] = None
+    try:
+        rest = {key: value for key, value in data.items() if key not in entries}
+        params = parse(Params, rest | {section: {} for section in entries}, f"{where}: ")
+    except UserError as error:
+        lines += str(error).split("\n")
+    if lines:
+        raise UserError("\n".join(lines))
+    return params.model_copy(update=entries)
+
+
+def _entry(section: str, name: Any, entry: Any, known: dict[str, dict[str, Any]], where: str) -> Any:
+    """An entry of a section, as the class that its type names."""
+    if not isinstance(name, str) or not re.match(NAME, name):
+        raise UserError(f"{where}: a name has letters, digits, - and _ only")
+    if not isinstance(entry, dict):
+        raise UserError(f"{where}: not a mapping of settings")
+    try:
+        if section == "models":
+            model = parse(ModelEntry, entry, where)
+            find_type(Backbone, "ditf.backbones", model.type)  # type: ignore[type-abstract]
+            return model
+        if section == "features":
+            return _features(entry, known, where)
+        base, package = (Dataset, "ditf.datasets") if section == "datasets" else (Task, "ditf.tasks")
+        if "type" not in entry:
+            raise UserError(f"{where}.type: missing; add it")
+        found = parse(find_type(base, package, entry["type"]), entry, where)  # type: ignore[type-var]
+    except _Broken:
+        raise
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if text.startswith(where) else f"{where}.{text}") from None
+    if isinstance(found, Task):
+        _check_task(found, known, where)
+    return found
+
+
+def _features(entry: dict[str, Any], known: dict[str, dict[str, Any]], where: str) -> FeaturesEntry:
+    """An entry of `features`: the common settings, and those of the model's backbone."""
+    _check_names(entry, {"dataset": "datasets", "model": "models"}, known, where)
+    kind = find_type(Backbone, "ditf.backbones", known["models"][entry["model"]].type)  # type: ignore[type-abstract]
+    common = set(FeaturesEntry.model_fields) - {"backbone"}
+    backbone = parse(kind, {key: value for key, value in entry.items() if key not in common}, where)
+    return parse(FeaturesEntry, {k: v for k, v in entry.items() if k in common} | {"backbone": backbone}, where)
+
+
+def _check_task(task: Task, known: dict[str, dict[str, Any]], where: str) -> None:
+    """What a task says of other entries."""
+    _check_names(task.model_dump(), {"dataset": "datasets", "features": "features"}, known, where)
+    blocks = known["features"][task.features].backbone.blocks
+    if task.predict.block not in blocks:
+        raise UserError(
+            f"{where}.predict.block: {task.predict.block} is not among blocks {blocks} of features.{task.features}: "
+            "add it there"
+        )
+
+
+def _check_names(entry: dict[str, Any], keys: dict[str, str], known: dict[str, dict[str, Any]], where: str) -> None:
+    """That what an entry names are entries, too. Raises `_Broken` for one that is wrong itself."""
+    for key, section in keys.items():
+        if entry.get(key) not in known[section]:
+            names = ", ".join(known[section]) or "there is none"
+            raise UserError(f"{where}.{key}: {entry.get(key)!r} is not an entry of {section}: {names}")
+        if known[section][entry[key]] is None:
+            raise _Broken
+
+
+class _Broken(UserError):
+    """An entry names one that is wrong."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that occurs twice is an error, and not its last value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} occurs twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,1 @@
+"""Retrieval: an index over the tokens of a store, and search in it."""

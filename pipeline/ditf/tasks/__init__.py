@@ -1,0 +1,81 @@
+"""Tasks: each file takes cached features and a catalog to predictions, metrics and visualizations."""
+
+import csv
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from ditf.catalog import Catalog
+from ditf.features.descriptors import Descriptor
+from ditf.features.store import FeatureStore
+from ditf.images import RGB
+from ditf.settings import Distinct, Section
+
+if TYPE_CHECKING:
+    from distributed import Client
+Metrics = dict[str, dict[str, float]]
+Channels = Literal["auto"] | list[Annotated[int, Field(ge=0)]]
+
+
+class Reading(Section):
+    """Which descriptors a task reads from a store.
+
+    block: of the store's. descriptors: any of original, adaln, adaln+discard; the last one is drawn. channels: what
+    adaln+discard sets to 0: "auto" for the massive channels that are found in the store, or a list.
+    """
+
+    block: int = Field(ge=0)
+    descriptors: Distinct[Descriptor] = Field(["adaln+discard"])
+    channels: Channels = "auto"
+
+    def discarded(self, store: FeatureStore) -> list[int]:
+        """The channels to discard."""
+        return store.massive(self.block) if self.channels == "auto" else list(self.channels)
+
+
+class Task(Section):
+    """An entry of `tasks`: what is done with the features of a data set.
+
+    A subclass adds two fields of settings: `predict` decides predictions, `score` only metrics. DVC tracks each apart.
+
+    type: its registered name or dotted path. dataset: whose catalog is read. features: whose store is read.
+    """
+
+    type: str
+    dataset: str
+    features: str
+
+    predict: Reading
+    score: Section
+
+    @abstractmethod
+    def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
+        """Write predictions into `folder`, by the workers of `client` if there are any."""
+
+    @abstractmethod
+    def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Metrics:
+        """Score the predictions in a folder of `make_predictions`; write tables into `folder`.
+
+        Returns:
+            Few metrics with short names, by descriptor or another heading; for DVC.
+        """
+
+    @abstractmethod
+    def draw(
+        self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path
+    ) -> None:
+        """Write visualizations into `folder`. read: gives the pixels of an image by its id."""
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with the same keys as CSV, fractions with six digits; no rows, no file."""
+    if not rows:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)

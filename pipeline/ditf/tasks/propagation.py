@@ -1,0 +1,185 @@
+"""Video object segmentation: the first mask of each sequence carried through its frames, and J and F.
+
+Protocol: DAVIS-2017 (Pont-Tuset et al., arXiv 1704.00675), by label propagation as in DINO (arXiv 2104.14294).
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat
+from tqdm import tqdm
+
+from ditf.catalog import Catalog, Row
+from ditf.draw import animation, contact_sheet, draw_feature_colours, overlay
+from ditf.errors import UserError
+from ditf.features.descriptors import Descriptor
+from ditf.features.store import FeatureStore
+from ditf.images import RGB, decode_mask, read_index_mask, shrink
+from ditf.masks import save_mask
+from ditf.metrics.segmentation import evaluate_frame, summarize
+from ditf.settings import Section
+from ditf.tasks import Metrics, Reading, Task, write_csv
+from ditf.workers import cores, run
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from ditf.propagation.voting import Voting
+
+SHEET_COLUMNS, SHEET_FRAMES = 4, 16
+FRAME_SIDE = 480  # longer side of a frame in contact sheets and animations
+
+
+class Carrying(Reading):
+    """topk: sources kept for each token. temperature: of their weights. n_last_frames: frames of context besides the
+    first. size_mask_neighborhood: sources are within +- this many tokens; 0: anywhere. The defaults are the paper's.
+    """
+
+    topk: int = Field(5, ge=1)
+    temperature: FiniteFloat = Field(0.1, gt=0)
+    n_last_frames: int = Field(7, ge=0)
+    size_mask_neighborhood: int = Field(12, ge=0)
+
+
+class Propagation(Task):
+    """Video object segmentation by label propagation."""
+
+    predict: Carrying
+    score: Section = Section()
+
+    def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
+        """Masks as `<descriptor>/<sequence>/<frame>.png`: with the true first one, as the official evaluator reads."""
+        from ditf.device import choose
+        from ditf.propagation.voting import Voting
+
+        p, frames, first = self.predict, frames_of(catalog), masks_of(catalog)
+        channels = p.discarded(store)
+
+        def tasks() -> Iterator[tuple[str, tuple[Any, ...]]]:
+            for descriptor in p.descriptors:
+                for row in catalog.rows("sequences"):
+                    name, limit = row["sequence"], row["context_limit"] or p.n_last_frames
+                    voting = Voting(p.topk, p.temperature, min(p.n_last_frames, limit), p.size_mask_neighborhood)
+                    names = [(frame["id"], frame["name"]) for frame in frames[name]]
+                    described = (p.block, descriptor, channels)
+                    out = folder.resolve() / descriptor / name
+                    yield f"{descriptor}/{name}", (store, names, first[names[0][0]], described, voting, out)
+
+        total = len(p.descriptors) * sum(map(len, frames.values()))
+        with tqdm(desc="propagation", total=total, unit="frame", delay=2) as bar:
+            for _, count in run(client, carry, tasks()):
+                bar.update(count)
+
+    def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Metrics:
+        """J and F of the frames that have a true mask, without the first and the last frame."""
+        truth, frames = masks_of(catalog), frames_of(catalog)
+        metrics: Metrics = {}
+        tables: dict[str, list[Row]] = {"objects": [], "sequences": []}
+        for descriptor in self.predict.descriptors:
+            tasks = (
+                (
+                    row["sequence"],
+                    (
+                        [
+                            (truth[frame["id"]], predictions / descriptor / row["sequence"] / f"{frame['name']}.png")
+                            for frame in frames[row["sequence"]][1:-1]
+                            if frame["id"] in truth
+                        ],
+                        row["objects"],
+                    ),
+                )
+                for row in catalog.rows("sequences")
+            )
+            measures: dict[str, NDArray[np.float64]] = {}
+            with tqdm(desc="J and F", total=len(frames), unit="sequence", delay=2) as bar:
+                for sequence, values in run(None, evaluate, tasks, cores()):
+                    bar.update()
+                    if not values.shape[1]:
+                        print(f"{sequence}: no frame between the first and the last has a true mask; it is not scored")
+                        continue
+                    own = {f"{sequence}_{number}": each for number, each in enumerate(values, 1)}
+                    measures |= own
+                    tables["objects"] += [
+                        {"descriptor": descriptor, "object": name, **summarize({name: each})}
+                        for name, each in own.items()
+                    ]
+                    tables["sequences"].append({"descriptor": descriptor, "sequence": sequence, **summarize(own)})
+            if not measures:
+                raise UserError(f"{catalog.folder}: no sequence has a true mask between its first and last frame to score")
+            found = summarize(measures)
+            tables.setdefault("all", []).append({"descriptor": descriptor, **found})
+            names = {"J&F": "J&F-Mean", "J": "J-Mean", "F": "F-Mean"}
+            metrics[descriptor] = {short: round(found[name], 4) for short, name in names.items()}
+        for name, rows in tables.items():
+            write_csv(folder / f"jf_{name}.csv", rows)
+        return metrics
+
+    def draw(
+        self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path
+    ) -> None:
+        """Each sequence as a contact sheet and an animation, and features as colours."""
+        descriptor, frames = self.predict.descriptors[-1], frames_of(catalog)
+        for sequence, rows in tqdm(frames.items(), "drawing", unit="sequence", delay=2):
+            masks = predictions / descriptor / sequence
+            shown = (overlay(read(row["id"]), read_index_mask(masks / f"{row['name']}.png")) for row in rows)
+            images = [shrink(image, FRAME_SIDE) for image in shown]
+            chosen = np.linspace(0, len(images) - 1, min(SHEET_FRAMES, len(images))).round().astype(int)
+            contact_sheet(folder / f"{sequence}.png", [images[n] for n in chosen], SHEET_COLUMNS)
+            animation(folder / f"{sequence}.gif", images)
+        names = [rows[n]["id"] for rows in frames.values() for n in dict.fromkeys((0, len(rows) // 2))]
+        draw_feature_colours(folder / "features.png", read, store, names, self.predict, descriptor)
+
+
+def carry(
+    store: FeatureStore,
+    names: list[tuple[str, str]],
+    first: bytes,
+    described: tuple[int, Descriptor, list[int]],
+    voting: "Voting",
+    folder: Path,
+) -> int:
+    """Carry a first mask through the frames of a sequence, and write every mask; returns the number of frames.
+
+    Args:
+        store: the features.
+        names: (id, file name) of the frames in order.
+        first: the bytes of the first mask's PNG.
+        described: block, descriptor, channels.
+        voting: how labels travel.
+        folder: to write into.
+    """
+    from ditf.device import choose
+    from ditf.propagation import propagate
+    from ditf.propagation.labels import first_labels, hard_mask
+
+    block, descriptor, channels = described
+    folder.mkdir(parents=True, exist_ok=True)
+    mask = decode_mask(first, folder / names[0][1])
+    save_mask(folder / f"{names[0][1]}.png", mask)
+    maps = (store.features(block, item).descriptors(descriptor, channels) for item, _ in names)
+    labels = first_labels(mask, store.grid(names[0][0]))
+    size, stride, device = (mask.shape[1], mask.shape[0]), store.attributes["stride"], choose("auto", "auto")[0]
+    for (_, name), soft in zip(names[1:], propagate(maps, labels, voting, device), strict=True):
+        save_mask(folder / f"{name}.png", hard_mask(soft, size, stride))
+    return len(names)
+
+
+def evaluate(frames: list[tuple[bytes, Path]], objects: int) -> NDArray[np.float64]:
+    """J and F of one sequence, [objects, frames, 2], from (bytes of the true mask's PNG, path of the predicted)."""
+    values = [evaluate_frame(decode_mask(true, path), read_index_mask(path), objects) for true, path in frames]
+    return np.stack(values, 1) if values else np.empty((objects, 0, 2))
+
+
+def frames_of(catalog: Catalog) -> dict[str, list[Row]]:
+    """Rows of the table frames by sequence."""
+    rows = catalog.rows("frames")
+    return {name: list(group) for name, group in itertools.groupby(rows, lambda row: row["sequence"])}
+
+
+def masks_of(catalog: Catalog) -> dict[str, bytes]:
+    """The true masks by the frame's id, as bytes of PNGs."""
+    return {row["id"]: row["png"] for row in catalog.rows("masks")}

@@ -1,0 +1,69 @@
+"""Retrieval: an index over every token of a store, and how much of exact search it finds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from ditf.catalog import Catalog
+from ditf.draw import draw_places
+from ditf.features.store import FeatureStore
+from ditf.images import RGB
+from ditf.settings import Section
+from ditf.tasks import Metrics, Reading, Task, write_csv
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+DRAWN, PLACES = 3, 6  # searches drawn, and places of each
+
+
+class Indexing(Reading):
+    """kind: auto, flat (exact), ivfsq, ivfpq, hnsw, or a factory string of FAISS; auto is flat up to 50,000 tokens."""
+
+    kind: str = Field("auto", min_length=1)
+
+    @model_validator(mode="after")
+    def _one_descriptor(self) -> "Indexing":
+        if len(self.descriptors) != 1:
+            raise ValueError("an index is of one descriptor")
+        return self
+
+
+class Retrieval(Task):
+    """Search by a point, a region or an image, for `ditf search` and `ditf match`."""
+
+    predict: Indexing
+    score: Section = Section()
+
+    def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
+        """Build the index; `recall.json` has what it loses against exact search."""
+        from ditf.retrieval.index import IndexSettings, build
+
+        p = self.predict
+        settings = IndexSettings(p.kind, p.block, p.descriptors[0], tuple(p.discarded(store)))
+        recall = build(store, settings, folder, client)
+        (folder / "recall.json").write_text(json.dumps(recall, indent=1) + "\n", encoding="utf-8")
+
+    def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Metrics:
+        recall: dict[str, float] = json.loads((predictions / "recall.json").read_text(encoding="utf-8"))
+        write_csv(folder / "recall.csv", [{"metric": name, "value": value} for name, value in recall.items()])
+        return {self.predict.descriptors[0]: recall}
+
+    def draw(
+        self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path
+    ) -> None:
+        """Searches by the middle token of a few images."""
+        from ditf.retrieval.search import FeatureIndex
+
+        index = FeatureIndex(predictions, store)
+        for number, item in enumerate(store.ids[:: max(1, len(store) // DRAWN)][:DRAWN]):
+            (h, w), (width, height) = store.grid(item), store.size(item)
+            query = index.descriptors(item)[h // 2 * w + w // 2]
+            places = index.search(query, min(PLACES, len(store)), per_image=True)
+            rows: list[dict[str, Any]] = [{"rank": rank, **vars(place)} for rank, place in enumerate(places, 1)]
+            point = np.array([(w // 2 + 0.5) * width / w, (h // 2 + 0.5) * height / h])
+            draw_places(folder / f"search_{number}.png", read(item), point.tolist(), rows, read)

@@ -1,0 +1,21 @@
+"""Visualizations of a task -> results/<task>/visualizations/."""
+
+import shutil
+
+from ditf.catalog import Catalog
+from ditf.commands.project import CATALOGS, FEATURES, RESULTS, image_reader
+from ditf.features.store import FeatureStore
+from stages import Params, run
+
+
+def main(params: Params, name: str) -> None:
+    task, folder = params.tasks[name], RESULTS / name
+    shutil.rmtree(folder / "visualizations", ignore_errors=True)
+    (folder / "visualizations").mkdir(parents=True)
+    store, catalog = FeatureStore(FEATURES / task.features), Catalog(CATALOGS / task.dataset)
+    read = image_reader(params, task.dataset)
+    task.draw(store, catalog, read, folder / "predictions", folder / "visualizations")
+
+
+if __name__ == "__main__":
+    run(main)
