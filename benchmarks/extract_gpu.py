@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-
-from benchmarks.extraction import random_vae
-from benchmarks.report import machine, show
 from pipeline.backbones.flux import FluxTransformer, Text, skeleton
 from pipeline.backbones.vae import LatentEncoder
 from pipeline.cost import FLUX1_DEV, TEXT_TOKENS, flops
 from pipeline.extraction import Extractor, Settings
 from pipeline.images import TOKEN, model_size
+
+from benchmarks.extraction import random_vae
+from benchmarks.report import machine, show
 
 SMALL = FLUX1_DEV | {"attention_head_dim": 16, "num_attention_heads": 2, "axes_dims_rope": (4, 6, 6)}
 

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-from safetensors import safe_open
-
-from benchmarks.report import machine, show, timed
 from pipeline.backbones import tiny
 from pipeline.backbones.flux import FluxTransformer, Text, pack
 from pipeline.backbones.text import TextEncoder
 from pipeline.backbones.vae import LatentEncoder
 from pipeline.extraction import Extractor, Settings
+from safetensors import safe_open
+
+from benchmarks.report import machine, show, timed
 
 VAE_CHANNELS = (32, 64, 128, 128)
 

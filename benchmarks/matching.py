@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
-
-from benchmarks import direct
-from benchmarks.report import machine, peak_memory, show, timed
 from pipeline.correspondence import predict
 from pipeline.pck import GRADES, pck
 from pipeline.store import Features, FeatureStore, Item
 from pipeline.writer import StoreWriter
+from tqdm import tqdm
+
+from benchmarks import direct
+from benchmarks.report import machine, peak_memory, show, timed
 
 CHANNELS, MASSIVE = 3072, (154, 1446)
 SIZES = {(500, 375): (30, 40), (375, 500): (40, 30), (500, 333): (27, 40)}  # pixels: tokens at 640 px

@@ -6,11 +6,11 @@ import statistics
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pipeline.propagation import Settings, propagate
 from scipy.ndimage import gaussian_filter
 
 from benchmarks import direct
 from benchmarks.report import machine, peak_memory, show, timed
-from pipeline.propagation import Settings, propagate
 
 CHANNELS, LATENT = 3072, 256
 TIMED = 3  # frames

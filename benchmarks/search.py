@@ -14,14 +14,14 @@ from pathlib import Path
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
-from tqdm import tqdm
-
-from benchmarks.report import machine, peak_memory, show, timed
 from pipeline.index import Settings, build
 from pipeline.search import FeatureIndex
 from pipeline.store import Features, FeatureStore, Item
 from pipeline.writer import StoreWriter
+from scipy.ndimage import gaussian_filter
+from tqdm import tqdm
+
+from benchmarks.report import machine, peak_memory, show, timed
 
 GRID, CHANNELS, LATENT = (30, 40), 3072, 256
 KINDS, REGIONS = 200, 6

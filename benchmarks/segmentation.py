@@ -4,10 +4,10 @@ import argparse
 
 import numpy as np
 from numpy.typing import NDArray
+from pipeline.segmentation import evaluate_frame
 
 from benchmarks import direct
 from benchmarks.report import machine, show, timed
-from pipeline.segmentation import evaluate_frame
 
 
 def masks(frames: int, objects: int, seed: int = 0) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:

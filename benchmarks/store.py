@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
 import pipeline.store
-from benchmarks.matching import forget
-from benchmarks.report import machine, show, timed
 from pipeline.store import Features, FeatureStore, Item
 from pipeline.writer import StoreWriter
+
+from benchmarks.matching import forget
+from benchmarks.report import machine, show, timed
 
 GRID, CHANNELS, TIMES = (30, 40), 3072, 9
 

@@ -14,11 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
-
-from benchmarks.extraction import make_model
-from benchmarks.propagation import video
-from benchmarks.report import machine, show, timed
 from pipeline.backbones.text import TextEncoder
 from pipeline.engine import Engine, engine
 from pipeline.extraction import Job, Settings, Source, extract_on
@@ -29,6 +24,11 @@ from pipeline.store import Features, FeatureStore, Item
 from pipeline.text import encode_prompts
 from pipeline.writer import StoreWriter
 from stages.propagate import carry
+from tqdm import tqdm
+
+from benchmarks.extraction import make_model
+from benchmarks.propagation import video
+from benchmarks.report import machine, show, timed
 
 IMAGES, SEQUENCES, FRAMES, GRID, SIZE = 12, 4, 10, (30, 53), (848, 480)
 TURNS = 5

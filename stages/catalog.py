@@ -2,6 +2,7 @@
 
 from ditf.catalog import write_catalog
 from ditf.commands.project import CATALOGS
+
 from stages import Params, run
 
 
@@ -14,4 +15,4 @@ def main(params: Params, name: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "datasets")

@@ -5,6 +5,7 @@ import shutil
 from ditf.catalog import Catalog
 from ditf.commands.project import CATALOGS, FEATURES, RESULTS, image_reader
 from ditf.features.store import FeatureStore
+
 from stages import Params, run
 
 
@@ -18,4 +19,4 @@ def main(params: Params, name: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "tasks")

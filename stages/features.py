@@ -1,12 +1,12 @@
 """The model over every image of a data set, once -> cache/features/<features>, a Zarr store."""
 
 import torch
-
 from ditf.commands.project import FEATURES, dvc_objects, extraction, staging
 from ditf.commands.staging import donors, tidy
 from ditf.features.extraction import extract, key_of
 from ditf.files import exclusive, fingerprint, publish
 from ditf.workers import cluster
+
 from stages import Params, run
 
 
@@ -27,4 +27,4 @@ def main(params: Params, name: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "features")

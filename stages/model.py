@@ -7,6 +7,7 @@ It runs always, since DVC does not see a source change; its output changes only 
 from ditf.commands.project import MODELS, hashes
 from ditf.errors import UserError
 from ditf.models import Model, is_hub, pin
+
 from stages import Params, run
 
 
@@ -17,10 +18,10 @@ def main(params: Params, name: str) -> None:
             known = Model.load(path)
         except UserError:
             known = None
-        if known and (known.type, known.source, known.revision) == (wanted.type, wanted.source, wanted.revision):
+        if known and (known.family, known.source, known.revision) == (wanted.type, wanted.source, wanted.revision):
             return  # a commit stays what it is, even if the branch moved on: remove the file to follow it
     pin(wanted.type, wanted.source, wanted.revision, hashes()).save(path)
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "models")

@@ -7,6 +7,7 @@ from ditf.commands.project import CATALOGS, FEATURES, RESULTS
 from ditf.errors import UserError
 from ditf.features.store import FeatureStore
 from ditf.workers import cluster
+
 from stages import Params, run
 
 
@@ -15,11 +16,11 @@ def main(params: Params, name: str) -> None:
     store, catalog = FeatureStore(FEATURES / task.features), Catalog(CATALOGS / task.dataset)
     for item, row in catalog.images().items():
         if store.size(item) != (row["width"], row["height"]):
-            raise UserError(f"{store.path}: its features of {item!r} are of an image of another size; extract them anew")
+            raise UserError(f"{store.path}: its features of {item!r} are of an image of another size; run `dvc repro`")
     shutil.rmtree(folder, ignore_errors=True)
     with cluster(params.workers) as client:
         task.make_predictions(store, catalog, folder, client)
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "tasks")

@@ -4,6 +4,7 @@ import json
 
 from ditf.catalog import Catalog
 from ditf.commands.project import CATALOGS, RESULTS
+
 from stages import Params, run
 
 
@@ -14,4 +15,4 @@ def main(params: Params, name: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "tasks")

@@ -8,6 +8,7 @@ from ditf.device import choose
 from ditf.features.extraction import LIBRARIES, versions_of
 from ditf.features.text import MADE_BY, encode_prompts, file_name
 from ditf.files import exclusive, fingerprint, link
+
 from stages import Params, run
 
 
@@ -27,4 +28,4 @@ def main(params: Params, name: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "features")

@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
-FEATURES = "cache/features/folder"
+MODELS = ("diffusers", "transformers")  # what runs a model
+TORCH = ("torch", *MODELS)
 
 
 @pytest.fixture(scope="session")
@@ -29,14 +32,20 @@ def real_davis() -> Path:
     return SHARED / "data" / "DAVIS"
 
 
-@pytest.fixture(scope="session")
-def tiny_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny FLUX, as a diffusers folder."""
-    from pipeline.backbones import tiny
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tiny models are made in a folder of the tests, shared by those that run side by side."""
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "home"
+    os.environ["XDG_CACHE_HOME"] = str(home)
 
-    folder = tmp_path_factory.mktemp("model") / "tiny-flux"
-    tiny.build(folder, seed=0)
-    return folder
+
+@pytest.fixture(scope="session")
+def tiny_flux() -> Path:
+    """The tiny FLUX, as a diffusers folder."""
+    from ditf.models import local_folder
+
+    return local_folder("flux", "tiny:0")
 
 
 class Project:
@@ -45,8 +54,8 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def run(self, *command: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        """Run a command; importing one of the modules named in `without` fails there."""
+    def environment(self, without: tuple[str, ...] = ()) -> dict[str, str]:
+        """Of a command; importing one of the modules named in `without` fails there."""
         path = [str(ROOT / ".venv" / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
         environment = os.environ | {"PATH": os.pathsep.join(path), "COLUMNS": "100"}
         if without:
@@ -55,7 +64,13 @@ class Project:
                 (poison / name).mkdir(parents=True, exist_ok=True)
                 (poison / name / "__init__.py").write_text(f"raise SystemExit('{name} was imported')\n")
             environment["PYTHONPATH"] = str(poison)
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=600)
+        return environment
+
+    def run(self, *command: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        """Run a command."""
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment(without), capture_output=True, text=True, timeout=600
+        )
 
     def check(self, *command: str, without: tuple[str, ...] = ()) -> str:
         """Run a command that must succeed; returns what it printed."""
@@ -63,38 +78,59 @@ class Project:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def set(self, old: str, new: str) -> None:
-        """Change params.yaml."""
-        path = self.folder / "params.yaml"
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
+    def fail(self, *command: str) -> str:
+        """Run a command that must fail as a user's mistake does, without a traceback; returns its errors."""
+        done = self.run(*command)
+        assert done.returncode == 2, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What params.yaml holds."""
+        found: dict[str, Any] = yaml.safe_load((self.folder / "params.yaml").read_text())
+        return found
+
+    def set(self, path: str, value: Any) -> None:
+        """Set a parameter, such as "tasks.spair-flux.score.alphas"."""
+        document = place = self.params
+        *parents, last = path.split(".")
+        for key in parents:
+            place = place[key]
+        place[last] = value
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
 
 
-@pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose pipeline has run on the embedded default, with smaller images and fewer draws."""
-    folder = tmp_path_factory.mktemp("project") / "ditf"
-    names = ("pipeline", "stages", "catalogs", "cache", "dvc.yaml", "params.yaml", ".gitignore", ".dvcignore")
-    for name in names:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=_generated)
-        else:
-            folder.mkdir(exist_ok=True)
-            shutil.copy(source, folder / name)
+def new_project(folder: Path) -> Project:
+    """The project's files in a folder, with the embedded default made smaller."""
+    folder.mkdir(parents=True)
+    for name in ("stages", "pipeline"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    for name in ("cache", "catalogs"):
+        (folder / name).mkdir()
+        shutil.copy(ROOT / name / ".gitignore", folder / name)
     (folder / ".dvc").mkdir()
     for name in ("config", ".gitignore"):
         shutil.copy(ROOT / ".dvc" / name, folder / ".dvc" / name)
     made = Project(folder)
-    made.set("ensemble_size: 8", "ensemble_size: 2")
-    made.set("img_size: 256 ", "img_size: 160 ")
-    made.set("img_size: 192 ", "img_size: 160 ")
+    document = made.params
+    for entry in document["features"].values():
+        entry |= {"ensemble_size": 2, "img_size": 160}
+    (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     made.check("git", "init", "-q")
     made.check("git", "config", "user.name", "test")
     made.check("git", "config", "user.email", "test@example.invalid")
     made.check("git", "add", "-A")
     made.check("git", "commit", "-qm", "start")
+    return made
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pipeline has run; not to be changed."""
+    made = new_project(tmp_path_factory.mktemp("finished") / "project")
     made.check("dvc", "repro")
     made.check("git", "add", "-A")
     made.check("git", "commit", "-qm", "run")
@@ -102,23 +138,27 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def lab(project: Project, tmp_path: Path) -> Project:
-    """The finished project without its features of the folder, to extract them again; other stages are not needed."""
-    folder = tmp_path / "lab"
-    shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns(".dvc", ".git", "results", "staging"))
-    for path in folder.rglob("*"):
-        path.chmod(path.stat().st_mode | 0o200)  # DVC's files are read-only
-    shutil.copytree(project.folder / "results/folder", folder / "results/folder")
-    return Project(folder)
+def project(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished project, to be changed; its files are copies, too, so that damage stays in it."""
+    shutil.copytree(finished.folder, tmp_path / "project", symlinks=True)
+    relink(tmp_path / "project")
+    return Project(tmp_path / "project")
+
+
+def relink(folder: Path) -> None:
+    """Link the features of a copied project to the objects of its DVC cache, as they were before the copy."""
+    import hashlib
+
+    objects = folder / ".dvc/cache/files/md5"
+    for path in (p for place in (folder / "cache/features", folder / ".dvc/cache/ditf") for p in place.rglob("*")):
+        if (path.is_file() and path.suffix not in (".lock", ".json")) or path.name == "zarr.json":
+            md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+            known = objects / md5[:2] / md5[2:]
+            if known.is_file():
+                path.unlink()
+                path.hardlink_to(known)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file in a folder, by its path there."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def _generated(folder: str, names: list[str]) -> list[str]:
-    """What DVC or Python made: not part of the project."""
-    if Path(folder).name in ("cache", "catalogs"):
-        return [name for name in names if not name.startswith(".git")]
-    return [name for name in names if name == "__pycache__"]

@@ -7,13 +7,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ditf import sample
+from ditf.catalog import SCHEMAS, Catalog, Tables, write_catalog
+from ditf.datasets.davis import Davis
+from ditf.datasets.folder import Folder
+from ditf.datasets.spair import SPair
+from ditf.errors import UserError
+from ditf.images import decode_mask, read_index_mask, read_rgb
+from ditf.masks import save_mask
 from PIL import Image
 
-from pipeline.catalog import SCHEMAS, read_table, write_tables
-from pipeline.datasets import davis, sample, spair
-from pipeline.errors import UserError
-from pipeline.images import read_index_mask, read_rgb
-from pipeline.masks import save_mask
+
+def read_spair(root: Path, captions: str | None = None, prompt: str = "a {category}") -> Tables:
+    return SPair(type="spair", root=str(root), captions=captions, prompt=prompt).read()
+
+
+def read_davis(root: Path, year: Any = 2017) -> Tables:
+    return Davis(type="davis", root=str(root), year=year).read()
+
+
+def read_folder(root: Path, prompts: str | None = None, skip_unreadable: bool = False) -> Tables:
+    kind = "a {category}"
+    return Folder(type="folder", root=str(root), prompt=kind, prompts=prompts, skip_unreadable=skip_unreadable).read()
 
 
 @pytest.fixture(scope="session")
@@ -25,17 +40,17 @@ def sample_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_sample_pairs_are_in_the_official_layout(sample_data: Path) -> None:
-    tables = spair.read(sample_data / "SPair-71k", "test", "unused", "captions.json")
+    tables = read_spair(sample_data / "SPair-71k", "captions.json").rows
     assert len({pair["category"] for pair in tables["pairs"]}) >= 5
     assert len(tables["pairs"]) >= 40
-    assert len(tables["prompts"]) == len(sample.PHOTOS)
+    assert len({row["prompt"] for row in tables["images"]}) == len(sample.PHOTOS)
     assert {pair["viewpoint_variation"] for pair in tables["pairs"]} == {0, 1, 2}
 
 
 def test_sample_keypoints_show_the_same_point(sample_data: Path) -> None:
     """Around a keypoint both images look alike, up to the warp; around another point they do not."""
     root = sample_data / "SPair-71k"
-    tables = spair.read(root, "test", "unused", None)
+    tables = read_spair(root).rows
     images = {row["id"]: read_rgb(root / row["path"]).mean(2) for row in tables["images"]}
     pairs = {pair["pair"]: pair for pair in tables["pairs"]}
 
@@ -48,15 +63,15 @@ def test_sample_keypoints_show_the_same_point(sample_data: Path) -> None:
     for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
         pair = pairs[row["pair"]]
         source = patch(pair["source"], row["source_x"], row["source_y"])
-        right.append(float(source @ patch(pair["target"], row["target_x"], row["target_y"])))
+        right.append(float(source @ patch(pair["target"], int(row["target_x"]), int(row["target_y"]))))
         if other["pair"] == row["pair"]:
-            wrong.append(float(source @ patch(pair["target"], other["target_x"], other["target_y"])))
+            wrong.append(float(source @ patch(pair["target"], int(other["target_x"]), int(other["target_y"]))))
     assert np.median(right) > 0.7 * 81
     assert np.median(wrong) < 0.3 * 81
 
 
 def test_sample_videos_are_in_the_official_layout(sample_data: Path) -> None:
-    tables = davis.read(sample_data / "DAVIS", 2017, "val", "a photo of a image")
+    tables = read_davis(sample_data / "DAVIS").rows
     assert len(tables["sequences"]) >= 3
     assert {row["objects"] for row in tables["sequences"]} == {1, 2, 3}
     assert all(row["frames"] >= 12 for row in tables["sequences"])
@@ -72,25 +87,39 @@ def test_sample_is_the_same_for_a_seed_and_differs_for_another(sample_data: Path
     assert content(tmp_path / "other") != content(sample_data / "DAVIS")
 
 
-def test_tables_have_their_declared_schemas(sample_data: Path, tmp_path: Path) -> None:
-    tables = spair.read(sample_data / "SPair-71k", "test", "unused", None)
-    tables |= davis.read(sample_data / "DAVIS", 2017, "val", "p")
-    write_tables(tmp_path, tables)
-    assert set(tables) == set(SCHEMAS)
-    for name, rows in tables.items():
-        assert len(read_table(tmp_path, name)) == len(rows)
+def test_a_catalog_gives_back_what_was_read(sample_data: Path, tmp_path: Path) -> None:
+    for name, tables in (
+        ("spair", read_spair(sample_data / "SPair-71k")),
+        ("davis", read_davis(sample_data / "DAVIS")),
+    ):
+        write_catalog(tmp_path / name, tables)
+        catalog = Catalog(tmp_path / name)
+        assert catalog.resize == tables.resize
+        for table, rows in tables.rows.items():
+            assert catalog.rows(table) == rows
+    assert Catalog(tmp_path / "spair").groups() == [
+        *("category", "viewpoint_variation", "scale_variation", "truncation", "occlusion", "mirror")
+    ]
+
+
+def test_rows_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="rows of pairs do not fit"):
+        write_catalog(tmp_path / "x", Tables({"pairs": [{"pair": 3}]}, "longer"))
+    with pytest.raises(UserError, match="a table 'pear'"):
+        write_catalog(tmp_path / "x", Tables({"pear": []}, "longer"))
 
 
 def test_foreign_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not found"):
-        read_table(tmp_path, "pairs")
-    (tmp_path / "pairs.parquet").write_bytes(b"PAR1 not really")
+        Catalog(tmp_path)
+    (tmp_path / "images.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(UserError, match="not a readable Parquet file"):
-        read_table(tmp_path, "pairs")
-    write_tables(tmp_path, {"prompts": [{"prompt": "x"}]})
-    (tmp_path / "prompts.parquet").rename(tmp_path / "pairs.parquet")
+        Catalog(tmp_path)
+    write_catalog(tmp_path, Tables({"frames": []}, "longer"))
+    (tmp_path / "frames.parquet").rename(tmp_path / "images.parquet")
     with pytest.raises(UserError, match="columns are not those"):
-        read_table(tmp_path, "pairs")
+        Catalog(tmp_path)
+    assert set(SCHEMAS) >= {"images", "pairs", "keypoints", "sequences", "frames", "masks"}
 
 
 PAIR = "000001-one-two:cat"
@@ -155,8 +184,8 @@ def wide(root: Path) -> None:
     Image.new("L", (20000, 2)).save(root / "JPEGImages/cat/one.jpg", "PNG")
 
 
-def deep(root: Path) -> None:
-    Image.fromarray(np.full((30, 40), 60000, np.uint16)).save(root / "JPEGImages/cat/one.jpg", "PNG")
+def floating(root: Path) -> None:
+    Image.fromarray(np.full((30, 40), 0.5, np.float32)).save(root / "JPEGImages/cat/one.jpg", "TIFF")
 
 
 SPAIR_FAULTS = {
@@ -164,7 +193,7 @@ SPAIR_FAULTS = {
     "text as image": (put("JPEGImages/cat/two.jpg", b"hello"), r"two\.jpg: not a readable image"),
     "empty image": (put("JPEGImages/cat/two.jpg", b""), r"two\.jpg: not a readable image"),
     "wide image": (wide, r"one\.jpg: 20000x2 pixels"),
-    "16-bit image": (deep, r"one\.jpg: I;16 pixels"),
+    "floating-point image": (floating, r"one\.jpg: mode F"),
     "link out": (link_out, r"one\.jpg: leads out of the data set"),
     "name out": (edit(src_imname="../../../outside.jpg"), "leads out of the data set"),
     "absolute name": (edit(src_imname="/etc/passwd"), "leads out of the data set"),
@@ -173,8 +202,6 @@ SPAIR_FAULTS = {
     "binary json": (put(f"PairAnnotation/test/{PAIR}.json", b"\xff\xfe\x00"), "Invalid JSON"),
     "size disagrees": (edit(trg_imsize=[41, 30, 3]), r"trg_imsize: 41x30, but two\.jpg is 40x30"),
     "size absurd": (edit(trg_imsize=[-1, 30, 3]), "trg_imsize.0"),
-    "keypoint outside": (edit(src_kps=[[1, 2], [40, 29]]), r"src_kps: \(40, 29\) lies outside one\.jpg"),
-    "keypoint negative": (edit(trg_kps=[[-1, 2], [4, 4]]), r"trg_kps: \(-1, 2\) lies outside"),
     "keypoint NaN": (edit(src_kps=[[float("nan"), 2], [1, 1]]), "src_kps.0.0"),
     "keypoint text": (edit(src_kps=[["1", 2], [1, 1]]), "src_kps.0.0"),
     "keypoint fraction": (edit(src_kps=[[1.5, 2], [1, 1]]), "src_kps.0.0"),
@@ -192,34 +219,43 @@ SPAIR_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", SPAIR_FAULTS)
-def test_broken_spair_is_told_in_one_line(small_spair: Path, fault: str) -> None:
+def test_broken_spair_is_reported_in_one_line(small_spair: Path, fault: str) -> None:
     breaks, expected = SPAIR_FAULTS[fault]
     breaks(small_spair)
     captions = "captions.json" if fault.startswith("captions") else None
     with pytest.raises(UserError, match=expected) as caught:
-        spair.read(small_spair, "test", "a {category}", captions)
+        read_spair(small_spair, captions)
     *lines, summary = str(caught.value).split("\n")
     assert summary.endswith("nothing was written")
     assert all(str(small_spair) in line for line in lines)
 
 
 def test_all_problems_are_listed(small_spair: Path) -> None:
-    edit(src_kps=[[100, 2], [1, 200]], trg_imsize=[4, 3, 3], category="cat")(small_spair)
+    edit(src_imsize=[100, 2, 3], trg_imsize=[4, 3, 3], trg_bndbox=[1, 1, 1, 2])(small_spair)
     with pytest.raises(UserError) as caught:
-        spair.read(small_spair, "test", "a {category}", None)
+        read_spair(small_spair)
     assert "3 problems" in str(caught.value)
 
 
-def test_a_wrong_root_is_told(tmp_path: Path) -> None:
+def test_a_keypoint_outside_its_image_is_a_warning(small_spair: Path) -> None:
+    edit(src_kps=[[-1, 2], [40, 29]], trg_kps=[[3, 4], [50, -6]])(small_spair)
+    rows = read_spair(small_spair).rows
+    assert [(row["source_x"], row["source_y"]) for row in rows["keypoints"]] == [(0, 2), (39, 29)]
+    assert [(row["target_x"], row["target_y"]) for row in rows["keypoints"]] == [(3, 4), (50, -6)]
+    assert len(rows["warnings"]) == 3
+    assert all("lies outside" in row["warning"] and row["file"].endswith(".json") for row in rows["warnings"])
+
+
+def test_a_wrong_root_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no pair annotations"):
-        spair.read(tmp_path, "test", "p", None)
+        read_spair(tmp_path)
     with pytest.raises(UserError, match=r"is .* the DAVIS folder"):
-        davis.read(tmp_path, 2017, "val", "p")
+        read_davis(tmp_path)
 
 
 def test_prompts_come_from_captions_where_there_are_any(small_spair: Path) -> None:
     (small_spair / "captions.json").write_text(json.dumps({"catone.jpg": "a tabby"}))
-    rows = spair.read(small_spair, "test", "a photo of a {category}", "captions.json")["images"]
+    rows = read_spair(small_spair, "captions.json", "a photo of a {category}").rows["images"]
     assert [row["prompt"] for row in rows] == ["a tabby", "a photo of a cat"]
 
 
@@ -227,7 +263,7 @@ def test_prompts_come_from_captions_where_there_are_any(small_spair: Path) -> No
 def test_images_of_other_modes_are_read(small_spair: Path, mode: str) -> None:
     image = Image.new(mode, (40, 30))
     image.save(small_spair / "JPEGImages/cat/one.jpg", "PNG" if mode in ("P", "1") else "JPEG")
-    spair.read(small_spair, "test", "p", None)
+    read_spair(small_spair)
 
 
 @pytest.fixture
@@ -274,15 +310,19 @@ DAVIS_FAULTS = {
     "name out": (put("ImageSets/2017/val.txt", b"../../boat\n"), "leads out of the data set|no frames"),
     "no sequence": (put("ImageSets/2017/val.txt", b"\n"), "names no sequence"),
     "unknown sequence": (put("ImageSets/2017/val.txt", b"boat\nship\n"), "ship: no frames"),
+    "grey first mask": (
+        lambda root: Image.new("L", (48, 32), 255).save(root / "Annotations/480p/boat/00000.png"),
+        "set `year: 2016`",
+    ),
 }
 
 
 @pytest.mark.parametrize("fault", DAVIS_FAULTS)
-def test_broken_davis_is_told(small_davis: Path, fault: str) -> None:
+def test_broken_davis_is_reported(small_davis: Path, fault: str) -> None:
     breaks, expected = DAVIS_FAULTS[fault]
     breaks(small_davis)
     with pytest.raises(UserError, match=expected):
-        davis.read(small_davis, 2017, "val", "p")
+        read_davis(small_davis)
 
 
 def test_davis_2016_has_one_object(small_davis: Path) -> None:
@@ -292,9 +332,23 @@ def test_davis_2016_has_one_object(small_davis: Path) -> None:
     lines = [f"/JPEGImages/480p/boat/{n:05d}.jpg /Annotations/480p/boat/{n:05d}.png" for n in range(4)]
     (small_davis / "ImageSets" / "480p").mkdir()
     (small_davis / "ImageSets" / "480p" / "val.txt").write_text("\n".join(lines))
-    tables = davis.read(small_davis, 2016, "val", "p")
+    tables = read_davis(small_davis, 2016).rows
     assert [row["objects"] for row in tables["sequences"]] == [1]
-    assert set(np.unique(davis.read_mask(small_davis / tables["masks"][0]["path"], 2016))) == {0, 1}
+    assert set(np.unique(decode_mask(tables["masks"][0]["png"], Path("mask")))) == {0, 1}
+
+
+def test_frames_are_in_the_order_of_their_numbers(small_davis: Path) -> None:
+    for folder in ("JPEGImages/480p/boat", "Annotations/480p/boat"):
+        for path in sorted((small_davis / folder).iterdir()):
+            path.rename(path.with_stem(str(9 + int(path.stem))))
+    assert [row["name"] for row in read_davis(small_davis).rows["frames"]] == ["9", "10", "11", "12"]
+
+
+def test_names_of_sequences_may_have_spaces(small_davis: Path) -> None:
+    for folder in ("JPEGImages", "Annotations"):
+        (small_davis / folder / "480p/boat").rename(small_davis / folder / "480p/my boat")
+    (small_davis / "ImageSets/2017/val.txt").write_text("my boat\n")
+    assert [row["sequence"] for row in read_davis(small_davis).rows["sequences"]] == ["my boat"]
 
 
 def test_masks_keep_the_davis_palette(tmp_path: Path, real_davis: Path) -> None:
@@ -304,3 +358,69 @@ def test_masks_keep_the_davis_palette(tmp_path: Path, real_davis: Path) -> None:
     assert ours.mode == "P"
     assert ours.getpalette() == theirs.getpalette()
     np.testing.assert_array_equal(np.array(ours), np.array(theirs))
+
+
+def write_images(root: Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40 + number, 30), (number * 20, 0, 0)).save(root / name)
+
+
+def test_a_folder_of_images(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a b.png", "cats/ü.jpg", "cats/deep/2.webp", ".hidden/x.png", "cats/.y.png"])
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "list.csv").write_text("path,prompt\ncats/ü.jpg,a cat\n", encoding="utf-8")
+    found = {row["id"]: (row["category"], row["prompt"]) for row in read_folder(tmp_path, "list.csv").rows["images"]}
+    assert found == {
+        "a b.png": ("image", "a image"),
+        "cats/deep/2.webp": ("deep", "a deep"),
+        "cats/ü.jpg": ("cats", "a cat"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("path,prompt\nnowhere.png,x\n", "nowhere.png: no such image"),
+        ("name,text\na.png,x\n", "line 2: needs the columns path and prompt"),
+        ("path,prompt\na.png,x\na.png,y\n", "line 3: a.png occurs twice"),
+        ("path,prompt\na.png\n", "line 2: needs"),
+        ('path,prompt\na.png,"open\n', "not a readable CSV"),
+        (None, "list.csv: not found"),
+    ],
+)
+def test_a_wrong_list_of_prompts(tmp_path: Path, content: str | None, expected: str) -> None:
+    write_images(tmp_path, ["a.png"])
+    if content is not None:
+        (tmp_path / "list.csv").write_text(content)
+    with pytest.raises(UserError, match=expected):
+        read_folder(tmp_path, "list.csv")
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    write_images(tmp_path, ["in/a.png", "out/b.png"])
+    (tmp_path / "in/link.png").symlink_to(tmp_path / "out/b.png")
+    with pytest.raises(UserError, match="leads out of the data set"):
+        read_folder(tmp_path / "in")
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no readable images"):
+        read_folder(tmp_path)
+    with pytest.raises(UserError, match="not a folder"):
+        read_folder(tmp_path / "nowhere")
+
+
+def test_every_format_that_can_be_read_is_taken(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.gif", "b.png", "c.tif", "d.JPG"])
+    assert [row["id"] for row in read_folder(tmp_path).rows["images"]] == ["a.gif", "b.png", "c.tif", "d.JPG"]
+
+
+def test_unreadable_images_can_be_left_out(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.png", "b.png"])
+    (tmp_path / "bad.png").write_bytes(b"not an image")
+    with pytest.raises(UserError, match=r"bad\.png: not a readable image"):
+        read_folder(tmp_path)
+    rows = read_folder(tmp_path, skip_unreadable=True).rows
+    assert [row["id"] for row in rows["images"]] == ["a.png", "b.png"]
+    assert [Path(row["file"]).name for row in rows["warnings"]] == ["bad.png"]

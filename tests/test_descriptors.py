@@ -1,12 +1,14 @@
 """Descriptors and massive channels."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from ditf.errors import UserError
+from ditf.features.descriptors import ChannelStatistics, describe
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pipeline.descriptors import channel_statistics, describe
 
 rng = np.random.default_rng(0)
 TOKENS = rng.standard_normal((7, 16)).astype(np.float16)
@@ -46,11 +48,26 @@ def test_massive_channels_are_great_and_steady() -> None:
         x[:, 3] = 100 + 10 * x[:, 3]  # massive
         x[:, 4] *= 100  # great, but not steady
         x[:, 5] = 5 + 0.1 * x[:, 5]  # steady, but not great
-    found = channel_statistics(items)
+    found = ChannelStatistics.of(items)
     assert found.massive == [3]
     assert found.mean[3] == pytest.approx(np.concatenate(items)[:, 3].mean())
     assert found.std[3] == pytest.approx(np.concatenate(items)[:, 3].std())
 
 
 def test_no_massive_channel_in_ordinary_features() -> None:
-    assert channel_statistics([rng.standard_normal((100, 32))]).massive == []
+    assert ChannelStatistics.of([rng.standard_normal((100, 32))]).massive == []
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "modulation", "channels", "expected"),
+    [
+        ("adaIn", MODULATION, [3], "'adaIn' is not known"),
+        ("adaln+discard", MODULATION, None, "needs the massive channels"),
+        ("adaln", None, None, "needs AdaLN"),
+        ("adaln+discard", MODULATION, [16], "channels 0..15"),
+        ("adaln+discard", MODULATION, [-1], "channels 0..15"),
+    ],
+)
+def test_what_cannot_be_described_is_an_error(descriptor: Any, modulation: Any, channels: Any, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        describe(TOKENS, modulation, descriptor, channels)

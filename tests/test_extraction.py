@@ -15,8 +15,6 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from PIL import Image
-from safetensors.torch import load_file, save_file
-
 from pipeline.backbones.flux import FluxTransformer, Text, needed_tensors, weight_patterns
 from pipeline.backbones.text import TextEncoder
 from pipeline.backbones.vae import LatentEncoder
@@ -25,6 +23,7 @@ from pipeline.extraction import Extractor, Settings, Source, extract
 from pipeline.store import Features, FeatureStore
 from pipeline.text import encode_prompts, file_name, load_text
 from pipeline.writer import StoreWriter
+from safetensors.torch import load_file, save_file
 
 SETTINGS = Settings(timestep=260, blocks=(3, 21), ensemble_size=3, guidance=3.5, rule="longer", img_size=64, seed=0)
 

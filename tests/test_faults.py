@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from pipeline.engine import engine
 from pipeline.errors import UserError
 from pipeline.params import load_params
+
 from tests.conftest import FEATURES, ROOT, Project, contents
 
 KILLS = 20

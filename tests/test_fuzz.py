@@ -12,11 +12,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
 from pipeline.datasets import folder, spair
 from pipeline.errors import UserError
 from pipeline.images import read_index_mask, read_rgb
 from pipeline.params import load_params
+
 from tests.conftest import ROOT
 from tests.test_datasets import PAIR, small_spair  # noqa: F401
 

@@ -1,15 +1,15 @@
-"""The fast matcher finds the pixel that the direct method finds."""
+"""The matcher finds the pixel that the reference implementation finds."""
 
 import numpy as np
 import pytest
 import torch
+from ditf.matching.bilinear import sample
+from ditf.matching.nearest import Target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from benchmarks import direct
-from pipeline.bilinear import sample
-from pipeline.matching import Target
+from benchmarks import reference
 
 KINDS = ("random", "near ties", "opposed", "equal", "smooth", "zeros", "negative")
 
@@ -48,7 +48,7 @@ def upsampled(x: NDArray[np.float32], grid: tuple[int, int], size: tuple[int, in
     st.integers(1, 12),
     st.integers(0, 2**32 - 1),
 )
-def test_equals_the_direct_method(kind: str, grid: tuple[int, int], size: tuple[int, int], c: int, seed: int) -> None:
+def test_equals_the_reference(kind: str, grid: tuple[int, int], size: tuple[int, int], c: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x = descriptors(kind, *grid, c, rng)
     queries = np.concatenate([rng.standard_normal((3, c)), sample(x, grid, size, np.zeros((1, 2), int)), -x[:1]])
@@ -82,7 +82,7 @@ def test_agrees_with_the_transcription_at_full_size() -> None:
     source, target = (descriptors("smooth", 12, 16, 64, rng) for _ in range(2))
     points = np.stack([rng.integers(0, 250, 9), rng.integers(0, 190, 9)], 1)
     one, other = (torch.from_numpy(x).T.reshape(64, 12, 16) for x in (source, target))
-    expected, values = direct.match(one, other, (250, 190), (250, 190), points)
+    expected, values = reference.match(one, other, (250, 190), (250, 190), points)
     pixels, similarity = Target(target, (12, 16), (250, 190)).match(sample(source, (12, 16), (250, 190), points))
     np.testing.assert_allclose(similarity, values, atol=1e-6)
     assert (pixels == expected).all(1).mean() > 0.5

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from pipeline.errors import UserError
 from pipeline.params import load_params
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
 from pipeline.images import read_index_mask
+
 from tests.conftest import Project
 
 MODELS = ("diffusers", "transformers")

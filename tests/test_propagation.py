@@ -1,41 +1,59 @@
 """Label propagation against the full matrix of similarities."""
 
 from collections import deque
-from unittest import mock
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from ditf.propagation import propagate
+from ditf.propagation.banded import BandedSearch
+from ditf.propagation.labels import first_labels, hard_mask
+from ditf.propagation.voting import Voting
+from ditf.propagation.window import WindowSearch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import pipeline.propagation
-from benchmarks import direct
-from pipeline.propagation import Settings, first_labels, hard_mask, propagate
+from benchmarks import reference
 
 
-def expected(frames: list[NDArray[np.float32]], labels: NDArray[np.float32], s: Settings) -> list[NDArray[np.float32]]:
+def expected(frames: list[NDArray[np.float32]], labels: NDArray[np.float32], s: Voting) -> list[NDArray[np.float32]]:
     grid = (labels.shape[1], labels.shape[2])
     tensors = [torch.from_numpy(frame) for frame in frames]
     soft = torch.from_numpy(labels.reshape(len(labels), -1).T.copy())
     first, recent, found = (tensors[0], soft), deque[tuple[torch.Tensor, torch.Tensor]](maxlen=s.n_last_frames), []
     for tensor in tensors[1:]:
         context = [first, *recent]
-        soft = direct.propagate_frame(
+        soft = reference.propagate_frame(
             tensor,
             [c[0] for c in context],
             [c[1] for c in context],
             grid,
             s.topk,
             s.temperature,
-            s.size_mask_neighborhood,
+            s.radius,
         )
         recent.append((tensor, soft))
         found.append(soft.T.reshape(labels.shape).numpy())
     return found
 
 
-def least_gap(frames: list[NDArray[np.float32]], grid: tuple[int, int], s: Settings) -> float:
+def by_search(
+    search: Any, frames: list[NDArray[np.float32]], labels: NDArray[np.float32], s: Voting
+) -> Iterator[NDArray[np.float32]]:
+    """Propagate with one of the searches."""
+    known = torch.from_numpy(labels.reshape(len(labels), -1).T.copy())
+    first = (search.prepare(torch.from_numpy(frames[0])), known)
+    recent = deque[Any](maxlen=s.n_last_frames)
+    for frame in frames[1:]:
+        prepared = search.prepare(torch.from_numpy(frame))
+        soft = search.labels(prepared, [first, *recent])
+        recent.append((prepared, soft))
+        yield soft.T.reshape(labels.shape).numpy()
+
+
+def least_gap(frames: list[NDArray[np.float32]], grid: tuple[int, int], s: Voting) -> float:
     """The least difference of a token's k-th greatest similarity and the next; where it is tiny, rounding decides."""
     units = [frame / np.linalg.norm(frame, axis=1, keepdims=True) for frame in frames]
     y, x = (p.ravel() for p in np.indices(grid))
@@ -44,8 +62,8 @@ def least_gap(frames: list[NDArray[np.float32]], grid: tuple[int, int], s: Setti
     for t in range(1, len(units)):
         context = [units[0], *units[max(1, t - s.n_last_frames) : t]]
         similarity = units[t].astype(np.float64) @ np.concatenate(context).T
-        if s.size_mask_neighborhood:
-            similarity[np.tile(apart > s.size_mask_neighborhood, len(context))] = -np.inf
+        if s.radius:
+            similarity[np.tile(apart > s.radius, len(context))] = -np.inf
         if similarity.shape[1] > s.topk:
             ordered = -np.sort(-similarity, axis=1)
             ordered = ordered[np.isfinite(ordered[:, s.topk])]
@@ -65,26 +83,29 @@ def least_gap(frames: list[NDArray[np.float32]], grid: tuple[int, int], s: Setti
     st.sampled_from([1, 2, 256]),
     st.integers(0, 2**32 - 1),
 )
-def test_equals_the_direct_method(
+def test_equals_the_reference(
     grid: tuple[int, int], count: int, last: int, window: int, topk: int, temperature: float, leading: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     spread = np.array([3, 2, 1, 0.3, 0.2, 0.1])  # so that leading axes rule something out
     frames = [(spread * rng.standard_normal((grid[0] * grid[1], 6))).astype(np.float32) for _ in range(count + 1)]
     labels = np.eye(3, dtype=np.float32)[rng.integers(0, 3, grid)].transpose(2, 0, 1)
-    s = Settings(topk, temperature, last, window)
+    s = Voting(topk, temperature, last, window)
     assume(least_gap(frames, grid, s) > 1e-6)
-    with mock.patch.object(pipeline.propagation, "LEADING", leading):
-        results = list(propagate(frames, labels, s))
-    for found, wanted in zip(results, expected(frames, labels, s), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-4)
+    answers = expected(frames, labels, s)
+    for found, answer in zip(propagate(frames, labels, s), answers, strict=True):
+        np.testing.assert_allclose(found, answer, atol=1e-4)
+    if window:
+        for search in (WindowSearch(grid, s, axes=leading), BandedSearch(grid, s)):
+            for found, answer in zip(by_search(search, frames, labels, s), answers, strict=True):
+                np.testing.assert_allclose(found, answer, atol=1e-4)
 
 
 def test_every_tie_with_the_kth_is_kept() -> None:
     frame = np.ones((6, 4), np.float32)
     labels = np.eye(2, dtype=np.float32)[[[0, 0, 0], [0, 1, 1]]].transpose(2, 0, 1)
     for window in (0, 5):
-        (soft,) = propagate([frame, frame], labels, Settings(topk=1, size_mask_neighborhood=window))
+        (soft,) = propagate([frame, frame], labels, Voting(topk=1, radius=window))
         np.testing.assert_allclose(soft[1], 1 / 3, atol=1e-6)
 
 
@@ -93,22 +114,22 @@ def test_a_low_temperature_stays_finite() -> None:
     frames = [rng.standard_normal((12, 8)).astype(np.float32) for _ in range(2)]
     labels = np.eye(2, dtype=np.float32)[rng.integers(0, 2, (3, 4))].transpose(2, 0, 1)
     for window in (0, 2):
-        (soft,) = propagate(frames, labels, Settings(temperature=1e-4, size_mask_neighborhood=window))
+        (soft,) = propagate(frames, labels, Voting(temperature=1e-4, radius=window))
         np.testing.assert_allclose(soft.sum(0), 1, atol=1e-5)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 5), st.integers(2, 6), st.integers(2, 6), st.integers(0, 2**32 - 1))
-def test_hard_mask_equals_the_direct_method(objects: int, h: int, w: int, seed: int) -> None:
+def test_hard_mask_equals_the_reference(objects: int, h: int, w: int, seed: int) -> None:
     soft = np.random.default_rng(seed).dirichlet(np.ones(objects + 1), (h, w)).transpose(2, 0, 1).astype(np.float32)
-    scaled = direct.scaled_labels(torch.from_numpy(soft.copy())).numpy()
-    chosen = np.take_along_axis(scaled, hard_mask(soft, (16 * w, 16 * h))[None].astype(int), 0)[0]
+    scaled = reference.scaled_labels(torch.from_numpy(soft.copy())).numpy()
+    chosen = np.take_along_axis(scaled, hard_mask(soft, (16 * w, 16 * h), 16)[None].astype(int), 0)[0]
     np.testing.assert_allclose(chosen, scaled.max(0), atol=1e-5)
 
 
 def test_a_lone_label_wins_everywhere() -> None:
     soft = np.stack([np.zeros((2, 3)), np.ones((2, 3))]).astype(np.float32)
-    assert (hard_mask(soft, (48, 32)) == 1).all()
+    assert (hard_mask(soft, (48, 32), 16) == 1).all()
 
 
 def test_void_is_background() -> None:

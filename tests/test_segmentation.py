@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from ditf.metrics.segmentation import evaluate_frame, statistics, summarize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import direct
-from pipeline.segmentation import evaluate_frame, statistics, summarize
+from benchmarks import reference
 
 
 @settings(max_examples=80, deadline=None)
@@ -18,7 +18,7 @@ def test_equals_the_plain_evaluation(height: int, width: int, objects: int, void
     if void:
         truth = np.where(rng.random(truth.shape) < 0.05, 255, truth).astype(np.uint8)
     np.testing.assert_allclose(
-        evaluate_frame(truth, guess, objects), direct.evaluate_frame(truth, guess, objects), atol=1e-12
+        evaluate_frame(truth, guess, objects), reference.evaluate_frame(truth, guess, objects), atol=1e-12
     )
 
 
@@ -38,7 +38,7 @@ def test_decay_takes_the_quarters_with_both_ends() -> None:
     assert found["Decay"] == pytest.approx(values[0:3].mean() - values[7:10].mean())
 
 
-def test_short_sequences_have_figures() -> None:
+def test_short_sequences_have_metrics() -> None:
     for frames in (1, 2, 3):
         found = summarize({"a_1": np.full((frames, 2), 0.75)})
         assert found["J&F-Mean"] == 0.75

@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from pipeline.errors import UserError
 from pipeline.store import FeatureStore
+
 from tests.conftest import FEATURES, Project, contents
 
 

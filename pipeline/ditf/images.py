@@ -62,7 +62,7 @@ def decode(data: bytes, path: Path) -> RGB:
             grey = np.asarray(ImageOps.exif_transpose(image), np.float32)
             return np.repeat((grey / 257).round().astype(np.uint8)[..., None], 3, 2)
         if image.mode in ("I", "F"):
-            raise UserError(f"{path}: pixels of mode {image.mode}, whose range is not known; convert it to 8 or 16 bits")
+            raise UserError(f"{path}: mode {image.mode}, of which the range is not known; convert it to 8 or 16 bits")
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 

@@ -23,11 +23,11 @@ TINY = "tiny:"
 class Model:
     """A pinned model.
 
-    type: of its backbone. source: a Hub id, a local folder, or "tiny:SEED" for a random model of the family.
+    family: of its backbone. source: a Hub id, a local folder, or "tiny:SEED" for a random model of the family.
     revision: on the Hub. digest: of a folder, the hash of its files, wherever it lies; of a Hub id, the commit.
     """
 
-    type: str
+    family: str
     source: str
     revision: str
     digest: str
@@ -35,12 +35,12 @@ class Model:
     @property
     def backbone(self) -> type[Backbone]:
         """The class of the family."""
-        return find_type(Backbone, "ditf.backbones", self.type)  # type: ignore[type-abstract]
+        return find_type(Backbone, "ditf.backbones", self.family)  # type: ignore[type-abstract]
 
     @property
     def made_by(self) -> dict[str, str]:
         """What of the model determines features: not where it lies."""
-        return {"type": self.type, "digest": self.digest, "code": fingerprint(code_of(self.backbone))}
+        return {"family": self.family, "digest": self.digest, "code": fingerprint(code_of(self.backbone))}
 
     @classmethod
     def load(cls, path: Path) -> "Model":
@@ -59,7 +59,7 @@ class Model:
 
     def check(self, hashes: Hashes) -> None:
         """Raises `UserError` where the source no longer holds what was pinned."""
-        found = pin(self.type, self.source, self.digest if is_hub(self.source) else self.revision, hashes).digest
+        found = pin(self.family, self.source, self.digest if is_hub(self.source) else self.revision, hashes).digest
         if found != self.digest:
             raise UserError(f"{self.source}: its files changed since it was pinned; run `dvc repro`, or put them back")
 
@@ -71,16 +71,16 @@ class Model:
             weights: patterns of the weight files wanted, within the component.
         """
         if not is_hub(self.source):
-            return local_folder(self.type, self.source) / name
+            return local_folder(self.family, self.source) / name
         prefix = f"{name}/" if name else ""
         return _fetch(self.source, self.digest, [f"{prefix}{pattern}" for pattern in (*SETTINGS, *weights)]) / name
 
 
-def pin(type: str, source: str, revision: str, hashes: Hashes) -> Model:
+def pin(family: str, source: str, revision: str, hashes: Hashes) -> Model:
     """Find out what `source` is at this moment.
 
     Args:
-        type: of the backbone.
+        family: the type of its backbone.
         source: a local folder, the id of a Hub repository, or "tiny:SEED".
         revision: branch, tag or commit on the Hub; others have none.
         hashes: what is known of local files.
@@ -89,19 +89,22 @@ def pin(type: str, source: str, revision: str, hashes: Hashes) -> Model:
         UserError: the folder lacks a component or holds weights that are not safetensors, or the Hub does not answer.
     """
     if is_hub(source):
-        return Model(type, source, revision, _fetch(source, revision, ["*.json"]).name)
-    folder = local_folder(type, source)
-    components = find_type(Backbone, "ditf.backbones", type).components  # type: ignore[type-abstract]
+        return Model(family, source, revision, _fetch(source, revision, ["*.json"]).name)
+    folder = local_folder(family, source)
+    components = find_type(Backbone, "ditf.backbones", family).components  # type: ignore[type-abstract]
     for name in components:
         if not (folder / name).is_dir():
-            raise UserError(f"{folder / name}: not found; a model of type {type} has {', '.join(components)}")
+            raise UserError(f"{folder / name}: not found; a model of type {family} has {', '.join(components)}")
     files = sorted(
-        path for pattern in (*SETTINGS, "*.safetensors") for name in components for path in (folder / name).glob(pattern)
+        path
+        for pattern in (*SETTINGS, "*.safetensors")
+        for name in components
+        for path in (folder / name).glob(pattern)
     )
     if not any(path.suffix == ".safetensors" for path in files):
         raise UserError(f"{folder}: holds no .safetensors file; weights are read as safetensors only")
     bar = tqdm(files, "hashing the model", unit="file", delay=1)
-    return Model(type, source, revision, fingerprint([[p.relative_to(folder).as_posix(), hashes.of(p)] for p in bar]))
+    return Model(family, source, revision, fingerprint([[p.relative_to(folder).as_posix(), hashes.of(p)] for p in bar]))
 
 
 def is_hub(source: str) -> bool:
@@ -113,7 +116,7 @@ def is_hub(source: str) -> bool:
     return True
 
 
-def local_folder(type: str, source: str) -> Path:
+def local_folder(family: str, source: str) -> Path:
     """The folder of a source that is not on the Hub. A tiny model is made there, when it is first asked for."""
     if not source.startswith(TINY):
         return Path(source)
@@ -121,8 +124,8 @@ def local_folder(type: str, source: str) -> Path:
     if not seed.isdecimal() or int(seed) >= 2**32:
         raise UserError(f"source: {source!r}: the seed of a tiny model is a number, as in 'tiny:0'")
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ditf"
-    backbone = find_type(Backbone, "ditf.backbones", type)  # type: ignore[type-abstract]
-    made_by = fingerprint([type, code_of(backbone), version("ditf"), version("torch")])
+    backbone = find_type(Backbone, "ditf.backbones", family)  # type: ignore[type-abstract]
+    made_by = fingerprint([family, code_of(backbone), version("ditf"), version("torch")])
     folder = home / f"tiny-{made_by[:8]}-{seed}"
     if not folder.is_dir():
         home.mkdir(parents=True, exist_ok=True)

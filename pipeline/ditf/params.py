@@ -21,18 +21,19 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class ModelEntry(Section):
-    """An entry of `models`. type: of its backbone. source: a Hub id, a local folder, or tiny:SEED. revision: on the Hub.
+    """An entry of `models`.
 
-    dtype: of the arithmetic; auto is bfloat16 on a GPU and float32 on a CPU. device: auto is the GPU where there is one.
-    batch_size: noise samples per forward pass; with another, features differ by rounding at most.
+    type: of its backbone. source: a Hub id, a local folder, or tiny:SEED. revision: on the Hub. dtype: of the
+    arithmetic; auto is bfloat16 on a GPU and float32 on a CPU. device: auto is the GPU where there is one. batch_size:
+    noise samples per forward pass; with another, features differ by rounding at most.
     """
 
     type: str
     source: str = Field(min_length=1)
-    revision: str = Field("main", min_length=1)
+    revision: str = Field(default="main", min_length=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(default=8, ge=1)
 
 
 class FeaturesEntry(Section):
@@ -102,7 +103,7 @@ def validate(data: Any, where: str = str(FILE)) -> Params:
         for name, entry in given.items():
             try:
                 entries[section][name] = _entry(section, name, entry, entries, f"{where}: {section}.{name}")
-            except _Broken:
+            except _BrokenEntryError:
                 pass  # what is wrong with the entry that this one names is reported there
             except UserError as error:
                 lines += str(error).split("\n")
@@ -133,8 +134,8 @@ def _entry(section: str, name: Any, entry: Any, known: dict[str, dict[str, Any]]
         base, package = (Dataset, "ditf.datasets") if section == "datasets" else (Task, "ditf.tasks")
         if "type" not in entry:
             raise UserError(f"{where}.type: missing; add it")
-        found = parse(find_type(base, package, entry["type"]), entry, where)  # type: ignore[type-var]
-    except _Broken:
+        found = parse(find_type(base, package, entry["type"]), entry, where)
+    except _BrokenEntryError:
         raise
     except UserError as error:
         text = str(error)
@@ -165,16 +166,16 @@ def _check_task(task: Task, known: dict[str, dict[str, Any]], where: str) -> Non
 
 
 def _check_names(entry: dict[str, Any], keys: dict[str, str], known: dict[str, dict[str, Any]], where: str) -> None:
-    """That what an entry names are entries, too. Raises `_Broken` for one that is wrong itself."""
+    """That what an entry names are entries, too. Raises `_BrokenEntryError` for one that is wrong itself."""
     for key, section in keys.items():
         if entry.get(key) not in known[section]:
             names = ", ".join(known[section]) or "there is none"
             raise UserError(f"{where}.{key}: {entry.get(key)!r} is not an entry of {section}: {names}")
         if known[section][entry[key]] is None:
-            raise _Broken
+            raise _BrokenEntryError
 
 
-class _Broken(UserError):
+class _BrokenEntryError(UserError):
     """An entry names one that is wrong."""
 
 

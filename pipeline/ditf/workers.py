@@ -85,7 +85,7 @@ def run(
             running.update(submit(1))
             yield name, result
     finally:
-        client.cancel([future for future in running.futures])
+        client.cancel(list(running.futures))
 
 
 def _in_threads(
@@ -157,7 +157,7 @@ def cluster(spec: Spec, gpus: bool = False, threads: int | None = None) -> Itera
     options |= {"threads_per_worker": GPU_THREADS if gpus else 1, "silence_logs": 50}
     if gpus:
         try:
-            from dask_cuda import LocalCUDACluster as LocalCluster  # noqa: N811
+            from dask_cuda import LocalCUDACluster as LocalCluster
         except ImportError:
             raise UserError("workers: workers on GPUs need dask-cuda; install the extra `gpu`") from None
     else:

@@ -34,7 +34,7 @@ class Backbone(Section):
     components: ClassVar[tuple[str, ...]] = ("",)
 
     blocks: Distinct[Block]
-    ensemble_size: int = Field(1, ge=1, le=1024)
+    ensemble_size: int = Field(default=1, ge=1, le=1024)
 
     @abstractmethod
     def load(self, model: Model, dtype: torch.dtype, device: str) -> LoadedBackbone:

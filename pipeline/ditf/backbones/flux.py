@@ -48,10 +48,10 @@ class Flux(Backbone):
         "tokenizer_2",
     )
 
-    blocks: Distinct[Block] = Field([28])
-    ensemble_size: int = Field(8, ge=1, le=1024)
-    timestep: int = Field(260, ge=0, le=1000)
-    guidance: FiniteFloat = Field(3.5, ge=0)
+    blocks: Distinct[Block] = Field(default=[28])
+    ensemble_size: int = Field(default=8, ge=1, le=1024)
+    timestep: int = Field(default=260, ge=0, le=1000)
+    guidance: FiniteFloat = Field(default=3.5, ge=0)
 
     def load(self, model: Model, dtype: torch.dtype, device: str) -> LoadedFlux:
         from ditf.backbones.parts.vae import LatentEncoder
@@ -65,9 +65,9 @@ class Flux(Backbone):
     ) -> Iterator[dict[str, Tensor]]:
         """T5 embeddings, 512 tokens padded and without attention mask, and the pooled CLIP vector, per prompt."""
         import torch
+        from diffusers import FluxPipeline
 
         from ditf.backbones.parts.loading import load_pipeline  # first: it quiets what the next would print
-        from diffusers import FluxPipeline
 
         kept = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
         for name in kept:

@@ -6,7 +6,7 @@ All paths are relative to this folder, in which DVC runs the stages.
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ def enter() -> None:
             os.chdir(place)
             sys.path.insert(0, str(place))
             return
-    raise UserError(f"{here}: no dvc.yaml and params.yaml here or above; run inside a project's folder (see `ditf init`)")
+    raise UserError(f"{here}: no dvc.yaml and params.yaml here or above; run inside a project (see `ditf init`)")
 
 
 def guard(work: Callable[[], None]) -> None:
@@ -71,17 +71,16 @@ def staging() -> Path:
     return Path(given) if given else dvc_objects().parents[1] / "ditf"
 
 
-def entry(section: dict[str, "object"], name: str, kind: str) -> "object":
-    """The entry `name` of a section. Raises `UserError` where there is none."""
+def check_entry(section: Iterable[str], name: str, kind: str) -> None:
+    """Raises `UserError` where a section of the parameters has no entry `name`."""
     if name not in section:
         raise UserError(f"params.yaml: {kind} has no entry {name!r}; it has {', '.join(section) or 'none'}")
-    return section[name]
 
 
 def pinned(params: Params, name: str) -> Model:
     """The model that `dvc repro` pinned. Raises `UserError` where `params.yaml`, or the files, say another one."""
     model, wanted = Model.load(MODELS / f"{name}.json"), params.models[name]
-    if (model.type, model.source, model.revision) != (wanted.type, wanted.source, wanted.revision):
+    if (model.family, model.source, model.revision) != (wanted.type, wanted.source, wanted.revision):
         raise UserError(
             f"params.yaml: models.{name}: {wanted.source} is not what was pinned, {model.source}; set it back, or run "
             "`dvc repro`"

@@ -1,105 +1,136 @@
-"""The results as tables on the terminal, and where the pictures lie."""
+"""The results of tasks as tables on the terminal, and where the visualizations are."""
 
 import csv
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.errors import UserError
-from pipeline.params import Params
-from stages import RESULTS
+from ditf.commands.project import RESULTS
+from ditf.errors import UserError
+from ditf.models import TINY
+from ditf.params import FILE, Params
 
-TINY = "cache/tiny-flux"
+Rows = list[dict[str, str]]
 
 
 def show_all(params: Params) -> None:
-    """Print all figures that there are, and the pictures' paths."""
-    pictures = [
-        path
-        for path in sorted(RESULTS.glob("*/*/*"))
-        if path.parent.name in ("pictures", "channels") and path.suffix in (".png", ".gif")
-    ]
-    if not pictures:
+    """Print the results of every task that has some, and the paths of the visualizations."""
+    done = [name for name in params.tasks if (RESULTS / name / "metrics.json").exists()]
+    if not done:
         raise UserError(f"{RESULTS}: no results yet; run `dvc repro`")
-    show_pck()
-    show_jf()
-    if params.model.source == TINY:
+    for name in done:
+        show_task(params, name)
+    if any(params.models[params.features[params.tasks[name].features].model].source.startswith(TINY) for name in done):
         print(
-            "These are figures of a tiny random model, in which two massive channels were planted:\n"
-            "they show that the pipeline works, not how well FLUX sees."
+            "These are results of a tiny random model, in which two massive channels were planted:\n"
+            "they show that the pipeline works, not how well a trained model sees."
         )
-    print("Pictures:")
-    for path in pictures:
+    print("Visualizations:")
+    for path in sorted([*RESULTS.glob("*/visualizations/*"), *RESULTS.glob("channels/*/*.png")]):
         print(f"  {path}")
+    if changed := changed_parameters():
+        print(f"Parameters have changed since: {', '.join(changed)}. Run `dvc repro`.")
 
 
-def show_rows(rows: list[dict[str, Any]], picture: Path, as_json: bool) -> None:
-    """Print what a search or a match found, and where the picture lies."""
+def show_task(params: Params, name: str) -> None:
+    """Print the results of one task."""
+    tables = RESULTS / name / "tables"
+    shown: dict[str, Callable[[str, Path], None]] = {"pck.csv": _show_pck, "jf_all.csv": _show_jf}
+    for file, show in shown.items():
+        if (tables / file).exists():
+            show(name, tables / file)
+            return
+    metrics = json.loads((RESULTS / name / "metrics.json").read_text(encoding="utf-8"))
+    _print(name, [{"": key, **{n: f"{v:g}" for n, v in values.items()}} for key, values in metrics.items()])
+
+
+def show_found(rows: list[dict[str, Any]], drawing: Path | None, as_json: bool) -> None:
+    """Print what a search or a match found, and where its drawing is."""
     if as_json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
-        print(picture, file=sys.stderr)
-        return
-    columns = [name for name in rows[0] if name not in ("box", "token") and rows[0][name] is not None]
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in columns:
-        table.add_column(name, justify="left" if name == "image" else "right", overflow="fold")
+    else:
+        columns = [name for name in rows[0] if name not in ("box", "token") and rows[0][name] is not None]
+        _print("", [{name: _cell(row[name]) for name in columns} for row in rows], left="image")
+    if drawing:
+        print(f"Drawing: {drawing}", file=sys.stderr if as_json else sys.stdout)
+
+
+def changed_parameters() -> list[str]:
+    """The parameters on which stages ran with other values than `params.yaml` has now."""
+    try:
+        lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
+        now = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return []
+    changed = set()
+    for stage in lock.values():
+        for path, value in stage.get("params", {}).get(FILE.name, {}).items():
+            found = now
+            for part in path.split("."):
+                found = found.get(part) if isinstance(found, dict) else None
+            if found is not None and found != value:
+                changed.add(path)
+    return sorted(changed)
+
+
+def _show_pck(name: str, path: Path) -> None:
+    """PCK by category of the last descriptor, and of all descriptors over all pairs."""
+    rows = [row for row in _read(path) if row["group"] == "category"]
+    last = rows[-1]["descriptor"]
+    title = f"{name}: PCK by category, in percent, per image and per point ({last})"
+    _print(title, _by_alpha([row for row in rows if row["descriptor"] == last], "value"))
+    if len({row["descriptor"] for row in rows}) > 1:
+        title = f"{name}: PCK by descriptor, in percent, over all pairs"
+        _print(title, _by_alpha([row for row in rows if row["value"] == "All"], "descriptor"))
+
+
+def _show_jf(name: str, path: Path) -> None:
+    rows = [
+        {key.replace("-", "\n") if key != "descriptor" else "": _fraction(value) for key, value in row.items()}
+        for row in _read(path)
+    ]
+    _print(f"{name}: J and F over all objects", rows)
+
+
+def _by_alpha(rows: Rows, key: str) -> Rows:
+    """One row per value of `key`, two columns per alpha."""
+    table: dict[str, dict[str, str]] = {}
     for row in rows:
-        table.add_row(*(_cell(row[name]) for name in columns))
+        cells = table.setdefault(row[key], {"": row[key]})
+        for kind in ("image", "point"):
+            cells[f"{kind}\n@{row['alpha']}"] = f"{float(row[kind]):.2f}"
+    return list(table.values())
+
+
+def _print(title: str, rows: Rows, left: str = "") -> None:
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name == left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
     Console().print(table)
-    print(f"Picture: {picture}")
+
+
+def _read(path: Path) -> Rows:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _fraction(value: str) -> str:
+    try:
+        return f"{float(value):.3f}"
+    except ValueError:
+        return value
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     return ", ".join(f"{part:.0f}" for part in value) if isinstance(value, (list, tuple)) else str(value)
-
-
-def show_pck() -> None:
-    """Print PCK by category of the last descriptor, and of all descriptors over all pairs."""
-    path = RESULTS / "spair" / "pck.csv"
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["group"] == "category"]
-    last = rows[-1]["descriptor"]
-    by_category = [row for row in rows if row["descriptor"] == last]
-    _print_pck(f"PCK by category, in percent, per image and per point ({last})", "value", by_category)
-    if len({row["descriptor"] for row in rows}) > 1:
-        _print_pck(
-            "PCK by descriptor, in percent, over all pairs", "descriptor", [r for r in rows if r["value"] == "All"]
-        )
-
-
-def show_jf() -> None:
-    """Print J and F of all descriptors."""
-    path = RESULTS / "davis" / "jf.json"
-    if not path.exists():
-        return
-    metrics = json.loads(path.read_text(encoding="utf-8"))
-    table = Table(title="J and F over all objects", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for name in next(iter(metrics.values())):
-        table.add_column(name.replace("-", "\n"), justify="right")
-    for descriptor, figures in metrics.items():
-        table.add_row(descriptor, *(f"{value:.3f}" for value in figures.values()))
-    Console().print(table)
-
-
-def _print_pck(title: str, key: str, rows: list[dict[str, str]]) -> None:
-    """One line for each value of `key`, two columns for each alpha."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("")
-    alphas = list(dict.fromkeys(row["alpha"] for row in rows))
-    for alpha in alphas:
-        for kind in ("image", "point"):
-            table.add_column(f"{kind}\n@{alpha}", justify="right")
-    for name in dict.fromkeys(row[key] for row in rows):
-        cells = {row["alpha"]: row for row in rows if row[key] == name}
-        table.add_row(name, *(cells[alpha][kind] for alpha in alphas for kind in ("image", "point")))
-    Console().print(table)

@@ -2,208 +2,248 @@
 
 import hashlib
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.catalog import read_table
-from pipeline.datasets.folder import PLAIN
-from pipeline.descriptors import unit
-from pipeline.errors import UserError
-from pipeline.images import RGB, read_rgb
-from pipeline.model import Model
-from pipeline.params import DATASETS, Params
-from pipeline.staging import fingerprint
-from pipeline.store import FeatureStore
-from pipeline.writer import is_complete
-from stages import CACHE, CATALOGS, MODEL, RESULTS, discarded
-
-if TYPE_CHECKING:
-    from pipeline.search import FeatureIndex
-
-QUERIES = CACHE / "queries"
+from ditf.catalog import Catalog
+from ditf.commands.project import CATALOGS, FEATURES, QUERIES, RESULTS, check_entry, extraction, image_reader
+from ditf.datasets.folder import PLAIN
+from ditf.errors import UserError
+from ditf.features.descriptors import unit
+from ditf.features.store import FeatureStore, ImageFeatures
+from ditf.files import exclusive, fingerprint
+from ditf.images import RGB, read_rgb
+from ditf.params import Params
+from ditf.retrieval.search import FeatureIndex
+from ditf.tasks.correspondence import descriptors_at
+from ditf.tasks.retrieval import Retrieval
 
 
 @dataclass(frozen=True)
-class Image:
-    """An image to search with: its pixels, and where its features are."""
+class Query:
+    """An image to search with. pixels: None where its file is not here."""
 
     name: str
-    pixels: RGB
-    store: FeatureStore
-    item: str
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self.pixels.shape[1], self.pixels.shape[0]
+    pixels: RGB | None
+    features: ImageFeatures
 
     def point(self, text: str) -> tuple[int, int]:
         """The pixel that "x,y" names. Raises `UserError` outside the image."""
-        x, y = _numbers(text, 2, "--at")
-        if not (0 <= x < self.size[0] and 0 <= y < self.size[1]):
-            raise UserError(f"--at {text}: outside {self.name}, which is {self.size[0]}x{self.size[1]} pixels")
+        (x, y), (width, height) = _numbers(text, 2, "--at"), self.features.size
+        if not (0 <= x < width and 0 <= y < height):
+            raise UserError(f"--at {text}: outside {self.name}, which is {width}x{height} pixels")
         return x, y
 
     def box(self, text: str) -> tuple[int, int, int, int]:
         """The box that "x0,y0,x1,y1" names. Raises `UserError` outside the image, or for an empty one."""
-        x0, y0, x1, y1 = _numbers(text, 4, "--box")
-        if not (0 <= x0 < x1 <= self.size[0] and 0 <= y0 < y1 <= self.size[1]):
-            raise UserError(
-                f"--box {text}: not a box inside {self.name}, which is {self.size[0]}x{self.size[1]} pixels"
-            )
+        (x0, y0, x1, y1), (width, height) = _numbers(text, 4, "--box"), self.features.size
+        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            raise UserError(f"--box {text}: not a box inside {self.name}, which is {width}x{height} pixels")
         return x0, y0, x1, y1
 
 
 class Library:
-    """A data set's features and where its images lie."""
+    """The index of a retrieval task, its store, and the images that may be searched with."""
 
-    def __init__(self, params: Params, dataset: str) -> None:
-        self.params, self.dataset, self.section = params, dataset, params.dataset(dataset)
-        self.store = FeatureStore(CACHE / "features" / dataset)
-        self._rows = {row["id"]: row for row in read_table(CATALOGS / dataset, "images")}
-        if missing := set(self.store.ids) - set(self._rows):
-            raise UserError(f"{self.store.path}: {min(missing)} is not in the catalog; run `dvc repro`")
+    def __init__(self, params: Params, task: str) -> None:
+        self.params, self.name, self.task = params, task, params.tasks[task]
+        self.store = FeatureStore(FEATURES / self.task.features)
+        self.index = FeatureIndex(RESULTS / task / "predictions", self.store)
+        self._read = image_reader(params, self.task.dataset)
 
     @classmethod
-    def holding(cls, params: Params, dataset: str | None, names: list[str]) -> "Library":
-        """The data set named, or else the one that holds the images `names`, or else the only one with features."""
-        if dataset is not None:
-            return cls(params, dataset)
-        there = [name for name in DATASETS if (CACHE / "features" / name).is_dir()]
+    def of(cls, params: Params, task: str | None, names: list[str]) -> "Library":
+        """Of the retrieval task named, or else of the one whose store holds the images `names`, or of the only one."""
+        known = {name: found for name, found in params.tasks.items() if isinstance(found, Retrieval)}
+        if task is not None:
+            check_entry(known, task, "tasks, of type retrieval,")
+            return cls(params, task)
+        there = [name for name in known if (RESULTS / name / "predictions" / "index.json").exists()]
         if not there:
-            raise UserError(f"{CACHE / 'features'}: no features yet; run `dvc repro`")
-        found = [name for name in there if set(names) & set(FeatureStore(CACHE / "features" / name).ids)]
+            raise UserError("no index yet: run `dvc repro`, with a task of type retrieval in params.yaml")
+        found = [name for name in there if set(names) & set(FeatureStore(FEATURES / known[name].features).ids)]
         if not found and not any(Path(name).is_file() for name in names):
-            raise UserError(f"{names[0]}: neither a file nor an image of {', '.join(there)}")
+            raise UserError(f"{names[0]}: neither a file nor an image that {', '.join(there)} can search")
         choice = found or there
         if len(choice) > 1:
-            raise UserError(f"--dataset: {names[0]!r} does not tell which; name one of {', '.join(choice)}")
+            raise UserError(f"--task: {names[0]!r} does not tell which; name one of {', '.join(choice)}")
         return cls(params, choice[0])
 
-    def index(self) -> "FeatureIndex":
-        from pipeline.search import FeatureIndex
+    def pixels(self, item: str) -> RGB | None:
+        """An image of the data set, [height, width, 3]; None, and a line, where its file is not here."""
+        try:
+            return self._read(item)
+        except UserError as error:
+            if "not found" not in str(error):
+                raise
+            print(f"{item}: its file is not here, so it is not drawn")
+            return None
 
-        return FeatureIndex(CACHE / "index" / self.dataset, self.store)
-
-    def pixels(self, item: str) -> RGB:
-        """An image of the data set, [height, width, 3]."""
-        return read_rgb(Path(self.section.root) / self._rows[item]["path"])
-
-    def image(self, name: str, prompt: str | None) -> Image:
-        """The image of the data set with the id `name`, or the file of this name."""
-        if name in self._rows:
-            return Image(name, self.pixels(name), self.store, name)
+    def query(self, name: str, prompt: str | None) -> Query:
+        """The image with the id `name`, or the file of this name."""
+        block = self.index.settings.block
+        if name in self.store:
+            return Query(name, self.pixels(name), self.store.features(block, name))
+        for other, wanted in self.params.features.items():  # the image of another data set, seen in the same way
+            path = FEATURES / other
+            if path.is_dir() and name in (store := FeatureStore(path)) and _alike(store, self.store):
+                return Query(name, image_reader(self.params, wanted.dataset)(name), store.features(block, name))
         path = Path(name)
         if not path.is_file():
-            raise UserError(f"{name}: neither a file nor an image of {self.dataset} (such as {self.store.ids[0]})")
-        pixels = read_rgb(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        for item, row in self._rows.items():
-            if row["sha256"] == digest and prompt in (None, row["prompt"]):
-                return Image(path.name, pixels, self.store, item)
-        text = self.section.prompt.replace("{category}", PLAIN) if prompt is None else prompt
-        folder = QUERIES / fingerprint(self.store.attributes) / fingerprint({"sha256": digest, "prompt": text})
-        if not is_complete(folder):
-            from pipeline.extraction import Source
-            from pipeline.query import extract_query
+            raise UserError(f"{name}: neither a file nor an image of {self.store.path} (such as {self.store.ids[0]})")
+        store, item = self._extracted(path, prompt)
+        return Query(path.name, read_rgb(path), store.features(block, item))
 
-            source = Source(name, path, digest, pixels.shape[1], pixels.shape[0], text)
-            model = self.params.model
-            pinned = Model.load(MODEL, model.source)
-            extract_query(source, self.store, folder, pinned, model.device, model.batch_size)
+    def _extracted(self, path: Path, prompt: str | None) -> tuple[FeatureStore, str]:
+        """The features of a file: of the data set's image if it is one, else extracted now, and kept."""
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        for item, row in Catalog(CATALOGS / self.task.dataset).images().items():
+            if row["sha256"] == digest and prompt in (None, row["prompt"]) and item in self.store:
+                return self.store, item
+        if prompt is None:
+            prompt = getattr(self.params.datasets[self.task.dataset], "prompt", "").replace("{category}", PLAIN)
+        made_by = self.store.attributes["made_by"]
+        home = QUERIES / fingerprint(made_by)
+        folder = home / fingerprint([digest, prompt])
+        if not (folder / "complete").exists():
+            self._extract(path, digest, prompt, home, folder)
         store = FeatureStore(folder / "store.zarr")
-        return Image(path.name, pixels, store, store.ids[0])
+        return store, store.ids[0]
+
+    def _extract(self, path: Path, digest: str, prompt: str, home: Path, folder: Path) -> None:
+        from ditf.device import choose
+        from ditf.features.extraction import Source, extract
+        from ditf.features.text import encode_prompts
+
+        _, job = extraction(self.params, self.task.features)
+        require_same(self.store, job.made_by)
+        pixels = read_rgb(path)
+        source = Source(path.name, path, digest, pixels.shape[1], pixels.shape[0], prompt)
+        job = replace(job, texts=home / "text")
+        with exclusive(folder):
+            device, dtype = choose(job.device, job.text_dtype)
+            encode_prompts([prompt], job.texts, job.model, job.backbone, dtype, device)
+            extract(folder, [source], job)
+
+
+def require_same(store: FeatureStore, made_by: dict[str, Any]) -> None:
+    """Raises `UserError` unless `store` was made as `made_by` says."""
+    own = store.attributes["made_by"]
+    for name in sorted(own.keys() | made_by.keys()):
+        if own.get(name) != made_by.get(name):
+            raise UserError(
+                f"{store.path}: made with {name} {own.get(name)}, but now it is {made_by.get(name)}; set it back, "
+                "or run `dvc repro`"
+            )
 
 
 def search(
     params: Params,
-    dataset: str | None,
+    task: str | None,
     name: str,
     at: str | None,
     box: str | None,
-    k: int,
+    k: int | None,
     per_image: bool,
     prompt: str | None,
     out: Path | None,
-) -> tuple[list[dict[str, Any]], Path]:
-    """What `ditf search` does: the results as rows, and the contact sheet's path."""
-    from pipeline.correspondence import descriptors_at
-    from pipeline.pictures import draw_places
+) -> tuple[list[dict[str, Any]], Path | None]:
+    """What `ditf search` does: the results as rows, and the drawing's path."""
+    from ditf.draw import draw_places
 
     if at is not None and box is not None:
         raise UserError("--at and --box: give one of them, or none for the whole image")
-    library = Library.holding(params, dataset, [name])
-    index, image = library.index(), library.image(name, prompt)
-    s = index.settings
-    mark: tuple[int, ...] = ()
+    library = Library.of(params, task, [name])
+    index, query = library.index, library.query(name, prompt)
+    s, mark = index.settings, tuple[int, ...]()
+    most = len(index) if (at or box) and not per_image else len(library.store)
+    k = min(10, most) if k is None else k
     if at is not None:
-        mark = image.point(at)
-        points = np.array([mark])
-        query = descriptors_at(image.store, s.block, image.item, image.size, points, s.descriptor, s.channels)[0]
+        mark = query.point(at)
+        vector = descriptors_at(query.features, np.array([mark]), s.descriptor, s.channels)[0]
     else:
-        tokens = unit(image.store.descriptors(s.block, image.item, s.descriptor, s.channels))
+        tokens = unit(query.features.descriptors(s.descriptor, s.channels))
         if box is not None:
-            mark = image.box(box)
-            tokens = tokens[_inside(mark, image.store.grid(image.item), image.size)]
-        query = tokens.mean(0)
+            mark = query.box(box)
+            tokens = tokens[_inside(mark, query.features.grid, query.features.size)]
+        vector = tokens.mean(0)
     if at is None and box is None:
-        images = index.search_images(query, k)
-        rows = [{"image": found, "point": None, "box": None, "similarity": value} for found, value in images]
+        images = index.search_images(vector, k)
+        found: list[dict[str, Any]] = [
+            {"image": item, "point": None, "box": None, "similarity": value} for item, value in images
+        ]
     else:
-        rows = [asdict(place) for place in index.search(query, k, per_image)]
-    rows = [{"rank": rank, **row} for rank, row in enumerate(rows, 1)]
-    path = out or _picture("search", image.name, at or box)
+        found = [asdict(place) for place in index.search(vector, k, per_image)]
+    rows = [{"rank": rank, **row} for rank, row in enumerate(found, 1)]
+    shown = {row["image"]: library.pixels(row["image"]) for row in rows[:23]}
+    drawn = [row for row in rows if shown.get(row["image"]) is not None]
+    if query.pixels is None or not drawn:
+        return rows, None
+    path = out or _drawing("search", query.name, at or box, "per-image" if per_image else None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw_places(path, image.pixels, mark, rows, library.pixels)
+    draw_places(path, query.pixels, mark, drawn, lambda item: _there(shown[item]))
     return rows, path
 
 
 def match(
-    params: Params, dataset: str | None, names: tuple[str, str], at: list[str], prompt: str | None, out: Path | None
-) -> tuple[list[dict[str, Any]], Path]:
-    """What `ditf match` does: the results as rows, and the picture's path."""
-    from pipeline.correspondence import descriptors_at
-    from pipeline.matching import Target
-    from pipeline.pictures import draw_similarity
+    params: Params, task: str | None, names: tuple[str, str], at: list[str], prompt: str | None, out: Path | None
+) -> tuple[list[dict[str, Any]], Path | None]:
+    """What `ditf match` does, by the index's descriptors: the results as rows, and the drawing's path."""
+    from ditf.draw import draw_similarity
+    from ditf.matching.nearest import Target
 
-    library = Library.holding(params, dataset, list(names))
-    source, target = (library.image(name, prompt) for name in names)
-    points = np.array([source.point(text) for text in at])
-    block, descriptor = library.section.block, params.index.descriptor
-    channels = discarded(library.dataset)
-    queries = descriptors_at(source.store, block, source.item, source.size, points, descriptor, channels)
-    tokens, grid = target.store.descriptors(block, target.item, descriptor, channels), target.store.grid(target.item)
-    found, similarity = Target(tokens, grid, target.size).match(queries)
+    library = Library.of(params, task, list(names))
+    source, target = (library.query(name, prompt) for name in names)
+    s, points = library.index.settings, np.array([source.point(text) for text in at])
+    queries = descriptors_at(source.features, points, s.descriptor, s.channels)
+    tokens, grid = target.features.descriptors(s.descriptor, s.channels), target.features.grid
+    found, similarity = Target(tokens, grid, target.features.size).match(queries)
     rows = [
-        {"point": p, "match": m, "similarity": float(s)}
-        for p, m, s in zip(points.tolist(), found.tolist(), similarity, strict=True)
+        {"point": p, "match": m, "similarity": float(value)}
+        for p, m, value in zip(points.tolist(), found.tolist(), similarity, strict=True)
     ]
+    if source.pixels is None or target.pixels is None:
+        return rows, None
     maps = (unit(queries) @ unit(tokens).T).reshape(-1, *grid)
-    path = out or _picture("match", source.name, target.name)
+    path = out or _drawing("match", source.name, target.name, *at)
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_similarity(path, source.pixels, target.pixels, rows, maps)
     return rows, path
 
 
-def _picture(kind: str, *names: str | None) -> Path:
-    """Where the picture of a search or a match goes, unless the user says where."""
-    return RESULTS / kind / ("_".join(re.sub(r"[^\w.-]+", "-", name) for name in names if name) + ".png")
+def _alike(store: FeatureStore, other: FeatureStore) -> bool:
+    """Whether two stores were made in the same way, but for how images are resized."""
+    one, two = ({k: v for k, v in s.attributes["made_by"].items() if k not in RESIZING} for s in (store, other))
+    return one == two
+
+
+RESIZING = ("rule", "img_size", "seed", "encoding")
+
+
+def _there(pixels: RGB | None) -> RGB:
+    assert pixels is not None
+    return pixels
+
+
+def _drawing(kind: str, *names: str | None) -> Path:
+    """Where the drawing of a search or a match goes, unless the user says where."""
+    return RESULTS / kind / ("_".join(re.sub(r"[^\w.-]+", "-", name) for name in names if name)[:200] + ".png")
 
 
 def _numbers(text: str, count: int, flag: str) -> list[int]:
     parts = text.split(",")
     if len(parts) != count or not all(re.fullmatch(r"\s*-?\d{1,6}\s*", part) for part in parts):
         example = ",".join(("120", "80", "200", "160")[:count])
-        raise UserError(f"{flag} {text}: wanted {count} whole numbers of pixels with commas, such as {example}")
+        raise UserError(f"{flag} {text}: give {count} whole numbers of pixels with commas, such as {example}")
     return [int(part) for part in parts]
 
 
 def _inside(box: tuple[int, ...], grid: tuple[int, int], size: tuple[int, int]) -> NDArray[np.int64]:
-    """The tokens whose centre lies in a box, [n]; in a box too small for one, the token at its middle."""
+    """The tokens whose centre is in a box, [n]; in a box too small for one, the token at its middle."""
     x0, y0, x1, y1 = box
     y, x = ((p.ravel() + 0.5) * side / n for p, side, n in zip(np.indices(grid), size[::-1], grid, strict=True))
     within = np.flatnonzero((x >= x0) & (x < x1) & (y >= y0) & (y < y1))

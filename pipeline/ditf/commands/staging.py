@@ -69,7 +69,7 @@ def donors(home: Path, folder: Path, made_by: dict[str, Any], objects: Path) -> 
 
 
 def tidy(home: Path, current: Path, objects: Path) -> None:
-    """Remove what staging need not keep of an entry: finished stores that DVC's cache holds, and all but the newest few."""
+    """Remove what staging need not keep of an entry: stores that DVC's cache holds, and all but the newest few."""
     known = list(manifests(objects))
     others = [path for path in home.iterdir() if path.is_dir() and path != current]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
@@ -125,5 +125,3 @@ def _put(source: Path, target: Path) -> None:
     partial.unlink(missing_ok=True)
     link(source, partial)
     partial.replace(target)
-
-

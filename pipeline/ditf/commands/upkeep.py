@@ -1,161 +1,195 @@
-"""The commands `ditf verify`, `ditf repair` and `ditf plan`: are the stores whole, and what will they cost."""
+"""The commands `ditf verify` and `ditf repair`: are the stores and indexes whole, and how they are mended."""
 
-import math
+import json
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+import yaml
 from tqdm import tqdm
 
-from pipeline.catalog import read_table
-from pipeline.errors import UserError
-from pipeline.params import DATASETS, Params
-from pipeline.repair import attributes_of, check_made_by, rebuild_layout, rebuild_shards
-from pipeline.staging import exclusive
-from pipeline.store import FeatureStore
-from pipeline.writer import lay_out
-from stages import CACHE, CATALOGS, HUB_FLUX, STAGING
+from ditf.commands.project import (
+    CACHE,
+    FEATURES,
+    MODELS,
+    RESULTS,
+    check_entry,
+    dvc_objects,
+    extraction,
+    pinned,
+    staging,
+)
+from ditf.commands.search import require_same
+from ditf.commands.staging import md5_of, object_path, replace_everywhere
+from ditf.errors import UserError
+from ditf.features.store import FeatureStore, array_names, metadata_files
+from ditf.files import Hashes, exclusive
+from ditf.models import Model
+from ditf.params import Params
+from ditf.retrieval.search import check_index
+from ditf.tasks.retrieval import Retrieval
+from ditf.workers import cluster
 
-LINKED = (Path(".dvc/cache"), STAGING)  # where DVC and the staging hold the same files
+if TYPE_CHECKING:
+    from ditf.features.extraction import Job, Source
 
 
-def folders(dataset: str | None) -> dict[str, Path]:
-    """Where the feature stores are, by data set; or the one of `dataset`."""
-    if dataset is not None and dataset not in DATASETS:
-        raise UserError(f"{dataset!r} is no data set; use {', '.join(DATASETS)}")
-    there = [name for name in DATASETS if (CACHE / "features" / name).is_dir() and dataset in (None, name)]
-    if not there:
-        raise UserError(f"{CACHE / 'features' / (dataset or '')}: no features; run `dvc repro`")
-    return {name: CACHE / "features" / name for name in there}
-
-
-def verify(dataset: str | None) -> None:
-    """Read every chunk of the stores against its checksum. Raises `UserError` that names every damaged item."""
+def verify(params: Params, name: str | None) -> None:
+    """Read every chunk of the stores, and the indexes, against their checksums. Raises `UserError` that names what is
+    damaged."""
     lines = []
-    for name, path in folders(dataset).items():
+    for path in _stores(params, name):
         try:
             store = FeatureStore(path)
         except UserError as error:
             lines.append(str(error))
             continue
-        damaged = damage_of(name, store)
-        for item, arrays in damaged.items():
-            named = ", ".join(f"block{block}/{array}" for block, array in arrays)
-            lines.append(f"{store.path}: item {item!r} is damaged: {named}; run `ditf repair` to compute it again")
-        print(f"{store.path}: {len(store) - len(damaged)} of {len(store)} items are whole")
+        damaged = _damage(store)
+        lines += [f"{path}: {what}; run `ditf repair` to compute it again" for what in damaged]
+        print(f"{path}: {'whole' if not damaged else f'{len(damaged)} chunks are damaged'}, {len(store)} items")
+    for task, found in params.tasks.items():
+        folder = RESULTS / task / "predictions"
+        if isinstance(found, Retrieval) and name in (None, found.features) and folder.is_dir():
+            try:
+                check_index(folder)
+                print(f"{folder}: whole")
+            except UserError as error:
+                lines.append(str(error))
     if lines:
         raise UserError("\n".join(lines))
 
 
-def repair(params: Params, dataset: str | None) -> None:
-    """Compute the damaged items of the stores again, and write their shards anew; before that, what lists them."""
-    for name, path in folders(dataset).items():
-        try:
-            store = FeatureStore(path)
-        except UserError:
-            print(f"{path}: files of metadata written anew: {_repair_layout(params, name, path)}")
-            store = FeatureStore(path)
-        damaged = damage_of(name, store)
+def repair(params: Params, name: str | None) -> None:
+    """Compute what is damaged in the stores again, once it is proved that it will be what was there."""
+    for path in _stores(params, name):
+        metadata = _repair_tables(params, path)
+        store = FeatureStore(path)
+        damaged = _damage(store)
         if not damaged:
-            print(f"{path}: all items are whole")
+            print(f"{path}: {f'{metadata} files of metadata written anew' if metadata else 'whole'}")
             continue
-        from pipeline.extraction import make_store
-        from stages.features import wanted
-
-        sources, job = wanted(params, name)
-        check_made_by(store, job.facts, {s.id: s.item(job.settings).key for s in sources})
-        folder = STAGING / "repair" / name
-        with exclusive(STAGING / "features" / name):
-            shutil.rmtree(folder, ignore_errors=True)
-            fresh = make_store(folder, [s for s in sources if s.id in damaged], job, params.dask.engine)
-            count = rebuild_shards(store, damaged, FeatureStore(fresh), LINKED)
-            shutil.rmtree(folder)
-        print(f"{store.path}: {len(damaged)} items computed again, {count} shards written")
-        verify(name)
+        _repair_chunks(params, store, damaged)
+        print(f"{path}: {len(damaged)} chunks computed again")
+    verify(params, name)
 
 
-def _repair_layout(params: Params, name: str, path: Path) -> int:
-    """Write a store's metadata and tables anew, from the catalog and the parameters; returns the number of files."""
-    from pipeline.backbones.flux import transformer_config
-    from pipeline.cost import width_of
-    from pipeline.extraction import LIBRARIES
-    from stages.features import wanted
+def _repair_chunks(params: Params, store: FeatureStore, damaged: dict[str, Path]) -> None:
+    """Compute damaged chunks again in a store beside, and put them in their places."""
+    from ditf.features.extraction import extract
+    from ditf.features.writing import StoreWriter
 
-    sources, job = wanted(params, name)
-    items = [source.item(job.settings) for source in sources]
-    channels = width_of(transformer_config(job.model.component("transformer", ())))
-    made_with = {n: v for n, v in attributes_of(path).items() if n in LIBRARIES}
-    with exclusive(STAGING / "features" / name), tempfile.TemporaryDirectory() as folder:
-        fresh = [Path(folder, "now"), Path(folder, "earlier")]
-        for store, versions in zip(fresh, ({}, made_with), strict=True):
-            lay_out(store, items, job.settings.blocks, {**job.attributes, **versions}, job.encoding, channels)
-        return rebuild_layout(path, fresh, LINKED)
-
-
-def damage_of(name: str, store: FeatureStore) -> dict[str, list[tuple[int, str]]]:
-    """The damaged arrays of a store by item."""
-    return {item: arrays for item, arrays in tqdm(store.damage(), name, len(store), unit="image", delay=1) if arrays}
-
-
-def plan(params: Params, tflops: float, images: int | None, size: tuple[int, int] | None) -> None:
-    """Print what the data sets of the parameters cost, or `images` images of `size` (width, height)."""
-    from pipeline.backbones.flux import transformer_config
-    from pipeline.cost import FLUX1_DEV, Cost, estimate
-    from pipeline.images import TOKEN, model_size
-    from pipeline.model import pin
-    from stages.features import RULES
-
-    source = params.model.source
-    if source == HUB_FLUX:
-        config = FLUX1_DEV
-    else:
-        config = transformer_config(pin(source, params.model.revision).component("transformer", ()))
-    number_bytes = 4 if params.model.dtype == "float32" else 2
-    table = Table(
-        title=f"{source}, at {tflops:g} TFLOP/s", title_justify="left", box=box.SIMPLE_HEAD, caption_justify="left"
-    )
-    table.add_column("")
-    columns = []
-    for dataset in DATASETS:
-        section = params.dataset(dataset)
-        sizes = [size] * images if images and size else _sizes(params, dataset)
-        grids = (model_size(RULES[dataset], section.img_size, *wh) for wh in sizes)
-        tokens = [w // TOKEN * (h // TOKEN) for w, h in grids]
-        draws = section.ensemble_size, params.model.batch_size
-        columns.append(estimate(config, tokens, section.blocks, *draws, section.encoding, number_bytes))
-        table.add_column(dataset, justify="right")
-    rows: dict[str, Callable[[Cost], str]] = {
-        "images": lambda c: f"{c.images:,}",
-        "tokens": lambda c: f"{c.tokens:,}",
-        "arithmetic of the blocks": lambda c: f"{c.flops / 1e15:,.3g} PFLOP",
-        "time on one worker": lambda c: _hours(c.flops / tflops / 1e12),
-        "features on disk": lambda c: _bytes(c.feature_bytes),
-        "their files": lambda c: f"{c.files:,}",
-        "index (kind auto)": lambda c: _bytes(c.index_bytes),
-        f"memory of a worker ({8 * number_bytes} bits)": lambda c: _bytes(c.memory),
-    }
-    for name, cell in rows.items():
-        table.add_row(name, *(cell(column) for column in columns))
-    Console().print(table)
+    name = store.path.name
+    sources, job = _same_as_before(params, name)
+    require_same(store, job.made_by)
+    folder, objects = staging() / "repair" / name, dvc_objects()
+    items = [path.relative_to(store.path).as_posix() for path in damaged.values()]
+    only = {store.ids[index] for item in items for index in _items_of(store, item)}
+    with exclusive(staging() / "features" / name), cluster(params.workers) as client:
+        shutil.rmtree(folder, ignore_errors=True)
+        shard = store.items_per_file
+        fresh = extract(folder, sources, job, client, reuse=[store.path], only=only, shard=shard).path
+        for path in damaged.values():
+            if path.name and (fresh / path.relative_to(store.path)).is_file():
+                replace_everywhere(path, fresh / path.relative_to(store.path), objects, _places())
+        for path in damaged.values():
+            if "/statistics/" in path.as_posix():
+                StoreWriter(fresh).write_statistics(FeatureStore(store.path))
+                replace_everywhere(path, fresh / path.relative_to(store.path), objects, _places())
+        shutil.rmtree(folder)
 
 
-def _sizes(params: Params, dataset: str) -> list[tuple[int, int]]:
-    """(width, height) of each image: from the catalog, or else from the data set itself."""
-    from stages.catalog import tables
-
-    folder = CATALOGS / dataset
-    rows = read_table(folder, "images") if folder.is_dir() else tables(params, dataset)["images"]
-    return [(row["width"], row["height"]) for row in rows]
-
-
-def _bytes(count: float) -> str:
-    power = min(5, int(math.log10(max(count, 1)) / 3))
-    return f"{count / 1000**power:.3g} {('B', 'KB', 'MB', 'GB', 'TB', 'PB')[power]}"
+def _items_of(store: FeatureStore, chunk: str) -> list[int]:
+    """Items whose computation gives a chunk again, such as "block28/tokens/c.3.0.0"."""
+    array, _, key = chunk.rpartition("/")
+    if array.endswith("statistics"):
+        return []
+    number = int(key.split(".")[1])
+    if array.endswith("modulation"):
+        return [store.prompt_of.index(number)]
+    first = number * store.items_per_file
+    return list(range(first, min(first + store.items_per_file, len(store))))
 
 
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds:,.3g} s"
+def _repair_tables(params: Params, path: Path) -> int:
+    """Write damaged metadata and tables of a store anew; returns the number of files.
+
+    That they are what was there is known by DVC's record of the store, or by the checksum that the store names.
+    """
+    from ditf.features.extraction import lay_out_for
+
+    try:
+        FeatureStore(path)
+        return 0
+    except UserError:
+        pass
+    sources, job = _same_as_before(params, path.name)
+    objects, recorded = dvc_objects(), _recorded(path)
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / "store.zarr"
+        lay_out_for(fresh, sources, job)
+        attributes = json.loads((fresh / "zarr.json").read_bytes())["attributes"]
+        files = metadata_files(fresh, array_names(attributes))
+        wrong = [file for file in files if not _same(file, path / file.relative_to(fresh))]
+        for file in wrong:
+            name = file.relative_to(fresh).as_posix()
+            proved = recorded[name] == md5_of(file) if name in recorded else _named(path) == attributes["checksum"]
+            if not proved:
+                raise UserError(
+                    f"{path}: damaged, and made of other images or with other parameters than now; set them back, "
+                    f"or make it anew: `dvc repro -f features@{path.name}`"
+                )
+        for file in wrong:
+            replace_everywhere(path / file.relative_to(fresh), file, objects, _places())
+    return len(wrong)
+
+
+def _same_as_before(params: Params, name: str) -> "tuple[list[Source], Job]":
+    """The images and the job of a store, with the model's files proved to be those that were pinned."""
+    model = params.features[name].model
+    pinned(params, model)
+    Model.load(MODELS / f"{model}.json").check(Hashes(None))
+    return extraction(params, name)
+
+
+def _recorded(path: Path) -> dict[str, str]:
+    """DVC's record of a folder in dvc.lock: {path in it: MD5}; empty where there is none."""
+    try:
+        stages = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
+        outs = [out for stage in stages.values() for out in stage.get("outs", []) if out["path"] == path.as_posix()]
+        manifest = json.loads(object_path(dvc_objects(), outs[0]["md5"]).read_bytes())
+        return {entry["relpath"]: entry["md5"] for entry in manifest}
+    except (OSError, ValueError, KeyError, TypeError, IndexError, yaml.YAMLError):
+        return {}
+
+
+def _named(store: Path) -> str | None:
+    """The checksum that a store names, if that can be read."""
+    try:
+        return str(json.loads((store / "zarr.json").read_bytes())["attributes"]["checksum"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _same(file: Path, other: Path) -> bool:
+    return other.is_file() and other.read_bytes() == file.read_bytes()
+
+
+def _damage(store: FeatureStore) -> dict[str, Path]:
+    """What is damaged in a store, with its file."""
+    return dict(tqdm(store.damage(), store.path.name, unit="damaged", delay=1))
+
+
+def _stores(params: Params, name: str | None) -> list[Path]:
+    """The stores of all entries of features that have one, or of `name`."""
+    if name is not None:
+        check_entry(params.features, name, "features")
+    found = [FEATURES / key for key in params.features if name in (None, key) and (FEATURES / key).is_dir()]
+    if not found:
+        raise UserError(f"{FEATURES / (name or '')}: no features; run `dvc repro`")
+    return found
+
+
+def _places() -> list[Path]:
+    """Folders that may hold links to a damaged file."""
+    return [CACHE, staging()]

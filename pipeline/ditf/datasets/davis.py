@@ -24,7 +24,7 @@ class Davis(Dataset):
     """
 
     year: Literal[2016, 2017] = 2017
-    split: str = Field("val", pattern=r"^[\w-]+$")
+    split: str = Field(default="val", pattern=r"^[\w-]+$")
     prompt: str = "a photo of a image"
 
     def read(self) -> Tables:

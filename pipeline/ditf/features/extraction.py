@@ -13,23 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
-from tqdm import tqdm
-
 from ditf.backbones import Backbone, LoadedBackbone, Text
 from ditf.device import choose
 from ditf.errors import UserError
 from ditf.features.descriptors import ChannelStatistics
 from ditf.features.store import VERSION, Encoding, FeatureStore, ImageFeatures
-from ditf.features.text import dtype_of, load_text
+from ditf.features.text import load_text
 from ditf.features.writing import BlockFeatures, Item, StoreWriter, encode, lay_out
 from ditf.files import Hashes, remove_partials, write_whole
 from ditf.images import Rule, decode, model_size, read_rgb, resize_for_model
 from ditf.models import Model, pin
 from ditf.settings import parse
 from ditf.workers import run
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "diffusers", "transformers")
 THREADS = 3  # of a process without workers: one computes, one reads, one writes
 Encoded = Mapping[str, NDArray[Any]]
+Shape = tuple[int, int, bool]  # of a model: stride, channels, whether there is AdaLN
 
 
 def versions_of(libraries: Iterable[str]) -> dict[str, str]:
@@ -156,7 +156,7 @@ class Extractor:
             UserError: the model cannot be loaded, or a setting is wrong.
         """
         model = pin(type, source, revision, Hashes(None))
-        backbone = parse(model.backbone, settings | ({} if block is None else {"blocks": [block]}), "")
+        backbone: Backbone = parse(model.backbone, settings | ({} if block is None else {"blocks": [block]}), "")
         where, kind = choose(device, dtype)
         extractor = cls(backbone.load(model, kind, where), backbone, seed, batch_size)
         extractor._resize = (rule, img_size)
@@ -265,9 +265,7 @@ def extract(
     job = _absolute(job)
     donors = [store for store in map(_readable, reuse) if store and store.attributes["made_by"] == job.made_by]
     if not mark.exists():
-        stride, channels, adaln = _shape(job, client, donors)
-        items = [job.item(source, stride) for source in sources]
-        lay_out(path, items, {**job.attributes, "stride": stride, "adaln": adaln}, channels, shard)
+        lay_out_for(path, sources, job, _shape(job, client, donors), shard)
         write_whole(mark, b"")
     writer = StoreWriter(path)
     wanted = set(only) if only is not None else {source.id for source in sources}
@@ -287,6 +285,19 @@ def extract(
         writer.finish()
         write_whole(folder / "complete", b"")
     return Extraction(path, computed)
+
+
+def lay_out_for(
+    path: Path,
+    sources: Sequence[Source],
+    job: Job,
+    shape: Shape | None = None,
+    shard: int | None = None,
+) -> None:
+    """Make the store of a job that lacks its features. shape: the model's, unless given."""
+    stride, channels, adaln = shape or _shape_of_model(job)
+    items = [job.item(source, stride) for source in sources]
+    lay_out(path, items, {**job.attributes, "stride": stride, "adaln": adaln}, channels, shard)
 
 
 _one_at_a_time = threading.Lock()  # of a process's threads at its model
@@ -344,7 +355,7 @@ def _readable(path: Path) -> FeatureStore | None:
         return None
 
 
-def _shape(job: Job, client: "Client | None", donors: list[FeatureStore]) -> tuple[int, int, bool]:
+def _shape(job: Job, client: "Client | None", donors: list[FeatureStore]) -> Shape:
     """Stride, channels and whether there is AdaLN: as a donor has them, or of the model."""
     if donors:
         attributes = donors[0].attributes
@@ -353,7 +364,7 @@ def _shape(job: Job, client: "Client | None", donors: list[FeatureStore]) -> tup
     return found
 
 
-def _shape_of_model(job: Job) -> tuple[int, int, bool]:
+def _shape_of_model(job: Job) -> Shape:
     with _one_at_a_time:
         extractor = _loaded.setdefault(repr(job), job.load())
     return extractor.loaded.stride, extractor.loaded.channels, extractor.loaded.adaln

@@ -1,7 +1,7 @@
 """The feature store: a Zarr v3 group, written and read by zarr-python.
 
-    <store>/                           attributes: format, version, made_by, source, blocks, encoding, stride, channels, adaln,
-                                                  checksum
+    <store>/                           attributes: format, version, made_by, source, blocks, encoding, stride,
+                                                   channels, adaln, checksum
         ids, keys          [item]             string: the image's id; hash of the image's content and its prompt
         grid, size         [item, 2]          int32: tokens (down, across); the image's (width, height) in pixels
         prompt             [item]             int32: the item's row in `prompts`
@@ -11,7 +11,7 @@
         block28/quantization [item, 2, C]     float32, with int8 only: offset and scale of each channel of each item
         block28/statistics [3, C]             float64: magnitude, mean and std of each channel over all tokens
 
-An item is a chunk with a CRC-32C. The attribute `checksum` is of all metadata.
+An item is a chunk with a CRC-32C. The attribute `checksum` is of all metadata and tables.
 """
 
 import functools
@@ -24,17 +24,16 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
-
 from ditf.errors import UserError
 from ditf.features.descriptors import ChannelStatistics, Descriptor, describe
 from ditf.files import fingerprint
+from numpy.typing import NDArray
 
 FORMAT = "ditf-features"
 VERSION = 3
 
 Encoding = Literal["float16", "float32", "int8"]
-TABLES = ("ids", "keys", "grid", "size", "prompt", "prompts")
+TABLES = {"ids": "c.0", "keys": "c.0", "grid": "c.0.0", "size": "c.0.0", "prompt": "c.0", "prompts": "c.0"}  # and chunk
 PER_ITEM = ("tokens", "quantization")
 
 
@@ -42,8 +41,8 @@ PER_ITEM = ("tokens", "quantization")
 class ImageFeatures:
     """Features of one image at one block.
 
-    tokens: [n, C], row-major, float16 or float32. modulation: AdaLN shift, scale and gate, [3, C], or None. grid: tokens
-    (down, across). size: of the image in pixels, (width, height). massive: the massive channels.
+    tokens: [n, C], row-major, float16 or float32. modulation: AdaLN shift, scale and gate, [3, C], or None. grid:
+    tokens (down, across). size: of the image in pixels, (width, height). massive: the massive channels.
     """
 
     tokens: NDArray[np.floating]
@@ -90,20 +89,20 @@ class FeatureStore:
                 raise UserError(f"{path}: a Zarr group, but not a feature store")
             if self.attributes["version"] != VERSION:
                 raise UserError(
-                    f"{path}: written in format version {self.attributes['version']}, but this program reads {VERSION}; "
-                    f"extract again: `dvc repro -f features@{self.path.name}`"
+                    f"{path}: written in format version {self.attributes['version']}, but {VERSION} is read "
+                    f"here; extract again: `dvc repro -f features@{self.path.name}`"
                 )
             names = array_names(self.attributes)
             if self.attributes["checksum"] != metadata_checksum(self.path, names):
-                raise ValueError("its metadata disagrees with its checksum")
+                raise ValueError("its metadata or tables disagree with their checksum")
             self.blocks: list[int] = list(self.attributes["blocks"])
             self._arrays = {name: cast("zarr.Array[Any]", group[name]) for name in names}
             self.ids, self.keys, self.prompts = ([str(s) for s in self._whole(n)] for n in ("ids", "keys", "prompts"))
             self.grids, self.sizes, self._prompt = (self._whole(name) for name in ("grid", "size", "prompt"))
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise UserError(
-                f"{path}: not a feature store, or a damaged one ({_reason(error)}); mend it with `ditf repair`, or make "
-                "it anew with `dvc repro`"
+                f"{path}: not a feature store, or a damaged one ({_reason(error)}); mend it with `ditf repair`, or "
+                "make it anew with `dvc repro`"
             ) from None
         self._index = {name: index for index, name in enumerate(self.ids)}
         self._statistics: dict[int, ChannelStatistics] = {}
@@ -112,6 +111,16 @@ class FeatureStore:
     def digest(self) -> str:
         """A name of what the store holds: equal where the same images went through the same model and settings."""
         return fingerprint([self.attributes, self.ids, self.keys])
+
+    @property
+    def items_per_file(self) -> int:
+        """Items whose tokens share a file."""
+        return int((self._arrays[f"block{self.blocks[0]}/tokens"].shards or (1,))[0])
+
+    @property
+    def prompt_of(self) -> list[int]:
+        """The row in `prompts` of each item."""
+        return [int(row) for row in self._prompt]
 
     @functools.cached_property
     def by_key(self) -> dict[str, str]:
@@ -223,7 +232,8 @@ class FeatureStore:
             return np.asarray(array[index])
         except (ValueError, RuntimeError, OSError) as error:
             raise UserError(
-                f"{self.path}: item {label}, {name}, is damaged ({_reason(error)}); run `ditf repair` to compute it again"
+                f"{self.path}: item {label}, {name}, is damaged ({_reason(error)}); run `ditf repair` to "
+                "compute it again"
             ) from None
 
     def _whole(self, name: str) -> NDArray[Any]:
@@ -249,7 +259,7 @@ def _opened(path: str, digest: str) -> FeatureStore:
 def chunk_path(array: "zarr.Array[Any]", index: int) -> Path:
     """The file of the chunk, or of the shard, that holds `array[index]`."""
     first = array.shards or array.chunks
-    key = array.metadata.encode_chunk_key((index // first[0], *(0,) * (array.ndim - 1)))  # type: ignore[union-attr]
+    key = array.metadata.encode_chunk_key((index // first[0], *(0,) * (array.ndim - 1)))
     store = array.store_path
     return Path(store.store.root) / store.path / key  # type: ignore[attr-defined]
 
@@ -262,13 +272,14 @@ def array_names(attributes: Mapping[str, Any]) -> list[str]:
 
 
 def metadata_files(store: Path, names: Iterable[str]) -> list[Path]:
-    """The metadata files of a store with these arrays, the group's first."""
+    """The files of a store with these arrays that hold metadata or a table, the group's metadata first."""
     nodes = sorted({*names, *(name.partition("/")[0] for name in names)})
-    return [store / "zarr.json", *(store / name / "zarr.json" for name in nodes)]
+    tables = [store / name / key for name, key in TABLES.items()]
+    return [store / "zarr.json", *(store / name / "zarr.json" for name in nodes), *tables]
 
 
 def metadata_checksum(store: Path, names: Sequence[str]) -> str:
-    """Of all metadata files, but for the attribute `checksum`, which keeps it."""
+    """Of all that `metadata_files` names, but for the attribute `checksum`, which keeps it."""
     first, *others = metadata_files(store, names)
     group = json.loads(first.read_bytes())
     group["attributes"].pop("checksum", None)

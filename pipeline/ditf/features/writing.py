@@ -4,21 +4,22 @@ A task is a chunk of one item, or the items of one shard where a store would hav
 whole or not at all, so that what exists is done.
 """
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec
-
 from ditf.errors import UserError
 from ditf.features.descriptors import ChannelStatistics
 from ditf.features.store import FORMAT, VERSION, Encoding, FeatureStore, array_names, chunk_path, metadata_checksum
 from ditf.files import remove_partials
+from numpy.typing import NDArray
+from tqdm import tqdm
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 MOST_FILES = 100_000  # of a store, before items share files
 MOST_SHARED = 64  # items in a file
@@ -29,7 +30,7 @@ FLOAT16_MAX = float(np.finfo(np.float16).max)
 class Item:
     """An image in a store.
 
-    id: of the catalog. key: hash of its content and prompt. grid: tokens (down, across). size: (width, height) in pixels.
+    id: of the catalog. key: hash of its content and prompt. grid: tokens (down, across). size: (width, height), pixels.
     """
 
     id: str
@@ -114,6 +115,43 @@ def lay_out(
     group.attrs["checksum"] = metadata_checksum(path, array_names(whole))
 
 
+def write_store(
+    path: Path,
+    items: Sequence[Item],
+    features: Iterable[Mapping[int, BlockFeatures]],
+    encoding: Encoding = "float16",
+    made_by: Mapping[str, Any] | None = None,
+    stride: int = 16,
+    shard: int | None = None,
+) -> FeatureStore:
+    """Make a whole store of features that are at hand, such as those of a program of your own.
+
+    Args:
+        path: of the store.
+        items: in the order of the store.
+        features: of each item, by block.
+        encoding: of the tokens.
+        made_by: what made them, for a reader to see.
+        stride: pixels that a token covers along each side.
+        shard: items in a file; chosen by their number unless given.
+    """
+    remaining = iter(features)
+    first = next(remaining)
+    tokens, modulation = next(iter(first.values()))
+    attributes = {"made_by": dict(made_by or {}), "source": "", "blocks": sorted(first), "encoding": encoding}
+    lay_out(path, items, attributes | {"stride": stride, "adaln": modulation is not None}, tokens.shape[1], shard)
+    writer, remaining = StoreWriter(path), itertools.chain([first], remaining)
+    for task in writer.tasks():
+        encoded, modulations = [], []
+        for index, found in zip(task, itertools.islice(remaining, len(task)), strict=True):
+            whole = {block: np.asarray(tokens, np.float32) for block, (tokens, _) in found.items()}
+            encoded.append({block: encode(x, encoding, items[index].id, block) for block, x in whole.items()})
+            modulations.append({block: modulation for block, (_, modulation) in found.items()})
+        writer.write(task, encoded, modulations)
+    writer.finish()
+    return FeatureStore(path)
+
+
 def codecs() -> tuple[Any, ...]:
     """Of every chunk: LZ4 folds the zeros of padding, CRC-32C finds damage."""
     return BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle"), Crc32cCodec()
@@ -164,16 +202,18 @@ class StoreWriter:
                         row[: len(item[block][name])] = item[block][name]
                     array[task[0] : task[-1] + 1] = whole
 
-    def finish(self) -> FeatureStore:
-        """Compute the statistics of the channels, and open the store for reading. All tasks must be done."""
+    def finish(self) -> None:
+        """Compute the statistics of the channels. All tasks must be done."""
         remove_partials(self.path)
-        store = FeatureStore(self.path)
+        if not all(chunk_path(self._array(f"block{block}/statistics"), 0).is_file() for block in self.blocks):
+            self.write_statistics(FeatureStore(self.path))
+
+    def write_statistics(self, store: FeatureStore) -> None:
+        """Write the statistics of the channels of `store`, in whose features all items are."""
         for block in self.blocks:
-            array = self._array(f"block{block}/statistics")
-            if not chunk_path(array, 0).is_file():
-                found = ChannelStatistics.of(store.tokens(block, item) for item in store.ids)
-                array[:] = np.stack([found.magnitude, found.mean, found.std])
-        return store
+            items = tqdm(store.ids, f"channels of block {block}", unit="image", delay=2)
+            found = ChannelStatistics.of(store.tokens(block, item) for item in items)
+            self._array(f"block{block}/statistics")[:] = np.stack([found.magnitude, found.mean, found.std])
 
     def _prompts(self, task: range) -> dict[int, int]:
         """The prompts of a task's items, each with one of these."""

@@ -41,8 +41,8 @@ class Target:
         self._below, self._beside = np.minimum(np.arange(h) + 1, h - 1), np.minimum(np.arange(w) + 1, w - 1)
 
         products = _neighbour_products(self.tokens.reshape(h, w, -1))
-        length = np.sqrt(products[0])
-        self._length = np.maximum(length, NORM_EPS).astype(np.float32).ravel()
+        length = np.maximum(np.sqrt(products[0]), NORM_EPS)
+        self._length = length.astype(np.float32).ravel()
         cells = (h * w, self._rows.shape[1] * self._columns.shape[1])
         outside = ((self._rows < 0)[:, None, :, None] | (self._columns < 0)[None, :, None, :]).reshape(cells)
         norm = np.maximum(self._pixel_norms(*products).reshape(cells), NORM_EPS)
@@ -50,7 +50,7 @@ class Target:
         # How far a pixel's similarity can rise above the greatest cosine of its cell's corners; 0: compared directly.
         self._gain = np.where(gain <= MOST_GAIN, gain, 0)
         self._direct = np.flatnonzero(gain > MOST_GAIN)
-        self._inverse = np.where(outside, -np.inf, 1 / norm)
+        self._inverse = np.where(outside, 0, 1 / norm)
 
     def match(self, queries: NDArray[np.floating]) -> tuple[NDArray[np.int64], Floats]:
         """Find the pixel of greatest cosine similarity to each query.
@@ -73,33 +73,29 @@ class Target:
         first = np.zeros((len(queries), len(self._gain)), bool)
         first[np.arange(len(queries))[:, None], around.clip(min=0)] = True
         first &= self._gain > 0
-        self._evaluate(dots, *first.nonzero(), best, pixel)
+        self._evaluate(dots, first, best, pixel)
         self._compare_directly(unit, best, pixel)
-        self._evaluate(dots, *(self._possible(cosine, best) & ~first).nonzero(), best, pixel)
+        self._evaluate(dots, self._possible(cosine, best) & ~first, best, pixel)
         return np.stack([pixel % self.size[0], pixel // self.size[0]], 1), best
 
     def _possible(self, cosine: NDArray[np.float32], best: Floats) -> NDArray[np.bool_]:
         """Whether a cell may hold a pixel better than `best`, [k, h * w]."""
-        greatest = cosine.reshape(-1, *self.grid)
-        greatest = np.maximum(greatest, greatest[:, self._below])
-        greatest = np.maximum(greatest, greatest[:, :, self._beside]).reshape(len(best), -1)
+        maps = cosine.reshape(-1, *self.grid)
+        columns = np.maximum(maps, maps[:, self._below])
+        greatest = np.maximum(columns, columns[:, :, self._beside]).reshape(len(best), -1)
         # Where every corner points away, 0 bounds it; and a query that has found nothing is compared with all.
         bound = np.maximum(greatest + SLACK, 0) * self._gain
         possible: NDArray[np.bool_] = (bound >= best[:, None]) | (best < SLACK)[:, None]
         return possible & (self._gain > 0)
 
     def _evaluate(
-        self,
-        dots: NDArray[np.float32],
-        query: NDArray[np.int64],
-        cell: NDArray[np.int64],
-        best: Floats,
-        pixel: NDArray[np.int64],
+        self, dots: NDArray[np.float32], chosen: NDArray[np.bool_], best: Floats, pixel: NDArray[np.int64]
     ) -> None:
-        """Compare every pixel of each (query, cell), and keep the best in `best` and `pixel`.
+        """Compare every pixel of the chosen cells, [k, h * w], with each query; keep the best in `best`, `pixel`.
 
         dots: dot products of unit queries and tokens, [k, h * w].
         """
+        query, cell = chosen.nonzero()
         row, column = np.divmod(cell, self.grid[1])
         right, bottom = self._beside[column] - column, (self._below[row] - row) * self.grid[1]
         corners = cell[:, None] + np.stack([0 * right, right, bottom, bottom + right], 1)

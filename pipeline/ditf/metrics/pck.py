@@ -57,7 +57,8 @@ def pck(predictions: pa.Table, alphas: Sequence[float]) -> list[dict[str, Any]]:
             correct = error <= alpha * threshold
             for group, found in members.items():
                 scores = [
-                    {"value": name, **_score(correct[rows_of], pair[rows_of])} for name, rows_of in sorted(found.items())
+                    {"value": name, **_score(correct[rows_of], pair[rows_of])}
+                    for name, rows_of in sorted(found.items())
                 ]
                 if group == "category":
                     mean = {key: float(np.mean([row[key] for row in scores])) for key in ("image", "point")}

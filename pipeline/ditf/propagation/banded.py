@@ -26,7 +26,9 @@ class BandedSearch:
     def labels(self, target: Tensor, context: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Soft labels [n, objects + 1] of a frame, from (descriptors, labels) of each frame of context."""
         (h, w), radius = self._grid, self._voting.radius
-        rows, columns = (p.ravel().to(target.device) for p in torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij"))
+        rows, columns = (
+            p.ravel().to(target.device) for p in torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+        )
         parts = []
         for top in range(0, h, BAND):
             own = slice(top * w, min(top + BAND, h) * w)

@@ -65,10 +65,10 @@ class Near:
 class Frame:
     """A frame's unit descriptors as centre + coarse + fine, in blocks.
 
-    coarse: for the search, [down, across, side * side, C], bfloat16 or float32. fine: what rounding took, [places, C], in
-    float16 for its longer mantissa, or None. centre_product: dot products of the descriptors with the centre, [places].
-    norms: upper bounds of the lengths of coarse, [places]. length: the greatest length of coarse + fine. error: that of
-    fine.
+    coarse: for the search, [down, across, side * side, C], bfloat16 or float32. fine: what rounding took, [places, C],
+    in float16 for its longer mantissa, or None. centre_product: dot products of the descriptors with the centre,
+    [places]. norms: upper bounds of the lengths of coarse, [places]. length: the greatest length of coarse + fine.
+    error: that of fine.
     """
 
     coarse: Tensor

@@ -13,8 +13,8 @@ class Voting:
     """How labels travel.
 
     topk: sources kept for each token, and every tie with the last. temperature: of the weights
-    exp(similarity / temperature). n_last_frames: frames of context besides the first. radius: a source is within +- this
-    many tokens; 0 is no limit.
+    exp(similarity / temperature). n_last_frames: frames of context besides the first. radius: a source is within +-
+    this many tokens; 0 is no limit.
     """
 
     topk: int = 5

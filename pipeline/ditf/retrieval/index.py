@@ -165,7 +165,7 @@ def _train(
     Distances order unit descriptors as cosines do, and do not change where all are moved.
     """
     try:
-        index = faiss.index_factory(channels, factory, faiss.METRIC_L2)
+        index: Any = faiss.index_factory(channels, factory, faiss.METRIC_L2)
     except RuntimeError:
         raise UserError(f"kind: {settings.kind!r} is not a kind of index, nor a factory string of FAISS") from None
     reduces = isinstance(index, faiss.IndexPreTransform)
@@ -183,10 +183,13 @@ def _train(
             inner.train(np.concatenate(list(sample)))
             return index, inner, None
         first = next(sample)
-        transform = faiss.downcast_VectorTransform(index.chain.at(0))
+        transform: Any = faiss.downcast_VectorTransform(index.chain.at(0))
         transform.train(first)
         matrix = faiss.vector_to_array(transform.A).reshape(transform.d_out, transform.d_in)
-        linear = matrix, faiss.vector_to_array(transform.b) if transform.have_bias else np.zeros(len(matrix), np.float32)
+        linear = (
+            matrix,
+            faiss.vector_to_array(transform.b) if transform.have_bias else np.zeros(len(matrix), np.float32),
+        )
         inner.train(np.concatenate([_apply(linear, part) for part in itertools.chain([first], sample)]))
         index.is_trained = True
     except (RuntimeError, AttributeError) as error:

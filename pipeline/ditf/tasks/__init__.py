@@ -28,7 +28,7 @@ class Reading(Section):
     """
 
     block: int = Field(ge=0)
-    descriptors: Distinct[Descriptor] = Field(["adaln+discard"])
+    descriptors: Distinct[Descriptor] = Field(default=["adaln+discard"])
     channels: Channels = "auto"
 
     def discarded(self, store: FeatureStore) -> list[int]:

@@ -42,7 +42,7 @@ Vectors = NDArray[np.float32]
 class Alphas(Section):
     """alphas: a keypoint is correct within alpha times the pair's threshold."""
 
-    alphas: Distinct[Annotated[FiniteFloat, Field(gt=0, le=1)]] = Field([0.05, 0.1, 0.15])
+    alphas: Distinct[Annotated[FiniteFloat, Field(gt=0, le=1)]] = Field(default=[0.05, 0.1, 0.15])
 
 
 class Correspondence(Task):

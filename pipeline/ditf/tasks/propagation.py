@@ -39,10 +39,10 @@ class Carrying(Reading):
     first. size_mask_neighborhood: sources are within +- this many tokens; 0: anywhere. The defaults are the paper's.
     """
 
-    topk: int = Field(5, ge=1)
-    temperature: FiniteFloat = Field(0.1, gt=0)
-    n_last_frames: int = Field(7, ge=0)
-    size_mask_neighborhood: int = Field(12, ge=0)
+    topk: int = Field(default=5, ge=1)
+    temperature: FiniteFloat = Field(default=0.1, gt=0)
+    n_last_frames: int = Field(default=7, ge=0)
+    size_mask_neighborhood: int = Field(default=12, ge=0)
 
 
 class Propagation(Task):
@@ -53,7 +53,6 @@ class Propagation(Task):
 
     def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         """Masks as `<descriptor>/<sequence>/<frame>.png`: with the true first one, as the official evaluator reads."""
-        from ditf.device import choose
         from ditf.propagation.voting import Voting
 
         p, frames, first = self.predict, frames_of(catalog), masks_of(catalog)
@@ -109,7 +108,7 @@ class Propagation(Task):
                     ]
                     tables["sequences"].append({"descriptor": descriptor, "sequence": sequence, **summarize(own)})
             if not measures:
-                raise UserError(f"{catalog.folder}: no sequence has a true mask between its first and last frame to score")
+                raise UserError(f"{catalog.folder}: no sequence has a true mask between its first and last frame")
             found = summarize(measures)
             tables.setdefault("all", []).append({"descriptor": descriptor, **found})
             names = {"J&F": "J&F-Mean", "J": "J-Mean", "F": "F-Mean"}

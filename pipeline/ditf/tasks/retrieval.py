@@ -24,7 +24,7 @@ DRAWN, PLACES = 3, 6  # searches drawn, and places of each
 class Indexing(Reading):
     """kind: auto, flat (exact), ivfsq, ivfpq, hnsw, or a factory string of FAISS; auto is flat up to 50,000 tokens."""
 
-    kind: str = Field("auto", min_length=1)
+    kind: str = Field(default="auto", min_length=1)
 
     @model_validator(mode="after")
     def _one_descriptor(self) -> "Indexing":

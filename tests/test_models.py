@@ -5,7 +5,6 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-
 from pipeline.errors import UserError
 from pipeline.model import Model, pin
 

@@ -10,8 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-
-from pipeline import index
 from pipeline.datasets import folder
 from pipeline.descriptors import unit
 from pipeline.errors import UserError
@@ -19,6 +17,8 @@ from pipeline.index import Settings, build, factory_string
 from pipeline.search import FeatureIndex
 from pipeline.store import Features, FeatureStore, Item
 from pipeline.writer import StoreWriter
+
+from pipeline import index
 from tests.conftest import Project
 
 CHANNELS = 24
