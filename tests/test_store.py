@@ -139,11 +139,7 @@ def test_every_flipped_bit_is_reported_by_name(tmp_path: Path, shard: int | None
     files = [path for path in store.path.rglob("*") if path.is_file()]
     metadata = metadata_files(store.path, array_names(store.attributes))
     named = {
-        **{
-            p: f"item '{item.id}' is"
-            for item in ITEMS
-            for p in [store.chunk_path("block28/tokens", store.index(item.id))]
-        },
+        **{store.chunk_path("block28/tokens", n): f"item '{item.id}' is" for n, item in enumerate(ITEMS)},
         **{store.chunk_path("block24/modulation", n): f"item {prompt!r} is" for n, prompt in enumerate(store.prompts)},
         store.chunk_path("block24/statistics", 0): "item 'statistics' is",
     }
