@@ -6,29 +6,34 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ditf
 import numpy as np
 import pytest
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from ditf.backbones.flux import Flux, FluxTransformer, needed_tensors, weight_patterns
+from ditf.backbones.parts.vae import LatentEncoder
+from ditf.errors import UserError
+from ditf.features.extraction import Extractor, Job, Source, extract
+from ditf.features.store import FeatureStore
+from ditf.features.text import encode_prompts, file_name, load_text
+from ditf.features.writing import BlockFeatures
+from ditf.files import Hashes
+from ditf.models import pin
 from PIL import Image
-from pipeline.backbones.flux import FluxTransformer, Text, needed_tensors, weight_patterns
-from pipeline.backbones.text import TextEncoder
-from pipeline.backbones.vae import LatentEncoder
-from pipeline.errors import UserError
-from pipeline.extraction import Extractor, Settings, Source, extract
-from pipeline.store import Features, FeatureStore
-from pipeline.text import encode_prompts, file_name, load_text
-from pipeline.writer import StoreWriter
 from safetensors.torch import load_file, save_file
 
-SETTINGS = Settings(timestep=260, blocks=(3, 21), ensemble_size=3, guidance=3.5, rule="longer", img_size=64, seed=0)
+from tests.conftest import contents
+
+FLUX = Flux(timestep=260, blocks=[3, 21], ensemble_size=3)
 
 
-def pictures(folder: Path, count: int) -> list[Source]:
+def images(folder: Path, count: int) -> list[Source]:
     """Images of different sizes, each with its own prompt but for the last two."""
     folder.mkdir(parents=True, exist_ok=True)
     sources = []
@@ -41,78 +46,97 @@ def pictures(folder: Path, count: int) -> list[Source]:
     return sources
 
 
-def text_of(prompt: str) -> Text:
-    generator = torch.Generator().manual_seed(len(prompt) + ord(prompt[-1]))
-    return Text(torch.randn(32, 32, generator=generator), torch.randn(24, generator=generator))
+@pytest.fixture(scope="module")
+def job(tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A job of the tiny FLUX, with its prompts encoded."""
+    return make_job(tmp_path_factory.mktemp("texts"))
 
 
-def loader(model: Path, settings: Settings = SETTINGS, batch_size: int = 2) -> Callable[[], Extractor]:
-    def load() -> Extractor:
-        transformer = FluxTransformer.load(model / "transformer", settings.blocks, torch.float32, "cpu")
-        return Extractor(transformer, LatentEncoder.load(model / "vae", torch.float32, "cpu"), settings, batch_size)
-
-    return load
+def make_job(texts: Path) -> Job:
+    model = pin("flux", "tiny:0", "main", Hashes(None))
+    encode_prompts([f"photo {i}" for i in range(6)], texts, model, FLUX, torch.float32, "cpu")
+    return Job(model, FLUX, "longer", 64, 0, "float16", texts, "float32", "float32", "cpu", 2)
 
 
-def run(
-    folder: Path,
-    sources: list[Source],
-    load: Callable[[], Extractor],
-    settings: Settings = SETTINGS,
-    reuse: list[FeatureStore] | None = None,
-) -> tuple[Path, int]:
-    writer = StoreWriter(folder, [s.item(settings) for s in sources], settings.blocks, {})
-    computed = extract(sources, settings, writer, load, text_of, reuse or [])
-    return writer.finish(), computed
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def features_of(model: Path, source: Source, batch_size: int, settings: Settings = SETTINGS) -> dict[int, Features]:
+def features_of(job: Job, source: Source, **changes: Any) -> dict[int, BlockFeatures]:
     pixels = np.array(Image.open(source.path).resize((64, 48)))
-    return loader(model, settings, batch_size)().features(pixels, text_of("x"), source.sha256)
+    return replace(job, **changes).load().features(pixels, load_text(job.texts, source.prompt), source.sha256)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 7])
-def test_features_do_not_depend_on_the_batch_size(tiny_flux: Path, tmp_path: Path, batch_size: int) -> None:
-    (source, _) = pictures(tmp_path, 2)
-    one, other = features_of(tiny_flux, source, 3), features_of(tiny_flux, source, batch_size)
-    for block in SETTINGS.blocks:
-        scale = np.abs(one[block].tokens).max()
-        np.testing.assert_allclose(other[block].tokens, one[block].tokens, atol=1e-6 * scale)
-        np.testing.assert_allclose(other[block].modulation, one[block].modulation, atol=1e-6)
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_features_do_not_depend_on_the_batch_size(job: Job, tmp_path: Path, batch_size: int) -> None:
+    (source, _) = images(tmp_path, 2)
+    one, other = features_of(job, source, batch_size=3), features_of(job, source, batch_size=batch_size)
+    for block in FLUX.blocks:
+        scale = np.abs(one[block][0]).max()
+        np.testing.assert_allclose(other[block][0], one[block][0], atol=1e-6 * scale)
+        np.testing.assert_allclose(other[block][1], one[block][1], atol=1e-6)  # type: ignore[arg-type]
 
 
-def test_several_blocks_at_once_equal_each_alone(tiny_flux: Path, tmp_path: Path) -> None:
-    (source, _) = pictures(tmp_path, 2)
-    both = features_of(tiny_flux, source, 2)
-    for block in SETTINGS.blocks:
-        alone = Settings(**{**vars(SETTINGS), "blocks": (block,)})
-        found = features_of(tiny_flux, source, 2, alone)
-        np.testing.assert_array_equal(found[block].tokens, both[block].tokens)
-        np.testing.assert_array_equal(found[block].modulation, both[block].modulation)
+def test_several_blocks_at_once_equal_each_alone(job: Job, tmp_path: Path) -> None:
+    (source, _) = images(tmp_path, 2)
+    both = features_of(job, source)
+    for block in FLUX.blocks:
+        found = features_of(job, source, backbone=FLUX.model_copy(update={"blocks": [block]}))
+        np.testing.assert_array_equal(found[block][0], both[block][0])
+        np.testing.assert_array_equal(found[block][1], both[block][1])  # type: ignore[arg-type]
 
 
-def test_the_ensemble_is_the_mean_of_its_draws_and_the_seed_matters(tiny_flux: Path, tmp_path: Path) -> None:
-    (source, _) = pictures(tmp_path, 2)
-    mean = {n: features_of(tiny_flux, source, 1, Settings(**{**vars(SETTINGS), "ensemble_size": n})) for n in (1, 2)}
-    other = features_of(tiny_flux, source, 1, Settings(**{**vars(SETTINGS), "seed": 1}))
-    assert np.abs(mean[1][3].tokens - mean[2][3].tokens).max() > 0.01
-    assert np.abs(other[3].tokens - features_of(tiny_flux, source, 1)[3].tokens).max() > 0.01
+def test_the_ensemble_is_a_mean_of_noise_samples_and_the_seed_matters(job: Job, tmp_path: Path) -> None:
+    (source, _) = images(tmp_path, 2)
+    one, two = (
+        features_of(job, source, backbone=FLUX.model_copy(update={"ensemble_size": n}), batch_size=1)[3][0]
+        for n in (1, 2)
+    )
+    assert np.abs(one - two).max() > 0.01
+    assert np.abs(features_of(job, source, seed=1)[3][0] - features_of(job, source)[3][0]).max() > 0.01
 
 
-def test_bytes_do_not_depend_on_the_order_of_the_images(tiny_flux: Path, tmp_path: Path) -> None:
-    sources = pictures(tmp_path, 3)
-    one, _ = run(tmp_path / "a", sources, loader(tiny_flux))
-    other, _ = run(tmp_path / "b", sources[::-1], loader(tiny_flux))
+def test_adaln_is_what_the_block_hands_to_its_attention(job: Job, tmp_path: Path) -> None:
+    """For one noise sample, caught by a hook inside the whole, unmodified model."""
+    (source, _) = images(tmp_path, 2)
+    single = replace(job, backbone=FLUX.model_copy(update={"ensemble_size": 1}))
+    whole = FluxTransformer2DModel.from_pretrained(job.model.component("transformer")).eval()
+    caught: dict[int, torch.Tensor] = {}
+    double = whole.transformer_blocks[3].norm1
+    alone = whole.single_transformer_blocks[21 - 19].norm
+    double.register_forward_hook(lambda _m, _a, out: caught.update({3: out[0]}))
+    alone.register_forward_hook(lambda _m, _a, out: caught.update({21: out[0]}))
+    extractor = single.load()
+    pixels, text = np.array(Image.open(source.path).resize((64, 48))), load_text(job.texts, source.prompt)
+    posterior = extractor.loaded.encode(torch.tensor(pixels).permute(2, 0, 1) / 127.5 - 1)
+    from ditf.backbones.flux import _image_ids, pack
+    from ditf.features.extraction import noise_generator
+
+    noise = torch.randn((1, 2, *posterior.mean.shape), generator=noise_generator(0, source.sha256, 0))
+    latents = extractor.loaded.encoder.noisy(posterior, noise, 260)  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        whole(
+            hidden_states=pack(latents),
+            encoder_hidden_states=text["prompt_embeds"][None],
+            pooled_projections=text["pooled"][None],
+            timestep=torch.tensor([0.26]),
+            guidance=torch.tensor([3.5]),
+            img_ids=_image_ids(3, 4),
+            txt_ids=torch.zeros(len(text["prompt_embeds"]), 3),
+        )
+    found = extractor.features(pixels, text, source.sha256)
+    for block, (tokens, modulation) in found.items():
+        descriptors = ditf.ImageFeatures(tokens, modulation, (3, 4), (64, 48)).descriptors("adaln")
+        np.testing.assert_allclose(descriptors, caught[block][0, -12:].numpy(), atol=1e-5)
+
+
+def test_bytes_do_not_depend_on_the_order_of_the_images(job: Job, tmp_path: Path) -> None:
+    sources = images(tmp_path, 3)
+    one, other = (FeatureStore(extract(tmp_path / n, s, job).path) for n, s in (("a", sources), ("b", sources[::-1])))
     for source in sources:
-        found, wanted = (FeatureStore(path).features(21, source.id).tokens for path in (one, other))
-        np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(one.tokens(21, source.id), other.tokens(21, source.id))
 
 
-def test_the_vae_encodes_each_image_once(tiny_flux: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shard", [None, 2])
+def test_the_vae_encodes_each_image_once(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: int | None
+) -> None:
     calls: list[tuple[int, ...]] = []
     original = LatentEncoder.encode
 
@@ -121,77 +145,150 @@ def test_the_vae_encodes_each_image_once(tiny_flux: Path, tmp_path: Path, monkey
         return original(self, pixels)
 
     monkeypatch.setattr(LatentEncoder, "encode", counted)
-    run(tmp_path / "store", pictures(tmp_path, 3), loader(tiny_flux))
+    assert extract(tmp_path / "store", images(tmp_path, 3), job, shard=shard).computed == 3
     assert len(calls) == 3
 
 
-def test_added_images_alone_are_extracted(tiny_flux: Path, tmp_path: Path) -> None:
-    sources = pictures(tmp_path, 4)
-    before, computed = run(tmp_path / "a", [sources[1], sources[3]], loader(tiny_flux))
-    assert computed == 2
-    after, computed = run(tmp_path / "b", sources, loader(tiny_flux), reuse=[FeatureStore(before)])
-    assert computed == 2
-    fresh, _ = run(tmp_path / "c", sources, loader(tiny_flux))
-    assert files(after) == files(fresh)
+def test_added_images_alone_are_extracted(job: Job, tmp_path: Path) -> None:
+    sources = images(tmp_path, 4)
+    before = extract(tmp_path / "a", [sources[1], sources[3]], job)
+    assert before.computed == 2
+    after = extract(tmp_path / "b", sources, job, reuse=[before.path])
+    assert after.computed == 2
+    fresh = extract(tmp_path / "c", sources, job)
+    assert contents(after.path) == contents(fresh.path)
 
 
-def test_a_finished_store_needs_no_model(tiny_flux: Path, tmp_path: Path) -> None:
-    sources = pictures(tmp_path, 2)
-    run(tmp_path / "a", sources, loader(tiny_flux))
+def test_what_cannot_be_read_is_computed(job: Job, tmp_path: Path) -> None:
+    sources = images(tmp_path, 4)
+    whole = extract(tmp_path / "a", sources, job)
+    shutil.copytree(whole.path, tmp_path / "damaged")
+    FeatureStore(tmp_path / "damaged").chunk_path("block3/tokens", 2).write_bytes(b"damaged")
+    (tmp_path / "nothing").mkdir()
+    again = extract(tmp_path / "b", sources, job, reuse=[tmp_path / "nothing", tmp_path / "damaged"])
+    assert again.computed == 1
+    assert contents(again.path) == contents(whole.path)
 
-    def never() -> Extractor:
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"dtype": "bfloat16"}, {"text_dtype": "bfloat16"}, {"img_size": 80}])
+def test_stores_of_other_settings_are_not_reused(job: Job, tmp_path: Path, change: dict[str, Any]) -> None:
+    sources = images(tmp_path, 2)
+    before = extract(tmp_path / "a", sources, job)
+    assert extract(tmp_path / "b", sources, replace(job, **change), reuse=[before.path]).computed == 2
+
+
+def test_stores_of_other_library_versions_are_not_reused(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = images(tmp_path, 2)
+    before = extract(tmp_path / "a", sources, job)
+    monkeypatch.setattr("ditf.features.extraction.version", lambda name: "0.0.1")
+    assert extract(tmp_path / "b", sources, job, reuse=[before.path]).computed == 2
+    attributes = FeatureStore(tmp_path / "b/store.zarr").attributes
+    assert attributes["made_by"]["torch"] == "0.0.1"
+
+
+def test_a_finished_store_needs_no_model(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = images(tmp_path, 2)
+    extract(tmp_path / "a", sources, job)
+
+    def never(self: Job) -> Extractor:
         raise AssertionError("the model was loaded")
 
-    assert run(tmp_path / "a", sources, never)[1] == 0
+    monkeypatch.setattr(Job, "load", never)
+    assert extract(tmp_path / "a", sources, job).computed == 0
+    assert extract(tmp_path / "b", sources[::-1], job, reuse=[tmp_path / "a/store.zarr"]).computed == 0
 
 
-def test_a_killed_extraction_resumes_to_the_same_bytes(tiny_flux: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard", [None, 2])
+def test_a_killed_extraction_resumes_to_the_same_bytes(job: Job, tmp_path: Path, shard: int | None) -> None:
     script = """
 import sys
 from pathlib import Path
 from tests import test_extraction as t
-t.run(Path(sys.argv[1]), t.pictures(Path(sys.argv[2]), 6), t.loader(Path(sys.argv[3])))
+shard = None if sys.argv[4] == "None" else int(sys.argv[4])
+t.extract(Path(sys.argv[1]), t.images(Path(sys.argv[2]), 6), t.make_job(Path(sys.argv[3])), shard=shard)
 """
     root, folder = Path(__file__).parents[1], tmp_path / "killed"
-    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "images"), str(tiny_flux)]
-    with subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL) as process:
-        while not (folder / "loose").is_dir() or len(list((folder / "loose").glob("[0-9]*"))) < 2:
-            assert process.poll() is None
+    tokens = folder / "store.zarr/block21/tokens"
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "images"), str(job.texts), str(shard)]
+    with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) as process:
+        while len(list(tokens.glob("c.*[0-9]"))) < 2:
+            assert process.poll() is None, process.stderr and process.stderr.read()
         os.kill(process.pid, signal.SIGKILL)
-    sources = pictures(tmp_path / "images", 6)
-    found, computed = run(folder, sources, loader(tiny_flux))
-    assert 0 < computed <= 4
-    assert files(found) == files(run(tmp_path / "whole", sources, loader(tiny_flux))[0])
+    sources = images(tmp_path / "images", 6)
+    resumed = extract(folder, sources, job, shard=shard)
+    assert 0 <= resumed.computed <= 4
+    assert contents(resumed.path) == contents(extract(tmp_path / "whole", sources, job, shard=shard).path)
 
 
-def test_an_unreadable_image_keeps_what_was_done(tiny_flux: Path, tmp_path: Path) -> None:
-    sources = pictures(tmp_path / "images", 4)
+def test_an_unreadable_image_keeps_what_was_done(job: Job, tmp_path: Path) -> None:
+    sources = images(tmp_path / "images", 4)
     whole = sources[2].path.read_bytes()
-    sources[2].path.write_bytes(whole[:200])
-    with pytest.raises(UserError, match=r"2\.png: not a readable image"):
-        run(tmp_path / "a", sources, loader(tiny_flux))
+    sources[2].path.unlink()
+    with pytest.raises(UserError, match=r"2\.png: not found"):
+        extract(tmp_path / "a", sources, job)
     sources[2].path.write_bytes(whole)
-    assert run(tmp_path / "a", sources, loader(tiny_flux))[1] == 2
+    assert extract(tmp_path / "a", sources, job).computed < 4
 
 
-def test_each_distinct_prompt_is_encoded_once(tiny_flux: Path, tmp_path: Path) -> None:
-    loads: list[int] = []
+def test_an_image_replaced_since_the_catalog_is_refused(job: Job, tmp_path: Path) -> None:
+    sources = images(tmp_path / "images", 3)
+    Image.new("RGB", (70, 48), "red").save(sources[1].path)
+    with pytest.raises(UserError, match=r"1\.png: changed since the catalog was made"):
+        extract(tmp_path / "a", sources, job)
 
-    def load() -> TextEncoder:
-        loads.append(1)
-        return TextEncoder(lambda part: tiny_flux / part, torch.float32, "cpu")
 
-    assert encode_prompts(["a cat", "a dog", "a cat"], tmp_path, load) == 2
-    assert encode_prompts(["a dog"], tmp_path, load) == 0
-    assert encode_prompts(["a dog", "a bus"], tmp_path, load) == 1
-    assert len(loads) == 2
-    assert load_text(tmp_path, "a cat").t5.shape == (32, 32)
-    assert not torch.equal(load_text(tmp_path, "a cat").t5, load_text(tmp_path, "a dog").t5)
+def test_each_distinct_prompt_is_encoded_once(tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    class Counted(Flux):
+        def encode_prompts(self, model: Any, prompts: Iterable[str], *more: Any) -> Iterator[dict[str, torch.Tensor]]:
+            prompts = list(prompts)
+            asked.append(prompts)
+            return super().encode_prompts(model, prompts, *more)
+
+    model = pin("flux", "tiny:0", "main", Hashes(None))
+
+    def encode(*prompts: str) -> int:
+        return encode_prompts(prompts, tmp_path, model, Counted(), torch.float32, "cpu")
+
+    assert encode("a cat", "a dog", "a cat") == 2
+    assert encode("a dog") == 0
+    assert encode("a dog", "a bus") == 1
+    assert asked == [["a cat", "a dog"], ["a bus"]]
+    cat = load_text(tmp_path, "a cat")
+    assert {name: tuple(tensor.shape) for name, tensor in cat.items()} == {"prompt_embeds": (32, 32), "pooled": (24,)}
+    assert not torch.equal(cat["prompt_embeds"], load_text(tmp_path, "a dog")["prompt_embeds"])
     with pytest.raises(UserError, match="'a tree' is not encoded"):
         load_text(tmp_path, "a tree")
-    (tmp_path / file_name("a cat")).write_bytes(b"damaged")
+    path = tmp_path / file_name("a cat")
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
     with pytest.raises(UserError, match="damaged"):
         load_text(tmp_path, "a cat")
+    assert encode("a cat", "a dog") == 1  # what is damaged is encoded again
+    assert torch.equal(load_text(tmp_path, "a cat")["prompt_embeds"], cat["prompt_embeds"])
+
+
+def test_an_extractor_in_a_notebook_gives_what_a_store_holds(job: Job, tmp_path: Path) -> None:
+    (source, other) = images(tmp_path, 2)
+    store = ditf.open_store(extract(tmp_path / "a", [source, other], job).path)
+    extractor = ditf.Extractor.from_pretrained(
+        "tiny:0", block=21, timestep=260, ensemble_size=3, img_size=64, batch_size=2
+    )
+    found = extractor(source.path, prompt=source.prompt)
+    kept = store.features(21, source.id)
+    assert (found.grid, found.size) == (kept.grid, kept.size)
+    np.testing.assert_allclose(found.tokens, kept.tokens, rtol=1e-3, atol=0.2)
+    np.testing.assert_allclose(found.modulation, kept.modulation, atol=1e-5)  # type: ignore[arg-type]
+    matches = ditf.match(found, extractor(Image.open(other.path)), points=[(10, 20), (69, 39)])
+    assert matches.column_names == ["source_x", "source_y", "target_x", "target_y", "similarity"]
+    with pytest.raises(UserError, match="outside the source image, which is 70x40"):
+        ditf.match(found, found, points=[(70, 0)])
+    with pytest.raises(UserError, match="timestep: .*less than or equal to 1000"):
+        ditf.Extractor.from_pretrained("tiny:0", timestep=2000)
 
 
 def test_flux_dev_reads_at_most_66_percent_for_block_28() -> None:
@@ -223,20 +320,20 @@ def test_sharded_weights_load_and_unneeded_files_do_not(tiny_flux: Path, tmp_pat
     folder = tmp_path / "transformer"
     shutil.copytree(tiny_flux / "transformer", folder)
     shard(folder)
-    wanted = weight_patterns(folder, [3])
+    needed = weight_patterns(folder, [3])
     for path in folder.glob("*.safetensors"):
-        if path.name not in wanted:
+        if path.name not in needed:
             path.unlink()
-    assert len(wanted) < 3
-    text, latents = text_of("x"), torch.randn(1, 16, 4, 4)
-    found = FluxTransformer.load(folder, [3], torch.float32, "cpu").capture(latents, text, 100, 3.5)[3]
-    whole = FluxTransformer.load(tiny_flux / "transformer", [3], torch.float32, "cpu").capture(latents, text, 100, 3.5)[
-        3
-    ]
+    assert len(needed) < 3
+    text, latents = {"prompt_embeds": torch.randn(32, 32), "pooled": torch.randn(24)}, torch.randn(1, 16, 4, 4)
+    found, whole = (
+        FluxTransformer.load(place, [3], torch.float32, "cpu").capture(latents, text, 100, 3.5)[3]
+        for place in (folder, tiny_flux / "transformer")
+    )
     assert torch.equal(found, whole)
 
 
-def test_broken_model_folders_are_told(tiny_flux: Path, tmp_path: Path) -> None:
+def test_broken_model_folders_are_reported(tiny_flux: Path, tmp_path: Path) -> None:
     folder = tmp_path / "transformer"
 
     def message(block: int = 3) -> str:
@@ -247,7 +344,7 @@ def test_broken_model_folders_are_told(tiny_flux: Path, tmp_path: Path) -> None:
 
     assert "config.json: not found" in message()
     shutil.copytree(tiny_flux / "transformer", folder)
-    assert "blocks: 57 asked for, but" in message(57)
+    assert "blocks: 57 is not a block" in message(57)
     config, weights = folder / "config.json", folder / "diffusion_pytorch_model.safetensors"
     text = config.read_text()
     config.write_text(text.replace('"attention_head_dim": 16', '"attention_head_dim": 32'))

@@ -36,16 +36,27 @@ def load_component(kind: Any, folder: Path, **options: Any) -> Any:
         model = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be loaded: {' '.join(str(error).split())}") from None
-    return model.requires_grad_(False).eval()
+    return aligned(model.requires_grad_(False).eval())
+
+
+def aligned(model: nn.Module) -> nn.Module:
+    """Copy a model's weights out of their mapped file: from there, sums would round as each offset happens to be."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model
 
 
 def load_pipeline(kind: Any, folder: Path, kept: Iterable[str], dtype: torch.dtype) -> Any:
     """Load a diffusers pipeline with the components `kept` and no others. Raises `UserError` where that fails."""
     others = dict.fromkeys(set(inspect.signature(kind).parameters) - set(kept))
     try:
-        return kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True, **others)
+        pipeline = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True, **others)
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: the text encoders cannot be loaded: {' '.join(str(error).split())}") from None
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            aligned(part)
+    return pipeline
 
 
 def weight_index(folder: Path) -> dict[str, str] | None:
@@ -83,7 +94,7 @@ def read_tensors(
             with safe_open(folder / part, "pt", device=device) as file:
                 for name in names:
                     if index[name] == part:
-                        # A copy is aligned; from a mapped file, sums would round as its offset happens to be.
+                        # A copy, for the reason that `aligned` gives.
                         state[name] = file.get_tensor(name).to(dtype, copy=True)
         return state
     except (OSError, ValueError, KeyError, SafetensorError) as error:
