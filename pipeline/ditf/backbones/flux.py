@@ -65,14 +65,13 @@ class Flux(Backbone):
     ) -> Iterator[dict[str, Tensor]]:
         """T5 embeddings, 512 tokens padded and without attention mask, and the pooled CLIP vector, per prompt."""
         import torch
-        from diffusers import FluxPipeline
 
-        from ditf.backbones.parts.loading import load_pipeline  # first: it quiets what the next would print
+        from ditf.backbones.parts.loading import load_pipeline
 
         kept = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
         for name in kept:
             model.component(name)
-        pipeline = load_pipeline(FluxPipeline, model.component("", ()), kept, dtype).to(device)
+        pipeline = load_pipeline("FluxPipeline", model.component("", ()), kept, dtype).to(device)
         length = min(TEXT_TOKENS, pipeline.tokenizer_2.model_max_length)
         with torch.inference_mode():
             for prompt in prompts:

@@ -75,7 +75,7 @@ def _is_whole(path: Path) -> bool:
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if file.metadata()["sha256"] != _digest(tensors):
             raise ValueError("it disagrees with its checksum")
     return tensors

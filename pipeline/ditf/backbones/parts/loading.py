@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError, safe_open
@@ -46,8 +47,10 @@ def aligned(model: nn.Module) -> nn.Module:
     return model
 
 
-def load_pipeline(kind: Any, folder: Path, kept: Iterable[str], dtype: torch.dtype) -> Any:
-    """Load a diffusers pipeline with the components `kept` and no others. Raises `UserError` where that fails."""
+def load_pipeline(name: str, folder: Path, kept: Iterable[str], dtype: torch.dtype) -> Any:
+    """Load the diffusers pipeline of a class, with the components `kept` and no others. Raises `UserError` where that
+    fails."""
+    kind = getattr(diffusers, name)
     others = dict.fromkeys(set(inspect.signature(kind).parameters) - set(kept))
     try:
         pipeline = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True, **others)
