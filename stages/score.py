@@ -1,17 +1,20 @@
-"""Metrics of a task's predictions -> results/<task>/metrics.json and tables/."""
+"""Metrics of a task's predictions -> results/<task>/metrics.json, tables/ and plot.csv."""
 
 import json
 
 from ditf.catalog import Catalog
 from ditf.commands.project import CATALOGS, RESULTS
+from ditf.tasks import write_csv
 
 from stages import Params, run
 
 
 def main(params: Params, name: str) -> None:
     task, folder = params.tasks[name], RESULTS / name
-    metrics = task.compute_metrics(Catalog(CATALOGS / task.dataset), folder / "predictions", folder / "tables")
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    scores = task.compute_metrics(Catalog(CATALOGS / task.dataset), folder / "predictions", folder / "tables")
+    text = json.dumps(scores.metrics, indent=2, allow_nan=False)
+    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    write_csv(folder / "plot.csv", [{"label": label, "value": value} for label, value in scores.bars.items()])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -35,9 +36,7 @@ def real_davis() -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tiny models are made in a folder of the tests, shared by those that run side by side."""
-    base = tmp_path_factory.getbasetemp()
-    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "home"
-    os.environ["XDG_CACHE_HOME"] = str(home)
+    os.environ["XDG_CACHE_HOME"] = str(shared_folder(tmp_path_factory) / "home")
 
 
 @pytest.fixture(scope="session")
@@ -129,12 +128,23 @@ def new_project(folder: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose pipeline has run; not to be changed."""
-    made = new_project(tmp_path_factory.mktemp("finished") / "project")
-    made.check("dvc", "repro")
-    made.check("git", "add", "-A")
-    made.check("git", "commit", "-qm", "run")
+    """A project whose pipeline has run; not to be changed. Test processes side by side share it."""
+    folder = shared_folder(tmp_path_factory) / "finished"
+    with FileLock(folder.with_suffix(".lock")):
+        if (folder / "ran").exists():
+            return Project(folder / "project")
+        made = new_project(folder / "project")
+        made.check("dvc", "repro")
+        made.check("git", "add", "-A")
+        made.check("git", "commit", "-qm", "run")
+        (folder / "ran").touch()
     return made
+
+
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """The temporary folder that test processes side by side share."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture

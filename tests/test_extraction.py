@@ -287,7 +287,7 @@ def test_an_extractor_in_a_notebook_gives_what_a_store_holds(job: Job, tmp_path:
     assert matches.column_names == ["source_x", "source_y", "target_x", "target_y", "similarity"]
     with pytest.raises(UserError, match="outside the source image, which is 70x40"):
         ditf.match(found, found, points=[(70, 0)])
-    with pytest.raises(UserError, match="timestep: .*less than or equal to 1000"):
+    with pytest.raises(UserError, match=r"timestep: .*less than or equal to 1000"):
         ditf.Extractor.from_pretrained("tiny:0", timestep=2000)
 
 

@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from ditf.errors import UserError
+from ditf.images import read_index_mask, read_rgb
+from ditf.params import load_params
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pipeline.datasets import folder, spair
-from pipeline.errors import UserError
-from pipeline.images import read_index_mask, read_rgb
-from pipeline.params import load_params
 
 from tests.conftest import ROOT
-from tests.test_datasets import PAIR, small_spair  # noqa: F401
+from tests.test_datasets import PAIR, read_folder, read_spair, small_spair  # noqa: F401
 
 fuzz = settings(
-    max_examples=80,
+    max_examples=50,
     deadline=timedelta(seconds=5),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -32,7 +31,7 @@ JSON = st.recursive(
 )
 
 
-def told(error: UserError) -> None:
+def check_report(error: UserError) -> None:
     assert str(error)
     assert "Traceback" not in str(error)
 
@@ -52,9 +51,9 @@ def test_annotations(small_spair: Path, data: st.DataObject) -> None:  # noqa: F
             at, part = data.draw(st.integers(0, len(whole))), data.draw(st.binary(max_size=6))
             path.write_bytes(whole[:at] + part + whole[at + len(part) :][: data.draw(st.integers(0, 500))])
         try:
-            spair.read(small_spair, "test", "a {category}", None)
+            read_spair(small_spair)
         except UserError as error:
-            told(error)
+            check_report(error)
     finally:
         path.write_bytes(whole)
 
@@ -65,20 +64,20 @@ def test_parameters(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "params.yaml"
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
     if data.draw(st.booleans()):
-        section = data.draw(st.sampled_from(sorted(document)))
-        if isinstance(document[section], dict):
-            document[section][data.draw(st.sampled_from(sorted(document[section])) | st.text(max_size=5))] = data.draw(
-                JSON
-            )
-        else:
-            document[section] = data.draw(JSON)
+        place, depth = document, data.draw(st.integers(0, 3))
+        key = data.draw(st.sampled_from(sorted(place)))
+        while depth and isinstance(place[key], dict) and place[key]:
+            place, depth = place[key], depth - 1
+            key = data.draw(st.sampled_from(sorted(place)) | st.text(max_size=5))
+            place.setdefault(key, None)
+        place[key] = data.draw(JSON)
         path.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
     else:
         path.write_bytes(data.draw(st.binary(max_size=60)))
     try:
         load_params(path)
     except UserError as error:
-        told(error)
+        check_report(error)
 
 
 def pictures() -> dict[str, bytes]:
@@ -107,7 +106,7 @@ def test_images_and_masks(tmp_path: Path, read: Any, kind: str, data: st.DataObj
     try:
         assert read(path).dtype == np.uint8
     except UserError as error:
-        told(error)
+        check_report(error)
 
 
 @fuzz
@@ -116,6 +115,6 @@ def test_lists_of_prompts(tmp_path: Path, content: bytes) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "list.csv").write_bytes(content)
     try:
-        folder.read(tmp_path, "x", "list.csv")
+        read_folder(tmp_path, "list.csv")
     except UserError as error:
-        told(error)
+        check_report(error)

@@ -1,43 +1,72 @@
-"""Where a model comes from: a local folder, or a Hub id (here: from the Hub's local cache, without a network)."""
+"""Where a model comes from: a local folder, a tiny one, or a Hub id (here: from the Hub's local cache, offline)."""
 
+import os
 import shutil
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-from pipeline.errors import UserError
-from pipeline.model import Model, pin
+from ditf.errors import UserError
+from ditf.files import Hashes
+from ditf.models import Model, pin
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FRESH = Hashes(None)
+
+
+def flip(path: Path) -> None:
+    """Change one bit of a file, in place."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
 
 
 def test_a_folder_is_pinned_by_its_content(tiny_flux: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(tiny_flux, copy)
-    one, other = pin(str(tiny_flux), "main"), pin(str(copy), "main")
-    assert one.digest == other.digest
-    weights = copy / "vae" / "diffusion_pytorch_model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(data)
-    assert pin(str(copy), "main").digest != one.digest
+    one, other = pin("flux", str(tiny_flux), "main", FRESH), pin("flux", str(copy), "main", FRESH)
+    assert one.digest == other.digest == pin("flux", "tiny:0", "main", FRESH).digest
     other.save(tmp_path / "model.json")
-    assert Model.load(tmp_path / "model.json", str(copy)) == other
+    assert Model.load(tmp_path / "model.json") == other
     assert other.component("vae") == copy / "vae"
+    other.check(FRESH)
+    flip(copy / "vae/diffusion_pytorch_model.safetensors")
+    assert pin("flux", str(copy), "main", FRESH).digest != one.digest
+    with pytest.raises(UserError, match="its files changed since it was pinned"):
+        other.check(FRESH)
 
 
-def test_an_incomplete_folder_is_told(tiny_flux: Path, tmp_path: Path) -> None:
+def test_hashes_are_remembered_until_a_file_changes(tmp_path: Path) -> None:
+    path, known = tmp_path / "weights", tmp_path / "hashes.json"
+    path.write_bytes(b"one")
+    first = Hashes(known).of(path)
+    status = path.stat()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a careless copy would
+    assert Hashes(known).of(path) != first
+    path.unlink()
+    path.write_bytes(b"one")
+    assert Hashes(known).of(path) == first
+
+
+def test_tiny_models_differ_by_their_seed() -> None:
+    assert pin("flux", "tiny:0", "main", FRESH).digest != pin("flux", "tiny:1", "main", FRESH).digest
+    with pytest.raises(UserError, match="the seed of a tiny model is a number"):
+        pin("flux", "tiny:x", "main", FRESH)
+
+
+def test_an_incomplete_folder_is_reported(tiny_flux: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(tiny_flux, copy)
     shutil.rmtree(copy / "text_encoder_2")
     with pytest.raises(UserError, match="text_encoder_2: not found"):
-        pin(str(copy), "main")
+        pin("flux", str(copy), "main", FRESH)
 
 
 @pytest.mark.parametrize("source", ["nowhere", "/no/such/folder", "./here", "a/b/c", "~/model"])
-def test_what_is_neither_folder_nor_hub_id_is_told(source: str) -> None:
-    with pytest.raises(UserError, match="is no folder, nor a Hub id"):
-        pin(source, "main")
+def test_what_is_neither_folder_nor_hub_id_is_reported(source: str) -> None:
+    with pytest.raises(UserError, match="is not a folder, a Hub id"):
+        pin("flux", source, "main", FRESH)
 
 
 @pytest.fixture
@@ -54,18 +83,29 @@ def hub(tiny_flux: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("hub")
 def test_a_hub_id_is_pinned_by_its_commit() -> None:
-    model = pin("someone/flux", "main")
-    assert model == Model("someone/flux", f"someone/flux@{COMMIT}")
+    model = pin("flux", "someone/flux", "main", FRESH)
+    assert model == Model("flux", "someone/flux", "main", COMMIT)
     assert (model.component("transformer") / "config.json").is_file()
+    model.check(FRESH)
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_hub_that_does_not_answer_is_told() -> None:
+def test_prompts_are_encoded_and_weights_loaded_from_the_hub() -> None:
+    import ditf
+
+    extractor = ditf.Extractor.from_pretrained("someone/flux", block=3, ensemble_size=1, img_size=32)
+    import numpy as np
+
+    assert extractor(np.zeros((20, 30, 3), np.uint8), "a cat").tokens.shape == (2, 64)
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_hub_that_does_not_answer_is_reported() -> None:
     with pytest.raises(UserError, match="cannot be fetched from the Hub"):
-        pin("someone/else", "main")
+        pin("flux", "someone/else", "main", FRESH)
 
 
-def test_a_damaged_pin_is_told(tmp_path: Path) -> None:
+def test_a_damaged_pin_is_reported(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(UserError, match="not a pinned model"):
-        Model.load(tmp_path / "model.json", "somewhere")
+        Model.load(tmp_path / "model.json")

@@ -1,84 +1,121 @@
-"""params.yaml: what is wrong is named in one line."""
+"""params.yaml: what is wrong is named, each in a line of its own."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from pipeline.errors import UserError
-from pipeline.params import load_params
+from ditf.errors import UserError
+from ditf.params import load_params, validate
 
-DEFAULT = Path(__file__).parents[1] / "params.yaml"
+from tests.conftest import ROOT
+
+DEFAULT = (ROOT / "params.yaml").read_text()
 
 
-def change(tmp_path: Path, *keys: str, value: Any) -> Path:
-    data = yaml.safe_load(DEFAULT.read_text())
-    place = data
-    for key in keys[:-1]:
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The default parameters with one changed; `...` removes it."""
+    data: dict[str, Any] = yaml.safe_load(DEFAULT)
+    place: Any = data
+    *parents, last = path.split(".")
+    for key in parents:
         place = place[key]
     if value is ...:
-        del place[keys[-1]]
+        del place[last]
     else:
-        place[keys[-1]] = value
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(data))
-    return path
+        place[last] = value
+    return data
 
 
-def test_the_default_is_valid_and_has_the_papers_settings() -> None:
-    params = load_params(DEFAULT)
-    assert (params.spair.timestep, params.spair.block, params.spair.ensemble_size) == (260, 28, 8)
-    assert (params.davis.timestep, params.davis.block, params.davis.ensemble_size) == (90, 24, 8)
-    assert (params.davis.topk, params.davis.n_last_frames, params.davis.size_mask_neighborhood) == (5, 7, 12)
+def test_the_default_is_valid() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.features["spair-flux"].backbone.blocks == [28]
+    assert params.tasks["davis-flux"].predict.block == 24
+
+
+S, D, F, G = "datasets.spair", "datasets.davis", "features.spair-flux", "features.davis-flux"
+T, U = "tasks.spair-flux", "tasks.davis-flux"
 
 
 @pytest.mark.parametrize(
-    ("keys", "value", "expected"),
+    ("path", "value", "expected"),
     [
-        (("spair", "alpha"), 0.1, "spair.alpha: unknown parameter"),
-        (("extra",), 1, "extra: unknown parameter"),
-        (("spair", "timestep"), ..., "spair.timestep: missing"),
-        (("spair", "timestep"), 1001, "spair.timestep: .*less than or equal to 1000"),
-        (("spair", "timestep"), -1, "spair.timestep"),
-        (("spair", "timestep"), "260", "spair.timestep: .*valid integer"),
-        (("spair", "timestep"), True, "spair.timestep"),
-        (("spair", "blocks"), [57], "spair.blocks.0"),
-        (("spair", "blocks"), [], "spair.blocks"),
-        (("spair", "blocks"), [28, 28], "spair.blocks: each value may stand only once"),
-        (("spair", "block"), 3, "spair: block 3 is not among blocks"),
-        (("spair", "ensemble_size"), 0, "spair.ensemble_size"),
-        (("spair", "img_size"), 8, "spair.img_size"),
-        (("davis", "img_size"), 479, "davis.img_size: .*multiple of 16"),
-        (("spair", "split"), "all", "spair.split"),
-        (("spair", "alphas"), [0], "spair.alphas.0"),
-        (("spair", "alphas"), [float("nan")], "spair.alphas.0"),
-        (("spair", "descriptors"), ["adaIn"], "spair.descriptors.0"),
-        (("spair", "channels"), "all", "spair.channels"),
-        (("spair", "channels"), [-1], "spair.channels"),
-        (("davis", "temperature"), 0.0, "davis.temperature"),
-        (("davis", "temperature"), float("inf"), "davis.temperature"),
-        (("davis", "topk"), 0, "davis.topk"),
-        (("davis", "year"), 2015, "davis.year"),
-        (("davis", "split"), "../val", "davis.split"),
-        (("model", "device"), "tpu", "model.device"),
-        (("model", "batch_size"), 0, "model.batch_size"),
-        (("model", "source"), "", "model.source"),
-        (("seed",), -1, "seed"),
-        (("spair",), None, "spair: "),
+        (f"{F}.timestp", 3, rf"{F}.timestp: unknown parameter"),
+        (f"{T}.score.aplhas", [0.1], rf"{T}.score.aplhas: unknown parameter"),
+        ("sed", 1, "sed: unknown parameter"),
+        (f"{F}.img_size", ..., rf"{F}.img_size: missing"),
+        (f"{F}.timestep", 1001, rf"{F}.timestep: .*less than or equal to 1000"),
+        (f"{F}.timestep", -1, rf"{F}.timestep"),
+        (f"{F}.timestep", "260", rf"{F}.timestep: .*valid integer"),
+        (f"{F}.timestep", True, rf"{F}.timestep"),
+        (f"{F}.blocks", [], rf"{F}.blocks"),
+        (f"{F}.blocks", [28, 28], rf"{F}.blocks: each value may occur only once"),
+        (f"{F}.ensemble_size", 0, rf"{F}.ensemble_size"),
+        (f"{F}.img_size", 8, rf"{F}.img_size"),
+        (f"{F}.encoding", "float8", rf"{F}.encoding"),
+        (f"{F}.rule", "wide", rf"{F}.rule: .*'wide'"),
+        (f"{F}.seed", -1, rf"{F}.seed"),
+        (f"{F}.model", "sd3", rf"{F}.model: 'sd3' is not an entry of models: tiny-flux"),
+        (f"{F}.dataset", "coco", rf"{F}.dataset: 'coco' is not an entry of datasets"),
+        (f"{S}.split", "all", rf"{S}.split"),
+        (f"{S}.root", None, rf"{S}.root: .*valid string"),
+        (f"{S}.root", "", rf"{S}.root"),
+        (f"{S}.type", "coco", rf"{S}.type: 'coco' is not known; use davis, folder, spair, or"),
+        (f"{S}.type", ..., rf"{S}.type: missing"),
+        (f"{S}.type", "no.such:Thing", rf"{S}.type: 'no.such:Thing' cannot be imported"),
+        (f"{S}.type", "ditf.images:RGB", rf"{S}.type: .*has no RGB that is a Dataset"),
+        (f"{D}.year", 2015, rf"{D}.year"),
+        (f"{D}.split", "../val", rf"{D}.split"),
+        (f"{T}.score.alphas", [0], rf"{T}.score.alphas.0"),
+        (f"{T}.score.alphas", [float("nan")], rf"{T}.score.alphas.0"),
+        (f"{T}.predict.block", 3, rf"{T}.predict.block: 3 is not among blocks \[28\]"),
+        (f"{T}.predict.descriptors", ["adaIn"], rf"{T}.predict.descriptors.0"),
+        (f"{T}.predict.channels", "all", rf"{T}.predict.channels"),
+        (f"{T}.predict.channels", [-1], rf"{T}.predict.channels"),
+        (f"{T}.features", "none", rf"{T}.features: 'none' is not an entry of features"),
+        (f"{U}.predict.temperature", 0.0, rf"{U}.predict.temperature"),
+        (f"{U}.predict.temperature", float("inf"), rf"{U}.predict.temperature"),
+        (f"{U}.predict.topk", 0, rf"{U}.predict.topk"),
+        ("tasks.photos-search.predict.descriptors", ["original", "adaln"], "an index is of one descriptor"),
+        ("models.tiny-flux.device", "tpu", "models.tiny-flux.device"),
+        ("models.tiny-flux.batch_size", 0, "models.tiny-flux.batch_size"),
+        ("models.tiny-flux.source", "", "models.tiny-flux.source"),
+        ("models.tiny-flux.type", "flax", "models.tiny-flux.type: 'flax' is not known; use flux"),
+        ("sample.seed", -1, "sample.seed"),
+        ("workers", "udp://x", "workers: use none, a number of workers"),
+        ("workers", 0, "workers: use none"),
+        (S, None, rf"{S}: not a mapping"),
+        ("models", None, "models: missing"),
+        ("datasets", {"a b": {}}, "datasets.a b: a name has letters"),
     ],
     ids=str,
 )
-def test_what_is_wrong_is_named(tmp_path: Path, keys: tuple[str, ...], value: Any, expected: str) -> None:
+def test_what_is_wrong_is_named(path: str, value: Any, expected: str) -> None:
     with pytest.raises(UserError, match=expected) as caught:
-        load_params(change(tmp_path, *keys, value=value))
-    assert "\n" not in str(caught.value)
+        validate(changed(path, value))
+    lines = str(caught.value).split("\n")
+    assert all(line.startswith("params.yaml: ") for line in lines)
+    assert not any(word in str(caught.value) for word in ("Traceback", "literal[", "constrained"))
+
+
+def test_one_wrong_entry_is_not_reported_of_those_that_name_it() -> None:
+    with pytest.raises(UserError) as caught:
+        validate(changed(f"{S}.split", "all"))
+    assert str(caught.value).count("\n") == 0
 
 
 @pytest.mark.parametrize("text", [b"a: [", b"", b"- 1", b"\xff\xfe", b"\x00"])
-def test_what_is_no_parameter_file_is_told(tmp_path: Path, text: bytes) -> None:
+def test_what_is_not_a_parameter_file_is_reported(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(text)
     with pytest.raises(UserError, match=r"params\.yaml"):
         load_params(path)
     with pytest.raises(UserError, match="not found"):
         load_params(tmp_path / "none.yaml")
+
+
+def test_a_key_that_occurs_twice_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULT.replace("    timestep: 260\n", "    timestep: 260\n    timestep: 200\n", 1))
+    with pytest.raises(UserError, match="'timestep' occurs twice"):
+        load_params(path)

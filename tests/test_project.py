@@ -1,261 +1,407 @@
-"""The whole pipeline under DVC, and the commands, as a user runs them.
+"""The whole pipeline under DVC, as a user runs it.
 
-Where FLUX must not run, `diffusers` cannot be imported: a stage that needed it would fail.
+Where a model must not run, `diffusers` cannot be imported: a stage that needed it would fail.
 """
 
-import csv
 import json
 import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from ditf.images import read_index_mask
+from filelock import FileLock
 from PIL import Image
-from pipeline.images import read_index_mask
 
-from tests.conftest import Project
-
-MODELS = ("diffusers", "transformers")
-TORCH = ("torch", *MODELS)
+from tests.conftest import MODELS, TORCH, Project, new_project
 
 
-def figures(project: Project) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = json.loads((project.folder / "results/spair/pck.json").read_text())
+def metrics(project: Project, task: str = "spair-flux") -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = json.loads((project.folder / f"results/{task}/metrics.json").read_text())
     return found
 
 
-def run_stages(output: str) -> list[str]:
-    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+def stages_run(output: str) -> set[str]:
+    """The stages that ran, but for those that always do."""
+    names = {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+    return {name for name in names if not name.startswith("model@")}
 
 
-def test_results_of_the_default(project: Project) -> None:
-    pck = figures(project)
+def test_results_of_the_default(finished: Project) -> None:
+    pck = metrics(finished)
     assert list(pck) == ["original", "adaln", "adaln+discard"]
     assert pck["adaln+discard"]["point@0.1"] > pck["original"]["point@0.1"]
-    channels = json.loads((project.folder / "results/spair/channels/channels.json").read_text())
-    assert channels == {"discarded": [11, 42], "massive": [11, 42]}
-    jf = json.loads((project.folder / "results/davis/jf.json").read_text())["adaln+discard"]
-    assert 0.2 < jf["J&F-Mean"] < 1
+    rows = (finished.folder / "results/channels/spair-flux/block28.csv").read_text().splitlines()
+    assert {row.split(",")[0] for row in rows if row.endswith(",1")} == {"11", "42"}
+    jf = metrics(finished, "davis-flux")["adaln+discard"]
+    assert 0.2 < jf["J&F"] < 1
     assert all(np.isfinite(value) for value in jf.values())
+    assert metrics(finished, "photos-search")["adaln+discard"]["recall@10"] == 1
 
 
-def test_the_submission_folder_has_every_frame_of_every_sequence(project: Project) -> None:
-    truth = project.folder / "data/sample/DAVIS/Annotations/480p"
-    submission = project.folder / "results/davis/masks/adaln+discard"
-    wanted = {path.relative_to(truth) for path in truth.rglob("*.png")}
-    assert {path.relative_to(submission) for path in submission.rglob("*.png")} == wanted
-    for path in wanted:
-        ours, theirs = Image.open(submission / path), Image.open(truth / path)
+def test_the_submission_folder_has_every_frame_of_every_sequence(finished: Project) -> None:
+    truth = finished.folder / "data/sample/DAVIS/Annotations/480p"
+    submission = finished.folder / "results/davis-flux/predictions/adaln+discard"
+    names = {path.relative_to(truth) for path in truth.rglob("*.png")}
+    assert {path.relative_to(submission) for path in submission.rglob("*.png")} == names
+    for name in names:
+        ours, theirs = Image.open(submission / name), Image.open(truth / name)
         assert (ours.mode, ours.size) == (theirs.mode, theirs.size)
-        if path.stem == "00000":
-            np.testing.assert_array_equal(read_index_mask(submission / path), read_index_mask(truth / path))
+        if name.stem == "00000":
+            np.testing.assert_array_equal(read_index_mask(submission / name), read_index_mask(truth / name))
 
 
-def test_pictures_are_made(project: Project) -> None:
-    results = project.folder / "results"
+def test_visualizations_are_made(finished: Project) -> None:
+    results = finished.folder / "results"
     for name in ("best", "median", "worst"):
-        assert Image.open(results / f"spair/pictures/matches_{name}.png").size[0] > 800
+        assert Image.open(results / f"spair-flux/visualizations/matches_{name}.png").size[0] > 800
     for sequence in ("one-disc", "two-cross", "three-turn"):
-        with Image.open(results / f"davis/pictures/{sequence}.gif") as animation:
+        with Image.open(results / f"davis-flux/visualizations/{sequence}.gif") as animation:
             assert getattr(animation, "n_frames", 1) >= 12
-        assert (results / f"davis/pictures/{sequence}.png").is_file()
-    for dataset in ("spair", "davis"):
-        assert (results / dataset / "pictures/features.png").is_file()
-        assert (results / dataset / "channels/channels.png").is_file()
+        assert (results / f"davis-flux/visualizations/{sequence}.png").is_file()
+    for task in ("spair-flux", "davis-flux"):
+        assert (results / task / "visualizations/features.png").is_file()
+    assert (results / "photos-search/visualizations/search_0.png").is_file()
+    assert (results / "channels/davis-flux/block24.png").is_file()
 
 
-def test_a_second_run_changes_nothing(project: Project) -> None:
-    assert "Data and pipelines are up to date." in project.check("dvc", "repro", without=TORCH)
+def test_a_second_run_changes_nothing(finished: Project) -> None:
+    assert stages_run(finished.check("dvc", "repro", without=TORCH)) == set()
+    assert "up to date" in finished.check("dvc", "status", "catalog@spair")
 
 
-def test_the_store_is_not_held_twice(project: Project) -> None:
-    shard = project.folder / "cache/features/spair/block28/tokens/c/0/0/0"
-    assert shard.stat().st_nlink >= 3  # in the workspace, in DVC's cache, and in staging
+def test_the_store_is_not_held_twice(finished: Project) -> None:
+    assert (finished.folder / "cache/features/spair-flux/block28/tokens/c.0.0.0").stat().st_nlink >= 2
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "stages"),
+    ("path", "value", "stages"),
     [
-        ("- 0.15", "- 0.2", ["pck"]),
-        (
-            "  channels: auto\n  alphas",
-            "  channels:\n  - 11\n  alphas",
-            ["channels@spair", "index@spair", "match", "pck", "pictures@spair"],
-        ),
-        ("  - original\n", "", ["match", "pck", "pictures@spair"]),
+        ("score.alphas", [0.05, 0.1, 0.2], ["score"]),
+        ("predict.channels", [11], ["predict", "score", "draw"]),
+        ("predict.descriptors", ["adaln", "adaln+discard"], ["predict", "score", "draw"]),
     ],
-    ids=["alpha", "channels", "descriptor"],
 )
-def test_metrics_never_run_flux_nor_import_torch(project: Project, old: str, new: str, stages: list[str]) -> None:
-    before = figures(project)
-    project.set(old, new)
-    assert set(run_stages(project.check("dvc", "repro", without=TORCH))) == set(stages)
-    assert figures(project) != before
-    project.set(new, old) if new else project.check("git", "checkout", "params.yaml")
-    assert run_stages(project.check("dvc", "repro", without=TORCH)) == []
-    assert figures(project) == before
+def test_metrics_never_run_a_model_nor_import_torch(project: Project, path: str, value: Any, stages: list[str]) -> None:
+    before = metrics(project)
+    project.set(f"tasks.spair-flux.{path}", value)
+    ran = stages_run(project.check("dvc", "repro", without=TORCH))
+    assert ran == {f"{stage}@spair-flux" for stage in stages}
+    assert metrics(project) != before
+    project.check("git", "checkout", "params.yaml")
+    assert stages_run(project.check("dvc", "repro", without=TORCH)) == set()
+    assert metrics(project) == before
 
 
-@pytest.mark.parametrize(("old", "new"), [("topk: 5", "topk: 3"), ("temperature: 0.1", "temperature: 0.2")])
-def test_propagation_never_runs_flux(project: Project, old: str, new: str) -> None:
-    project.set(old, new)
-    assert set(run_stages(project.check("dvc", "repro", without=MODELS))) == {"propagate", "jf", "pictures@davis"}
-    project.set(new, old)
-    project.check("dvc", "repro", without=TORCH)
+def test_propagation_and_the_index_never_run_a_model(project: Project) -> None:
+    project.set("tasks.davis-flux.predict.topk", 3)
+    ran = stages_run(project.check("dvc", "repro", without=MODELS))
+    assert ran == {"predict@davis-flux", "score@davis-flux", "draw@davis-flux"}
+    project.set("tasks.spair-search.predict.kind", "PCA32,IVF8,SQ8")
+    ran = stages_run(project.check("dvc", "repro", without=TORCH))
+    assert ran == {"predict@spair-search", "score@spair-search", "draw@spair-search"}
+    assert metrics(project, "spair-search")["adaln+discard"]["recall@10"] > 0.3
 
 
-def test_earlier_features_come_back_from_the_cache(project: Project) -> None:
-    before = figures(project)
-    assert "features@spair" in run_stages(project.check("dvc", "exp", "run", "-S", "spair.timestep=200", "pck"))
-    assert figures(project) != before
-    project.check("dvc", "exp", "run", "-S", "spair.timestep=260", "pck", without=TORCH)
-    assert figures(project) == before
-    assert "spair.timestep" in project.check("dvc", "exp", "show", "--csv")
-    project.check("git", "checkout", ".")
-    project.check("dvc", "repro", without=TORCH)
+def test_a_stage_needs_nothing_of_other_entries(project: Project) -> None:
+    shutil.rmtree(project.folder / "data/sample/photos")
+    shutil.rmtree(project.folder / "cache/features/photos-flux")
+    project.set("tasks.spair-flux.score.alphas", [0.3])
+    assert stages_run(project.check("dvc", "repro", "score@spair-flux", without=TORCH)) == {"score@spair-flux"}
 
 
-def test_an_experiment_keeps_the_style_of_params_yaml(project: Project) -> None:
-    project.check("dvc", "exp", "run", "-S", "spair.alphas=[0.1,0.2]", "pck", without=TORCH)
-    changed = project.check("git", "diff", "--numstat", "params.yaml").split()
-    assert int(changed[0]) <= 2
-    assert "spair.alphas" in project.check("dvc", "params", "diff")
-    project.check("git", "checkout", ".")
-    project.check("dvc", "repro", without=TORCH)
+def test_two_models_side_by_side(project: Project) -> None:
+    project.set("models.other-flux", {"type": "flux", "source": "tiny:1", "dtype": "auto"})
+    project.set("features.spair-other", project.params["features"]["spair-flux"] | {"model": "other-flux"})
+    project.set("tasks.spair-other", project.params["tasks"]["spair-flux"] | {"features": "spair-other"})
+    ran = stages_run(project.check("dvc", "repro", "score@spair-other", "score@spair-flux"))
+    steps = ("text@spair-other", "features@spair-other", "predict@spair-other", "score@spair-other")
+    assert ran == {*steps}
+    assert metrics(project, "spair-other") != metrics(project)
 
 
-def test_push_and_pull_bring_everything_back_without_flux(project: Project, tmp_path: Path) -> None:
+def test_earlier_features_come_back_and_staging_serves_experiments(project: Project) -> None:
+    before = metrics(project)
+    timestep = "features.spair-flux.timestep"
+    first = project.check("dvc", "exp", "run", "-S", f"{timestep}=200", "score@spair-flux")
+    assert "features@spair-flux" in stages_run(first)
+    assert metrics(project) != before
+    project.check("dvc", "exp", "run", "-S", f"{timestep}=260", "score@spair-flux", without=TORCH)
+    assert metrics(project) == before
+    assert "timestep" in project.check("dvc", "exp", "show", "--csv")
+    # In a temporary folder, as `dvc queue` works, the staging of the project itself serves.
+    tokens = project.folder / ".dvc/cache/ditf/features/spair-flux"
+    known = {path.name for path in tokens.iterdir()}
+    project.check("dvc", "exp", "run", "--temp", "-S", f"{timestep}=100", "features@spair-flux")
+    assert {path.name for path in tokens.iterdir()} - known
+
+
+def test_an_experiment_keeps_the_comments_of_params_yaml(project: Project) -> None:
+    shutil.copy(Path(__file__).parents[1] / "params.yaml", project.folder)
+    before = (project.folder / "params.yaml").read_text()
+    entry = "{type: correspondence, dataset: spair, features: spair-flux, predict: {block: 28}, score: {alphas: [0.2]}}"
+    project.run("dvc", "exp", "run", "-S", f"+tasks.new={entry}", "-S", "sample.seed=0", "score@nothing")
+    after = (project.folder / "params.yaml").read_text()
+    assert after.count("#") == before.count("#")
+
+
+def test_push_and_pull_bring_everything_back_without_a_model(project: Project, tmp_path: Path) -> None:
     project.check("dvc", "remote", "add", "-f", "-d", "--local", "store", str(tmp_path / "remote"))
     project.check("dvc", "push")
     shutil.rmtree(project.folder / ".dvc/cache/files")  # but not the record of runs
-    for name in ("cache/features", "cache/text", "cache/staging", "results"):
+    shutil.rmtree(project.folder / ".dvc/cache/ditf")
+    for name in ("cache/features", "cache/text", "results", "catalogs"):
         shutil.rmtree(project.folder / name)
     project.check("dvc", "pull", without=TORCH)
-    assert "up to date" in project.check("dvc", "repro", without=TORCH)
+    assert stages_run(project.check("dvc", "repro", without=TORCH)) == set()
+    # On a laptop without the raw data: metrics, search and matching from what was pulled.
+    shutil.rmtree(project.folder / "data")
+    project.set("tasks.spair-flux.score.alphas", [0.3])
+    project.set("tasks.davis-flux.predict.topk", 4)
+    ran = stages_run(
+        project.check("dvc", "repro", "--allow-missing", "score@spair-flux", "score@davis-flux", without=MODELS)
+    )
+    assert ran == {"score@spair-flux", "predict@davis-flux", "score@davis-flux"}
+    assert "not here, so it is not drawn" in project.check("ditf", "search", "cat/cat_00", "--at", "9,9", without=TORCH)
+    project.check("ditf", "match", "cat/cat_00", "cat/cat_01", "--at", "9,9", without=TORCH)
 
 
-def test_plots_and_metrics_show(project: Project, tmp_path: Path) -> None:
-    assert "adaln+discard" in project.check("dvc", "metrics", "show")
-    page = Path(project.check("dvc", "plots", "show", "-o", str(tmp_path)).strip().removeprefix("file://"))
-    assert "PCK by category" in page.read_text()
-    assert "Ablation" in page.read_text()
+def add_image(project: Project, number: int) -> None:
+    folder = project.folder / "photos"
+    Image.new("RGB", (60 + number, 40), (number * 30, 0, 0)).save(folder / f"{number}.png")
 
 
-def test_the_graph_reads_as_documented(project: Project) -> None:
-    lines = [line.strip() for line in project.check("dvc", "dag", "--mermaid").splitlines()]
+def photos(project: Project) -> str:
+    return project.check("dvc", "repro", "features@photos-flux")
+
+
+def test_added_images_are_the_only_ones_extracted_whatever_came_between(project: Project) -> None:
+    shutil.copytree(project.folder / "data/sample/photos", project.folder / "photos")
+    project.set("datasets.photos.root", "photos")
+    add_image(project, 0)
+    project.set("features.photos-flux.timestep", 200)
+    assert "7 of 7 images" in photos(project)
+    project.set("features.photos-flux.timestep", 260)
+    assert "1 of 7 images" in photos(project)  # of an earlier store
+    # As in a pulled clone: nothing in staging, the current store in DVC's cache.
+    shutil.rmtree(project.folder / ".dvc/cache/ditf")
+    add_image(project, 1)
+    assert "1 of 8 images" in photos(project)
+
+
+def test_a_finished_store_that_dvc_does_not_hold_is_kept(project: Project) -> None:
+    stage = ("python", "-m", "stages.features", "photos-flux")
+    project.set("features.photos-flux.timestep", 200)
+    assert "6 of 6 images" in project.check(*stage)
+    project.set("features.photos-flux.timestep", 210)
+    assert "6 of 6 images" in project.check(*stage)
+    project.set("features.photos-flux.timestep", 200)
+    assert "0 of 6 images" in project.check(*stage, without=())
+    home = project.folder / ".dvc/cache/ditf/features/photos-flux"
+    for timestep in (220, 225, 230):
+        project.set("features.photos-flux.timestep", timestep)
+        project.check(*stage)
+    assert len([path for path in home.iterdir() if path.is_dir()]) <= 4  # the current one, and three others
+
+
+def test_weights_changed_in_place_are_noticed(project: Project, tiny_flux: Path) -> None:
+    model = project.folder / "weights"
+    shutil.copytree(tiny_flux, model)
+    project.set("models.tiny-flux.source", "weights")
+    assert "0 of 6 images" in photos(project)  # the same weights elsewhere
+    change_weights(model)
+    command = ("ditf", "search", make_query(project), "--task", "photos-search")
+    assert "its files changed since it was pinned" in project.fail(*command)
+    assert "6 of 6 images" in photos(project)
+
+
+def change_weights(model: Path) -> None:
+    """Change one weight, in place, and nothing that a listing shows but the time."""
+    from safetensors.torch import load_file, save_file
+
+    path = model / "transformer/diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["x_embedder.weight"][0, 0] += 1
+    save_file(tensors, path)
+
+
+def make_query(project: Project) -> str:
+    path = project.folder.parent / "query.png"
+    Image.new("RGB", (50, 40), "green").save(path)
+    return str(path)
+
+
+def test_a_query_of_another_model_is_refused(project: Project) -> None:
+    project.set("models.tiny-flux.source", "tiny:1")
+    command = ("ditf", "search", make_query(project), "--task", "photos-search")
+    assert "is not what was pinned" in project.fail(*command)
+    assert not list((project.folder / "cache").glob("queries/*/*"))
+
+
+def test_an_image_replaced_after_the_catalog_is_refused(project: Project) -> None:
+    Image.new("RGB", (320, 213), "red").save(project.folder / "data/sample/photos/animal/cat.jpg")
+    assert "changed since the catalog" in project.fail("ditf", "search", "animal/cat.jpg", "--at", "1,1")
+    shutil.rmtree(project.folder / ".dvc/cache")
+    stage = ("python", "-m", "stages.features", "photos-flux")
+    assert "cat.jpg: changed since the catalog was made" in project.fail(*stage)
+
+
+def test_plots_and_metrics_show(finished: Project, tmp_path: Path) -> None:
+    assert "adaln+discard" in finished.check("dvc", "metrics", "show")
+    page = Path(finished.check("dvc", "plots", "show", "-o", str(tmp_path)).strip().removeprefix("file://"))
+    assert "astronaut" in page.read_text()
+
+
+def test_the_graph_reads_as_documented(finished: Project) -> None:
+    lines = [line.strip() for line in finished.check("dvc", "dag", "--mermaid").splitlines()]
     edges = [line for line in lines if "-->" in line]
     names = {key: name.strip('"]') for key, _, name in (line.partition("[") for line in lines if "[" in line)}
     found = {tuple(names[node] for node in edge.split("-->")) for edge in edges}
-    for wanted in (
+    assert found >= {
         ("sample", "catalog@spair"),
-        ("catalog@spair", "text"),
-        ("model", "text"),
-        ("text", "features@spair"),
-        ("features@spair", "match"),
-        ("match", "pck"),
-        ("features@davis", "propagate"),
-        ("propagate", "jf"),
-    ):
-        assert wanted in found
+        ("catalog@spair", "text@spair-flux"),
+        ("model@tiny-flux", "text@spair-flux"),
+        ("text@spair-flux", "features@spair-flux"),
+        ("features@spair-flux", "channels@spair-flux"),
+        ("features@spair-flux", "predict@spair-flux"),
+        ("predict@spair-flux", "score@spair-flux"),
+        ("predict@spair-flux", "draw@spair-flux"),
+        ("features@davis-flux", "predict@davis-flux"),
+    }
+    assert not {edge for edge in found if "photos" in edge[0] and "spair" in edge[1]}
 
 
-def test_results_command(project: Project) -> None:
-    shown = project.check("ditf", "results")
-    assert "PCK by category" in shown
-    assert "two massive channels were planted" in shown
-    assert "results/spair/pictures/matches_best.png" in shown
-
-
-@pytest.mark.parametrize("hyphens", [False, True], ids=["underscores", "hyphens"])
-def test_the_published_spair_command(project: Project, tmp_path: Path, hyphens: bool) -> None:
-    command = (
-        "ditf spair --dataset_path data/sample/SPair-71k --save_path {out} --dit_model flux --img_size 160 160 "
-        "--t 260 --k 28 --ensemble_size 2 --cd --model cache/tiny-flux"
-    ).format(out=tmp_path / "new" / "out")
-    words = [w.replace("_", "-") if hyphens and w.startswith("--") else w for w in command.split()]
-    before = figures(project)["adaln+discard"]
-    shown = project.check(*words, without=MODELS)  # the same settings: the features are there
-    assert "astronaut" in shown
-    assert "All" in shown
-    with (tmp_path / "new/out/pck.csv").open() as file:
-        rows = {(r["value"], r["alpha"]): r["point"] for r in csv.DictReader(file) if r["group"] == "category"}
-    assert float(rows["All", "0.1"]) == before["point@0.1"]
-    assert (tmp_path / "new/out/pictures/matches_best.png").is_file()
-    project.check("git", "checkout", "params.yaml")
-    project.check("dvc", "repro", without=TORCH)
-
-
-def test_the_published_davis_command(project: Project, tmp_path: Path) -> None:
-    flags = f"--data_path data/sample/DAVIS --output_dir {tmp_path} --img_size 160 --k 24 --t 90 --cd --ensemble_size 2"
-    command = ["ditf", "davis", *flags.split(), "--model", "cache/tiny-flux"]
-    shown = project.check(*command, without=MODELS)
-    assert "J and F over all objects" in shown
-    assert len(list((tmp_path / "masks/adaln+discard/one-disc").glob("*.png"))) >= 12
-    project.check("git", "checkout", "params.yaml")
-    project.check("dvc", "repro", without=TORCH)
+def test_a_misspelt_parameter_stops_every_run(project: Project) -> None:
+    project.set("tasks.spair-flux.score.aplhas", [0.1])
+    for command in (("dvc", "repro"), ("ditf", "results"), ("ditf", "plan"), ("ditf", "verify")):
+        done = project.run(*command)
+        assert done.returncode != 0
+        assert "tasks.spair-flux.score.aplhas: unknown parameter" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        ("spair --dataset_path nowhere --save_path out", "--dataset_path: nowhere is no folder"),
-        ("spair --dataset_path data --save_path out --img_size 640 480", "--img_size: 640 480"),
-        ("spair --dataset_path data --save_path out --dit_model sd3", "'sd3' is not known"),
-        ("spair --dataset_path data --save_path out --t 2000", "spair.timestep"),
-        ("davis --data_path data --output_dir out --img_size 100", "davis.img_size"),
+        ("features", "0 arguments given; expected: an entry of features"),
+        ("sample spair", "1 arguments given; expected: none"),
+        ("catalog nothing", "datasets has no entry 'nothing'; it has spair, davis, photos"),
     ],
 )
-def test_wrong_flags_end_with_one_line_and_change_nothing(project: Project, command: str, expected: str) -> None:
-    before = project.check("git", "status", "--porcelain")
-    done = project.run("ditf", *command.split())
-    assert done.returncode == 2
-    assert expected in done.stderr
-    assert "Traceback" not in done.stderr
-    assert project.check("git", "status", "--porcelain") == before
-
-
-def test_wrong_parameters_end_with_one_line(project: Project) -> None:
-    project.set("timestep: 260", "timestep: 2600")
-    done = project.run("python", "-m", "stages.pck")
-    project.set("timestep: 2600", "timestep: 260")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "spair.timestep" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("command", "expected"),
-    [("features", "0 arguments given; wanted: dataset"), ("catalog nothing", "'nothing' is no data set")],
-)
-def test_wrong_arguments_of_a_stage_end_with_one_line(project: Project, command: str, expected: str) -> None:
-    done = project.run("python", "-m", *f"stages.{command}".split())
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert expected in done.stderr
+def test_wrong_arguments_of_a_stage_end_with_one_line(finished: Project, command: str, expected: str) -> None:
+    errors = finished.fail("python", "-m", *f"stages.{command}".split())
+    assert errors.count("\n") == 1
+    assert expected in errors
 
 
 def test_two_extractions_at_once_do_not_mix(project: Project) -> None:
-    from filelock import FileLock
-
-    with FileLock(project.folder / "cache/staging/features/spair.lock"):
-        done = project.run("python", "-m", "stages.features", "spair")
-    assert done.returncode == 2
-    assert "another process is computing this" in done.stderr
+    folder = next(p for p in (project.folder / ".dvc/cache/ditf/features/photos-flux").iterdir() if p.is_dir())
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        assert "another process is computing this" in project.fail("python", "-m", "stages.features", "photos-flux")
 
 
-def test_nothing_phones_home(project: Project) -> None:
-    assert project.check("dvc", "config", "core.analytics").strip() == "false"
-    code = "import pipeline, huggingface_hub.constants as c; print(c.HF_HUB_DISABLE_TELEMETRY)"
-    assert project.check("python", "-c", code).strip() == "True"
+def test_nothing_reports_home(finished: Project) -> None:
+    assert finished.check("dvc", "config", "core.analytics").strip() == "false"
+    code = "import ditf, huggingface_hub.constants as c; print(c.HF_HUB_DISABLE_TELEMETRY)"
+    assert finished.check("python", "-c", code).strip() == "True"
 
 
-def test_real_sequences_from_jpegs_to_figures(project: Project, real_davis: Path, tmp_path: Path) -> None:
+def test_metrics_are_never_nan(finished: Project) -> None:
+    for path in (finished.folder / "results").rglob("*.json"):
+        json.loads(path.read_text(), parse_constant=pytest.fail)
+
+
+def test_a_store_of_the_old_format_is_refused(project: Project) -> None:
+    import zarr
+
+    path = project.folder / "cache/features/photos-flux"
+    shutil.rmtree(path)
+    zarr.open_group(path, mode="w", attributes={"format": "ditf-features", "version": 2})
+    errors = project.fail("python", "-m", "stages.channels", "photos-flux")
+    assert errors.count("\n") == 1
+    assert "format version 2" in errors
+    assert "dvc repro -f features@photos-flux" in errors
+
+
+def test_the_default_runs_where_only_the_package_is_installed(finished: Project, tmp_path: Path) -> None:
+    """`ditf init` lays out the stages and parameters in an empty folder."""
+    empty = Project(tmp_path / "empty")
+    empty.folder.mkdir()
+    empty.check("git", "init", "-q")
+    empty.check("ditf", "init")
+    assert "not empty" in empty.fail("ditf", "init")
+    stages = empty.check("dvc", "stage", "list", "--name-only").split()
+    assert stages == finished.check("dvc", "stage", "list", "--name-only").split()
+    empty.check("dvc", "repro", "catalog@photos")
+    assert "images" in empty.check("ditf", "plan")
+
+
+def test_a_stage_depends_on_all_code_that_decides_its_results() -> None:
+    """Each stage's modules, as Python imports them, are among its dependencies in dvc.yaml."""
+    import yaml
+
+    root = Path(__file__).parents[1]
+    # What decides no result of these stages: how parameters are read, where work runs, how files are written.
+    aside = {
+        "errors",
+        "settings",
+        "params",
+        "workers",
+        "files",
+        "device",
+        "commands",
+        "models",
+        "backbones",
+        "notebook",
+    }
+    not_called = {  # imported with a task's file, or to validate parameters
+        "catalog": {"features", "tasks", "draw", "matching", "metrics", "masks"},
+        "channels": {"tasks", "datasets", "catalog", "images", "masks", "matching", "metrics"},
+        "predict": {"datasets", "draw", "metrics"},
+        "score": {"datasets", "draw", "features", "matching"},
+    }
+    document = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+    tasks = [f"ditf.tasks.{name}" for name in ("correspondence", "propagation", "retrieval")]
+    inner = ["ditf.propagation", "ditf.propagation.anywhere", "ditf.propagation.labels", "ditf.retrieval.index"]
+    roots = {
+        "catalog": ["stages.catalog", "ditf.datasets.spair", "ditf.datasets.davis", "ditf.datasets.folder"],
+        "channels": ["stages.channels"],
+        "predict": ["stages.predict", *tasks, *inner],
+        "score": ["stages.score", "ditf.tasks", "ditf.metrics.pck", "ditf.metrics.segmentation"],
+    }
+    for stage, modules in roots.items():
+        code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; print('\\n'.join(sys.modules))"
+        command = ["python", "-c", code]
+        loaded = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.split()
+        deps = [dep for dep in document[stage]["do"]["deps"] if dep.startswith(("pipeline/", "stages/"))]
+        for module in loaded:
+            top, _, rest = module.partition(".")
+            if top not in ("ditf", "stages") or rest.split(".")[0] in aside | not_called[stage]:
+                continue
+            path = f"pipeline/{module.replace('.', '/')}" if top == "ditf" else module.replace(".", "/")
+            covered = any(f"{path}.py" == dep or path == dep or path.startswith(f"{dep}/") for dep in deps)
+            assert covered or path in ("pipeline/ditf", "stages"), (stage, module)
+
+
+def test_the_finished_project_was_not_changed(finished: Project) -> None:
+    assert "nothing to commit" in finished.check("git", "status")
+
+
+def test_a_real_run_of_two_real_sequences(project: Project, real_davis: Path, tmp_path: Path) -> None:
     shown = project.check(
-        *("ditf", "davis", "--data_path", str(real_davis), "--output_dir", str(tmp_path)),
-        *["--img_size", "160", "--ensemble_size", "1", "--cd", "--model", "cache/tiny-flux"],
+        *("ditf", "davis", "--data_path", str(real_davis), "--output_dir", str(tmp_path / "out")),
+        *["--img_size", "160", "--ensemble_size", "1", "--cd", "--model", "tiny:0"],
     )
     assert "J and F over all objects" in shown
-    jf = json.loads((tmp_path / "jf.json").read_text())["adaln+discard"]
-    assert jf["J&F-Mean"] > 0.1
-    assert (tmp_path / "pictures/car-shadow.gif").is_file()
-    project.check("git", "checkout", "params.yaml")
-    project.check("dvc", "repro", without=TORCH)
+    assert json.loads((tmp_path / "out/metrics.json").read_text())["adaln+discard"]["J&F"] > 0.1
+    assert (tmp_path / "out/visualizations/car-shadow.gif").is_file()
+
+
+def test_a_fresh_project_plans_before_anything_is_run(tmp_path: Path) -> None:
+    made = new_project(tmp_path / "fresh")
+    assert "features on disk" in made.check("ditf", "plan")
+    many = made.check("ditf", "plan", "--images", "10000000000", "--size", "500,375")
+    assert "10,000,000,000" in many
+    for wrong in (["--images", "5"], ["--images", "5", "--size", "5"], ["--images", "5", "--size", "0,5"]):
+        made.fail("ditf", "plan", *wrong)

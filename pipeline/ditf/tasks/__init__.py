@@ -3,6 +3,7 @@
 import csv
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -36,6 +37,14 @@ class Reading(Section):
         return store.massive(self.block) if self.channels == "auto" else list(self.channels)
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What `dvc metrics` and `dvc plots` show. metrics: few, with short names, by descriptor. bars: of one plot."""
+
+    metrics: Metrics
+    bars: dict[str, float]
+
+
 class Task(Section):
     """An entry of `tasks`: what is done with the features of a data set.
 
@@ -56,12 +65,8 @@ class Task(Section):
         """Write predictions into `folder`, by the workers of `client` if there are any."""
 
     @abstractmethod
-    def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Metrics:
-        """Score the predictions in a folder of `make_predictions`; write tables into `folder`.
-
-        Returns:
-            Few metrics with short names, by descriptor or another heading; for DVC.
-        """
+    def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
+        """Score the predictions in a folder of `make_predictions`; write tables into `folder`."""
 
     @abstractmethod
     def draw(

@@ -26,7 +26,7 @@ from ditf.matching.bilinear import corners_of
 from ditf.matching.nearest import Target
 from ditf.metrics.pck import PREDICTIONS, pck
 from ditf.settings import Distinct, Section
-from ditf.tasks import Metrics, Reading, Task, write_csv
+from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
 from ditf.workers import cores, run
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Correspondence(Task):
         ]
         pq.write_table(pa.concat_tables(tables), folder / "predictions.parquet")
 
-    def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Metrics:
+    def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
         alphas = self.score.alphas
         rows = pck(pq.read_table(predictions / "predictions.parquet"), alphas)
         headline = HEADLINE if HEADLINE in alphas else alphas[0]
@@ -77,7 +77,7 @@ class Correspondence(Task):
                 found[f"point@{row['alpha']:g}"] = round(row["point"], 2)
                 if row["alpha"] == headline:
                     found[f"image@{row['alpha']:g}"] = round(row["image"], 2)
-        return metrics
+        return Scores(metrics, {row["value"]: row["point"] for row in shown if row["descriptor"] == last})
 
     def draw(
         self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path

@@ -22,7 +22,7 @@ from ditf.images import RGB, decode_mask, read_index_mask, shrink
 from ditf.masks import save_mask
 from ditf.metrics.segmentation import evaluate_frame, summarize
 from ditf.settings import Section
-from ditf.tasks import Metrics, Reading, Task, write_csv
+from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
 from ditf.workers import cores, run
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Propagation(Task):
             for _, count in run(client, carry, tasks()):
                 bar.update(count)
 
-    def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Metrics:
+    def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
         """J and F of the frames that have a true mask, without the first and the last frame."""
         truth, frames = masks_of(catalog), frames_of(catalog)
         metrics: Metrics = {}
@@ -115,7 +115,9 @@ class Propagation(Task):
             metrics[descriptor] = {short: round(found[name], 4) for short, name in names.items()}
         for name, rows in tables.items():
             write_csv(folder / f"jf_{name}.csv", rows)
-        return metrics
+        last = self.predict.descriptors[-1]
+        bars = {row["sequence"]: row["J&F-Mean"] for row in tables["sequences"] if row["descriptor"] == last}
+        return Scores(metrics, bars)
 
     def draw(
         self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path

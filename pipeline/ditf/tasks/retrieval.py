@@ -13,7 +13,7 @@ from ditf.draw import draw_places
 from ditf.features.store import FeatureStore
 from ditf.images import RGB
 from ditf.settings import Section
-from ditf.tasks import Metrics, Reading, Task, write_csv
+from ditf.tasks import Reading, Scores, Task, write_csv
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -48,10 +48,10 @@ class Retrieval(Task):
         recall = build(store, settings, folder, client)
         (folder / "recall.json").write_text(json.dumps(recall, indent=1) + "\n", encoding="utf-8")
 
-    def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Metrics:
+    def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
         recall: dict[str, float] = json.loads((predictions / "recall.json").read_text(encoding="utf-8"))
         write_csv(folder / "recall.csv", [{"metric": name, "value": value} for name, value in recall.items()])
-        return {self.predict.descriptors[0]: recall}
+        return Scores({self.predict.descriptors[0]: recall}, recall)
 
     def draw(
         self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path
