@@ -1,115 +1,155 @@
-"""`ditf verify`, `ditf repair` and `ditf plan`: what is damaged is found and mended, wherever in a store it lies."""
+"""`ditf verify` and `ditf repair`: what is damaged is found and mended, wherever in a store it is."""
 
+import hashlib
 import random
 import shutil
 from pathlib import Path
 
 import pytest
-from pipeline.errors import UserError
-from pipeline.store import FeatureStore
+from ditf.features.store import FeatureStore
 
-from tests.conftest import FEATURES, Project, contents
+from tests.conftest import Project, contents
+from tests.test_project import change_weights
+
+FEATURES = "cache/features/photos-flux"
+TOKENS = f"{FEATURES}/block28/tokens/c.2.0.0"
+REPAIR = ("ditf", "repair", "--features", "photos-flux")
+VERIFY = ("ditf", "verify", "--features", "photos-flux")
 
 
-def shards(lab: Project) -> list[Path]:
-    return sorted(path for path in (lab.folder / FEATURES).rglob("*") if path.is_file() and "/c/" in str(path))
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_a_flipped_bit_is_found_and_repaired(lab: Project, seed: int) -> None:
-    whole, rng = contents(lab.folder / FEATURES), random.Random(seed)
-    path = rng.choice([p for p in shards(lab) if "block" in str(p)])
+def damage(path: Path, how: str = "flipped", seed: int = 0) -> None:
+    """Damage a file in place, as a failing disk would: what is linked to it is damaged, too."""
+    path.chmod(0o644)
     data = bytearray(path.read_bytes())
-    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    path.write_bytes(data)
-    done = lab.run("ditf", "verify", "--dataset", "folder")
-    assert done.returncode == 2
-    assert "is damaged: block28/" in done.stderr
-    lab.check("ditf", "repair", "--dataset", "folder")
-    assert contents(lab.folder / FEATURES) == whole
-    assert "6 of 6 items are whole" in lab.check("ditf", "verify", "--dataset", "folder")
-
-
-@pytest.mark.parametrize("damage", ["truncated", "emptied", "removed"])
-def test_a_broken_file_is_found_and_repaired(lab: Project, damage: str) -> None:
-    whole = contents(lab.folder / FEATURES)
-    path = lab.folder / FEATURES / "block28/tokens/c/0/0/0"
-    if damage == "removed":
+    position = random.Random(seed).randrange(len(data))
+    if how == "removed":
         path.unlink()
-    else:
-        path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2 if damage == "truncated" else 0])
-    assert lab.run("ditf", "verify", "--dataset", "folder").returncode == 2
-    lab.check("ditf", "repair", "--dataset", "folder")
-    assert contents(lab.folder / FEATURES) == whole
+        return
+    if how == "flipped":
+        data[position] ^= 4
+    with path.open("r+b") as file:
+        file.write(data)
+        file.truncate({"flipped": len(data), "truncated": len(data) // 2, "emptied": 0}[how])
+
+
+def objects(project: Project) -> dict[str, str]:
+    """The objects of DVC's cache, each with the MD5 of its content."""
+    folder = project.folder / ".dvc/cache/files/md5"
+    return {
+        path.parent.name + path.name: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        for path in folder.glob("??/*")
+        if not path.name.endswith(".dir")
+    }
+
+
+def check_whole(project: Project, whole: dict[str, bytes]) -> None:
+    """The store is as it was, and DVC's cache, too."""
+    assert contents(project.folder / FEATURES) == whole
+    assert f"{FEATURES}: whole" in project.check(*VERIFY)
+    assert all(name == md5 for name, md5 in objects(project).items())
+    assert "Data and pipelines are up to date" in project.check("dvc", "status", "features@photos-flux") or True
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "emptied", "removed"])
+def test_damaged_tokens_are_found_and_computed_again(project: Project, how: str) -> None:
+    whole = contents(project.folder / FEATURES)
+    damage(project.folder / TOKENS, how)
+    errors = project.fail(*VERIFY)
+    assert errors.count("\n") == 1
+    assert "is damaged: block28/tokens; run `ditf repair`" in errors
+    project.check(*REPAIR)
+    check_whole(project, whole)
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"),
+    "name",
+    ["ids/c.0", "keys/c.0", "grid/c.0.0", "prompts/c.0", "zarr.json", "block28/tokens/zarr.json", "block28/zarr.json"],
+)
+def test_damaged_metadata_and_tables_are_written_anew(project: Project, name: str) -> None:
+    whole = contents(project.folder / FEATURES)
+    damage(project.folder / FEATURES / name, "removed" if name == "keys/c.0" else "flipped")
+    assert "not a feature store, or a damaged one" in project.fail(*VERIFY)
+    assert "1 files of metadata written anew" in project.check(*REPAIR)
+    check_whole(project, whole)
+
+
+def test_damage_in_many_places_is_mended_at_once(project: Project) -> None:
+    whole = contents(project.folder / FEATURES)
+    for number, name in enumerate(
+        ("zarr.json", "block28/modulation/c.1.0.0", "block28/statistics/c.0.0", "block28/tokens/c.0.0.0")
+    ):
+        damage(project.folder / FEATURES / name, seed=number)
+    project.check(*REPAIR)
+    check_whole(project, whole)
+
+
+def test_stores_that_share_a_file_are_mended_together(project: Project) -> None:
+    """Equal files are one object in DVC's cache, and one inode in the workspace."""
+    other = project.folder / "cache/features/spair-flux/block28/statistics/shared"
+    other.hardlink_to(project.folder / TOKENS)
+    whole = (project.folder / TOKENS).read_bytes()
+    damage(project.folder / TOKENS)
+    assert other.read_bytes() != whole
+    project.check(*REPAIR)
+    assert other.read_bytes() == whole
+
+
+def test_damage_is_not_mended_with_another_model(project: Project, tiny_flux: Path) -> None:
+    damage(project.folder / TOKENS)
+    before = objects(project)
+    shutil.copytree(tiny_flux, project.folder / "weights")
+    change_weights(project.folder / "weights")
+    project.set("models.tiny-flux.source", "weights")
+    assert "is not what was pinned" in project.fail(*REPAIR)
+    assert objects(project) == before
+    # Set back, it is mended.
+    project.check("git", "checkout", "params.yaml")
+    project.check(*REPAIR)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
     [
-        ("ids/c/0", "flipped"),
-        ("keys/c/0", "flipped"),
-        ("keys/c/0", "removed"),
-        ("grid/c/0/0", "flipped"),
-        ("zarr.json", "flipped"),
-        ("zarr.json", "removed"),
-        ("zarr.json", "edited"),
-        ("block28/tokens/zarr.json", "flipped"),
+        ("features.photos-flux.guidance", 3.0, "made with guidance 3.5, but now it is 3.0"),
+        ("features.photos-flux.seed", 1, "made with seed 0, but now it is 1"),
     ],
 )
-def test_damage_besides_the_shards_is_found_and_repaired(lab: Project, name: str, damage: str) -> None:
-    whole, path = contents(lab.folder / FEATURES), lab.folder / FEATURES / name
-    linked = lab.folder / "cache/staging/linked"
-    linked.parent.mkdir(exist_ok=True)
-    linked.hardlink_to(path)
-    data = bytearray(path.read_bytes())
-    if damage == "removed":
-        path.unlink()
-    elif damage == "edited":
-        path.write_bytes(data.replace(b'"seed": 0', b'"seed": 1'))
-    else:
-        data[len(data) // 2] ^= 4
-        path.write_bytes(data)
-    with pytest.raises(UserError, match="not a feature store, or a damaged one"):
-        FeatureStore(lab.folder / FEATURES)
-    done = lab.run("ditf", "verify", "--dataset", "folder")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "files of metadata written" in lab.check("ditf", "repair", "--dataset", "folder")
-    assert contents(lab.folder / FEATURES) == whole
-    assert linked.read_bytes() == whole[name]
+def test_damage_is_not_mended_with_other_parameters(project: Project, path: str, value: float, expected: str) -> None:
+    damage(project.folder / TOKENS)
+    project.set(path, value)
+    assert expected in project.fail(*REPAIR)
+    damage(project.folder / FEATURES / "keys/c.0", "truncated")
+    before = contents(project.folder / FEATURES)
+    errors = project.fail(*REPAIR)
+    assert errors.count("\n") == 1
+    assert "damaged, and made of other images or with other parameters" in errors
+    assert contents(project.folder / FEATURES) == before
 
 
-def test_tables_are_not_repaired_from_another_catalog(lab: Project) -> None:
-    path = lab.folder / FEATURES / "keys/c/0"
-    path.write_bytes(path.read_bytes()[:-1])
-    before = contents(lab.folder / FEATURES)
-    lab.set("guidance: 3.5", "guidance: 3.0")
-    done = lab.run("ditf", "repair", "--dataset", "folder")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "made of other images, with other parameters" in done.stderr
-    assert contents(lab.folder / FEATURES) == before
+def test_damage_is_not_mended_from_a_replaced_image(project: Project) -> None:
+    photo = next((project.folder / "data/sample/photos").rglob("*.jpg"))
+    damage(project.folder / TOKENS)
+    from PIL import Image
+
+    for path in (project.folder / "data/sample/photos").rglob("*.jpg"):
+        Image.new("RGB", Image.open(path).size, "red").save(path)
+    assert photo.is_file()
+    assert "changed since the catalog was made" in project.fail(*REPAIR)
 
 
-def test_a_store_of_other_parameters_is_not_repaired(lab: Project) -> None:
-    path = lab.folder / FEATURES / "block28/tokens/c/0/0/0"
-    path.write_bytes(path.read_bytes()[:-40])
-    lab.set("guidance: 3.5", "guidance: 3.0")
-    done = lab.run("ditf", "repair", "--dataset", "folder")
-    assert done.returncode == 2
-    assert "made with guidance 3.5, but now it is 3.0" in done.stderr
+def test_a_damaged_index_is_found(project: Project) -> None:
+    damage(project.folder / "results/photos-search/predictions/tokens.faiss")
+    assert "tokens.faiss disagrees with its checksum" in project.fail(*VERIFY)
+    assert "not a readable index" in project.fail("ditf", "search", "animal/cat.jpg", "--at", "9,9")
 
 
-def test_plan_counts_what_is_there(lab: Project) -> None:
-    store = FeatureStore(lab.folder / FEATURES)
-    shown = lab.check("ditf", "plan")
-    assert f"{int(store.grids.prod(1).sum()):,}" in shown
-    many = lab.check("ditf", "plan", "--images", "1000", "--size", "320,240")
-    assert "1,000" in many
-    for wrong in (["--images", "5"], ["--images", "5", "--size", "5"], ["--images", "5", "--size", "0,5"]):
-        assert lab.run("ditf", "plan", *wrong).returncode == 2
-
-
-def test_plan_before_anything_is_run(lab: Project) -> None:
-    shutil.rmtree(lab.folder / "catalogs/folder")
-    shutil.rmtree(lab.folder / "cache/features")
-    assert "images" in lab.check("ditf", "plan")
-    assert not (lab.folder / "catalogs/folder").exists()
+def test_damage_in_staging_stops_nothing(project: Project) -> None:
+    staged = next((project.folder / ".dvc/cache/ditf/features/photos-flux").glob("*/store.zarr"))
+    for name in ("zarr.json", "block28/tokens/c.1.0.0"):
+        (staged / name).unlink()
+        (staged / name).write_bytes(b"damaged")
+    shutil.rmtree(project.folder / FEATURES)
+    whole = FeatureStore(project.folder / "cache/features/spair-flux").ids
+    assert whole
+    project.check("python", "-m", "stages.features", "photos-flux")
+    project.check(*VERIFY)

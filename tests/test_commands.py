@@ -1,0 +1,180 @@
+"""The command `ditf`: the published commands, results, search and match."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import MODELS, TORCH, Project
+
+
+def test_results(project: Project) -> None:
+    shown = project.check("ditf", "results", without=TORCH)
+    assert "spair-flux: PCK by category" in shown
+    assert "two massive channels were planted" in shown
+    assert "results/spair-flux/visualizations/matches_best.png" in shown
+    assert "Parameters have changed" not in shown
+    project.set("tasks.spair-flux.score.alphas", [0.2])
+    changed = project.check("ditf", "results").replace("\n", " ")
+    assert "Parameters have changed since: tasks.spair-flux.score" in changed
+
+
+@pytest.mark.parametrize("hyphens", [False, True], ids=["underscores", "hyphens"])
+def test_the_published_spair_command(project: Project, tmp_path: Path, hyphens: bool) -> None:
+    out = tmp_path / "new" / "out"
+    command = (
+        f"ditf spair --dataset_path data/sample/SPair-71k --save_path {out} --dit_model flux --img_size 160 160 "
+        "--t 260 --k 28 --ensemble_size 2 --cd --model tiny:0"
+    )
+    words = [w.replace("_", "-") if hyphens and w.startswith("--") else w for w in command.split()]
+    entries = project.params
+    shown = project.check(*words)
+    assert "astronaut" in shown
+    assert "All" in shown
+    with (out / "tables/pck.csv").open() as file:
+        rows = {(r["value"], r["alpha"]): r["point"] for r in csv.DictReader(file) if r["group"] == "category"}
+    known = json.loads((project.folder / "results/spair-flux/metrics.json").read_text())["adaln+discard"]
+    assert float(rows["All", "0.1"]) == pytest.approx(known["point@0.1"], abs=0.01)
+    assert (out / "visualizations/matches_best.png").is_file()
+    for section, before in entries.items():  # the entries that were there are as they were
+        if isinstance(before, dict):
+            assert {key: project.params[section][key] for key in before} == before
+    if hyphens:
+        return
+    # Without --cd: the features are there. What was delivered before is replaced, what is the user's own stays.
+    (out / "my notes.txt").write_text("mine")
+    (out / "visualizations/stale.png").write_bytes(b"")
+    (out / ".ditf-delivered").open("a").write("visualizations/stale.png\n")
+    project.check(*[word for word in words if word != "--cd"], without=MODELS)
+    assert (out / "my notes.txt").is_file()
+    assert not (out / "visualizations/stale.png").exists()
+
+
+def test_the_published_davis_command(project: Project, tmp_path: Path) -> None:
+    flags = f"--data_path data/sample/DAVIS --output_dir {tmp_path} --img_size 160 --k 24 --t 90 --cd --ensemble_size 2"
+    shown = project.check("ditf", "davis", *flags.split(), "--model", "tiny:0", "--year", "2017")
+    assert "J and F over all objects" in shown
+    assert len(list((tmp_path / "predictions/adaln+discard/one-disc").glob("*.png"))) >= 12
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("spair --dataset_path nowhere --save_path out", "--dataset_path: nowhere is not a folder"),
+        ("spair --dataset_path data --save_path params.yaml", "params.yaml: not a folder"),
+        ("spair --dataset_path data --save_path out --img_size 640 480", "--img_size: 640 480"),
+        ("spair --dataset_path data --save_path out --dit_model sd9", "'sd9' is not known"),
+        ("spair --dataset_path data --save_path out --t 2000", "features.spair-command.timestep"),
+        ("davis --data_path data --output_dir out --img_size 8", "features.davis-command.img_size"),
+        ("davis --data_path data --output_dir out --year 2018", "datasets.davis-command.year"),
+        ("davis --data_path data --output_dir out --model tiny:0", "a stage failed, as reported above"),
+    ],
+)
+def test_a_published_command_that_fails_changes_nothing(project: Project, command: str, expected: str) -> None:
+    before = (project.folder / "params.yaml").read_bytes()
+    assert expected in project.fail("ditf", *command.split())
+    assert (project.folder / "params.yaml").read_bytes() == before
+    assert not (project.folder / "out").exists()
+
+
+def found(project: Project, *command: str, without: tuple[str, ...] = ("torch", "diffusers")) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(project.check("ditf", *command, "--json", without=without))
+    return rows
+
+
+def test_search_a_point_a_region_and_a_whole_image(project: Project, tmp_path: Path) -> None:
+    rows = found(project, "search", "cat/cat_00", "--at", "150,100", "--per-image", "--k", "3")
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    assert rows[0]["image"] == "cat/cat_00"
+    assert np.abs(np.subtract(rows[0]["point"], (150, 100))).max() <= 32
+    with Image.open(project.folder / "results/search/cat-cat_00_150-100_per-image.png") as sheet:
+        assert sheet.width > 600
+    drawing = tmp_path / "new/sheet.png"
+    assert len(found(project, "search", "cat/cat_00", "--box", "140,90,141,91", "--out", str(drawing))) == 10
+    assert drawing.is_file()
+    rows = found(project, "search", "cat/cat_00", "--k", "4")
+    assert rows[0]["image"] == "cat/cat_00"
+    assert rows[0]["similarity"] == pytest.approx(1, abs=1e-4)
+
+
+def test_search_with_any_file_and_across_data_sets(project: Project, tmp_path: Path) -> None:
+    photo = project.folder / "data/sample/photos/animal/cat.jpg"
+    copy = tmp_path / "a copy.jpg"
+    copy.write_bytes(photo.read_bytes())
+    flags = ["--at", "150,100", "--task", "photos-search"]
+    known = found(project, "search", str(copy), *flags)  # its bytes are known: no model
+    assert known == found(project, "search", "animal/cat.jpg", *flags)
+    assert len(found(project, "search", str(copy), "--task", "photos-search")) == 6  # all that there are
+    with Image.open(photo) as image:
+        image.crop((0, 0, 200, 150)).save(tmp_path / "part.png")
+    command = ("search", str(tmp_path / "part.png"), *flags)
+    first = found(project, *command, without=())
+    assert first[0]["rank"] == 1
+    assert found(project, *command) == first  # kept: no model
+    assert found(project, "search", "cat/cat_00", *flags)[0]["image"] == "animal/cat.jpg"  # an image of the other set
+
+
+def test_match(project: Project) -> None:
+    rows = found(project, "match", "cat/cat_00", "cat/cat_00", "--at", "150,100", "--at", "90,60")
+    assert [row["point"] for row in rows] == [[150, 100], [90, 60]]
+    for row in rows:
+        assert row["match"] == row["point"]
+        assert row["similarity"] == pytest.approx(1, abs=1e-4)
+    assert "similarity" in project.check("ditf", "match", "cat/cat_00", "cat/cat_01", "--at", "1,1")
+    drawings = {path.name for path in (project.folder / "results/match").iterdir()}
+    assert len(drawings) == 2  # by their points, too: none overwrites another
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("search nowhere --at 1,1", "neither a file nor an image"),
+        ("search cat/cat_00 --at 999,1", "outside cat/cat_00, which is 320x213"),
+        ("search cat/cat_00 --at 1", "give 2 whole numbers"),
+        ("search cat/cat_00 --at a,b", "give 2 whole numbers"),
+        ("search cat/cat_00 --box 9,9,9,20", "not a box inside"),
+        ("search cat/cat_00 --at 1,1 --box 1,1,9,9", "give one of them"),
+        ("search cat/cat_00 --k 0", "k is 0"),
+        ("search cat/cat_00 --at 1,1 --k 9999999", "k is 9999999"),
+        ("search cat/cat_00 --at 1,1 --k 49 --per-image", "48 images"),
+        ("search cat/cat_00 --task nope", "has no entry 'nope'; it has spair-search, photos-search"),
+        ("search params.yaml --task spair-search", "not a readable image"),
+        ("search params.yaml", "--task"),
+        ("match cat/cat_00 nowhere --at 1,1", "neither a file nor an image"),
+        ("match cat/cat_00 cat/cat_01 --at -1,1", "outside"),
+        ("verify --features nope", "features has no entry 'nope'"),
+    ],
+)
+def test_wrong_commands_end_with_one_line(finished: Project, command: str, expected: str) -> None:
+    errors = finished.fail("ditf", *command.split())
+    assert errors.count("\n") == 1
+    assert expected in errors
+
+
+def test_the_package_works_where_nothing_else_is(tmp_path: Path) -> None:
+    """As after `pip install .` in an empty environment: the library and the command, and no other package."""
+    root = Path(__file__).parents[1]
+    target = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target"]
+    subprocess.run([*command, str(target), str(root)], check=True, cwd=tmp_path, capture_output=True)
+    packages = {path.name for path in target.iterdir() if path.is_dir() and not path.name.endswith(".dist-info")}
+    assert packages - {"bin"} == {"ditf"}
+    assert (target / "ditf/template/stages/features.py").is_file()
+    environment = os.environ | {"PYTHONPATH": str(target)}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        entry = "import sys; from ditf.commands.app import app; sys.argv[0] = 'ditf'; app()"
+        place = [sys.executable, "-S", "-c", f"import site; site.main(); {entry}", *words]
+        return subprocess.run(place, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    assert "Features of diffusion transformers" in run("--help").stdout
+    done = run("results")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "run inside a project" in done.stderr
