@@ -3,7 +3,8 @@
 import torch
 from ditf.commands.project import FEATURES, dvc_objects, extraction, staging
 from ditf.commands.staging import donors, tidy
-from ditf.features.extraction import extract, key_of
+from ditf.features.extraction import extract
+from ditf.features.extractor import key_of
 from ditf.files import exclusive, fingerprint, publish
 from ditf.workers import cluster
 

@@ -19,7 +19,8 @@ from diffusers.models.transformers.transformer_flux import FluxTransformer2DMode
 from ditf.backbones.flux import Flux, FluxTransformer, needed_tensors, weight_patterns
 from ditf.backbones.parts.vae import LatentEncoder
 from ditf.errors import UserError
-from ditf.features.extraction import Extractor, Job, Source, extract
+from ditf.features.extraction import extract
+from ditf.features.extractor import Extractor, Job, Source
 from ditf.features.store import FeatureStore
 from ditf.features.text import encode_prompts, file_name, load_text
 from ditf.features.writing import BlockFeatures
@@ -106,7 +107,7 @@ def test_adaln_is_what_the_block_hands_to_its_attention(job: Job, tmp_path: Path
     pixels, text = np.array(Image.open(source.path).resize((64, 48))), load_text(job.texts, source.prompt)
     posterior = extractor.loaded.encode(torch.tensor(pixels).permute(2, 0, 1) / 127.5 - 1)
     from ditf.backbones.flux import _image_ids, pack
-    from ditf.features.extraction import noise_generator
+    from ditf.features.extractor import noise_generator
 
     noise = torch.randn((1, 2, *posterior.mean.shape), generator=noise_generator(0, source.sha256, 0))
     latents = extractor.loaded.encoder.noisy(posterior, noise, 260)  # type: ignore[attr-defined]
@@ -182,7 +183,7 @@ def test_stores_of_other_library_versions_are_not_reused(
 ) -> None:
     sources = images(tmp_path, 2)
     before = extract(tmp_path / "a", sources, job)
-    monkeypatch.setattr("ditf.features.extraction.version", lambda name: "0.0.1")
+    monkeypatch.setattr("ditf.features.extractor.version", lambda name: "0.0.1")
     assert extract(tmp_path / "b", sources, job, reuse=[before.path]).computed == 2
     attributes = FeatureStore(tmp_path / "b/store.zarr").attributes
     assert attributes["made_by"]["torch"] == "0.0.1"

@@ -8,14 +8,14 @@ for _name in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_PROGRE
     os.environ.setdefault(_name, "1")
 
 if TYPE_CHECKING:
-    from ditf.features.extraction import Extractor
+    from ditf.features.extractor import Extractor
     from ditf.features.store import FeatureStore, ImageFeatures, open_store
     from ditf.notebook import load_results, match
 
 __all__ = ["Extractor", "FeatureStore", "ImageFeatures", "load_results", "match", "open_store"]
 
 _HOMES = {
-    "Extractor": "ditf.features.extraction",
+    "Extractor": "ditf.features.extractor",
     "FeatureStore": "ditf.features.store",
     "ImageFeatures": "ditf.features.store",
     "open_store": "ditf.features.store",

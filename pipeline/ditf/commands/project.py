@@ -20,7 +20,7 @@ from ditf.params import Params
 if TYPE_CHECKING:
     from distributed import Client
 
-    from ditf.features.extraction import Job, Source
+    from ditf.features.extractor import Job, Source
 
 CATALOGS, CACHE, RESULTS = Path("catalogs"), Path("cache"), Path("results")
 MODELS, TEXTS, FEATURES, QUERIES = (CACHE / name for name in ("models", "text", "features", "queries"))
@@ -96,7 +96,7 @@ def hashes() -> Hashes:
 
 def extraction(params: Params, name: str, client: "Client | None" = None) -> tuple[list["Source"], "Job"]:
     """What an entry of `features` asks for: the images of its data set, and how they are extracted."""
-    from ditf.features.extraction import Job, Source, resolve_dtype
+    from ditf.features.extractor import Job, Source, resolve_dtype
     from ditf.features.text import dtype_of
 
     wanted = params.features[name]

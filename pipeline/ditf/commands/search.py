@@ -116,7 +116,8 @@ class Library:
 
     def _extract(self, path: Path, digest: str, prompt: str, home: Path, folder: Path) -> None:
         from ditf.device import choose
-        from ditf.features.extraction import Source, extract
+        from ditf.features.extraction import extract
+        from ditf.features.extractor import Source
         from ditf.features.text import encode_prompts
 
         _, job = extraction(self.params, self.task.features)

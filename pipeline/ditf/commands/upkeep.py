@@ -32,7 +32,7 @@ from ditf.tasks.retrieval import Retrieval
 from ditf.workers import cluster
 
 if TYPE_CHECKING:
-    from ditf.features.extraction import Job, Source
+    from ditf.features.extractor import Job, Source
 
 
 def verify(params: Params, name: str | None) -> None:

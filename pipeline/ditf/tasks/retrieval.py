@@ -18,7 +18,7 @@ from ditf.tasks import Reading, Scores, Task, write_csv
 if TYPE_CHECKING:
     from distributed import Client
 
-DRAWN, PLACES = 3, 6  # searches drawn, and places of each
+DRAWN, PLACES = 1, 6  # searches drawn, and places of each
 
 
 class Indexing(Reading):
