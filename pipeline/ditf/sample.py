@@ -122,12 +122,18 @@ def build_davis(root: Path, seed: int) -> None:
 
 
 def build_photos(root: Path) -> None:
-    """Write the photographs themselves into `root`, in folders by what they show."""
+    """Write the photographs themselves into `root`, in folders by what they show, and their prompts.
+
+    Bytes and prompts are those of the first images of the correspondence sample: their features are the same.
+    """
+    lines = ["path,prompt"]
     for kind, names in PHOTO_FOLDERS.items():
         (root / kind).mkdir(parents=True)
         for name in names:
             image = shrink(PHOTOS[name].load(), PHOTO_SIDE)
             Image.fromarray(image).save(root / kind / f"{name}.jpg", quality=JPEG_QUALITY)
+            lines.append(f"{kind}/{name}.jpg,{PHOTOS[name].caption}")
+    (root / "prompts.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _warped_pair(image: RGB, box: tuple[int, ...], rng: Generator) -> tuple[RGB, dict[str, Any]]:
