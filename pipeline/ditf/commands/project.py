@@ -53,13 +53,10 @@ def guard(work: Callable[[], None]) -> None:
 
 def dvc_objects() -> Path:
     """The folder of DVC's cached objects, which experiments in temporary folders share."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
+    from dvc.config import Config
 
-    try:
-        return Path(Repo().cache.local.path)
-    except DvcException:
-        return Path(".dvc/cache/files/md5").resolve()
+    configured = Config.from_cwd(validate=False)["cache"].get("dir")
+    return (Path(configured) if configured else Path(".dvc/cache").resolve()) / "files/md5"
 
 
 def staging() -> Path:

@@ -1,0 +1,167 @@
+"""Dask workers: the same bytes, replaced when they die, and what fails is named."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ditf.errors import UserError
+from ditf.workers import cluster, run
+
+from tests.conftest import Project, contents
+
+SPAIR = "cache/features/spair-flux"
+
+
+def extract(project: Project, name: str, **more: Any) -> "subprocess.Popen[str]":
+    """Begin an extraction in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages.features", name],
+        cwd=project.folder,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **more,
+    )
+
+
+def forget(project: Project, name: str = "spair-flux") -> dict[str, bytes]:
+    """Remove a store, and all from which it would be copied; returns what it was."""
+    whole = contents(project.folder / f"cache/features/{name}")
+    shutil.rmtree(project.folder / f"cache/features/{name}")
+    shutil.rmtree(project.folder / ".dvc/cache")
+    return whole
+
+
+def wait_for_chunks(project: Project, process: "subprocess.Popen[str]", count: int = 1) -> None:
+    tokens = project.folder / ".dvc/cache/ditf/features"
+    while process.poll() is None and len(list(tokens.glob("*/*/store.zarr/block*/tokens/c.*"))) < count:
+        time.sleep(0.02)
+
+
+def group_of(process: "subprocess.Popen[str]") -> list[list[str]]:
+    """The living processes of a process group: [pid, group, command]."""
+    listing = subprocess.run(["ps", "-wweo", "pid,pgid,args"], capture_output=True, text=True).stdout
+    rows = [line.split(None, 2) for line in listing.splitlines() if "<defunct>" not in line]
+    return [row for row in rows if row[1] == str(process.pid)]
+
+
+def test_workers_give_the_same_bytes_and_one_that_is_killed_is_replaced(project: Project) -> None:
+    whole = forget(project)
+    project.set("workers", 2)
+    process = extract(project, "spair-flux")
+    wait_for_chunks(project, process)
+    workers = [int(row[0]) for row in group_of(process) if "spawn_main" in row[2]]
+    assert workers, (process.poll(), process.communicate())
+    os.kill(workers[0], signal.SIGKILL)
+    error = process.communicate(timeout=180)[1]
+    assert process.returncode == 0, error
+    assert "dashboard: http://127.0.0.1" in error
+    assert contents(project.folder / SPAIR) == whole
+
+
+@pytest.mark.parametrize("moment", ["starting", "computing"])
+def test_ctrl_c_leaves_a_resumable_state_and_no_processes(project: Project, moment: str) -> None:
+    whole = forget(project)
+    project.set("workers", 2)
+    process = extract(project, "spair-flux")
+    if moment == "starting":  # while the workers are being started
+        while process.poll() is None and len(group_of(process)) < 2:
+            time.sleep(0.02)
+    else:
+        wait_for_chunks(project, process)
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, error
+    assert "interrupted; run again to go on from here" in error
+    assert "Traceback" not in error
+    deadline = time.monotonic() + 60
+    while group_of(process) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not group_of(process)
+    if moment == "computing":
+        project.set("workers", "none")
+        project.check("python", "-m", "stages.features", "spair-flux")
+        assert contents(project.folder / SPAIR) == whole
+
+
+def test_tasks_give_the_same_results_on_workers(project: Project) -> None:
+    before = {name: contents(project.folder / f"results/{name}") for name in ("spair-flux", "davis-flux")}
+    project.set("workers", 2)
+    for name, files in before.items():
+        project.check("python", "-m", "stages.predict", name)
+        project.check("python", "-m", "stages.score", name)
+        assert contents(project.folder / f"results/{name}") == files
+
+
+def fail(name: str) -> str:
+    if name == "bad":
+        raise ValueError("no good")
+    return name
+
+
+def die(name: str) -> str:
+    if name == "bad":
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return name
+
+
+def mistake(name: str) -> str:
+    raise UserError(f"{name}: mended by the user")
+
+
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [
+        (fail, "bad: failed 3 times .*no good"),
+        (die, "bad: its worker died 3 times"),
+        (mistake, "good: mended by the user"),
+    ],
+)
+def test_a_task_that_fails_three_times_is_named(work: Callable[[str], str], expected: str) -> None:
+    with cluster(1) as client, pytest.raises(UserError, match=expected):
+        list(run(client, work, [(name, (name,)) for name in ("good", "bad")]))
+
+
+def test_in_this_process_tasks_run_in_order_and_stop_at_the_first_error() -> None:
+    tasks = [(name, (name,)) for name in ("a", "b", "c")]
+    for threads in (1, 2):
+        assert list(run(None, fail, tasks, threads)) == [("a", "a"), ("b", "b"), ("c", "c")]
+        with pytest.raises(ValueError, match="no good"):
+            list(run(None, fail, [("bad", ("bad",)), *tasks], threads))
+
+
+def test_a_running_scheduler_is_used_over_tcp_and_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dask import config
+    from distributed import LocalCluster
+    from distributed.security import Security
+
+    names = [str(number) for number in range(100)]
+    security = Security.temporary()
+    options: dict[str, Any] = {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    with LocalCluster(**options) as running, cluster(running.scheduler_address) as client:
+        assert sorted(name for name, _ in run(client, fail, [(n, (n,)) for n in names])) == sorted(names)
+    for name in ("tls_ca_file", "tls_client_cert", "tls_client_key"):
+        (tmp_path / name).write_text(getattr(security, name))
+    keys = {"ca-file": "tls_ca_file", "client.cert": "tls_client_cert", "client.key": "tls_client_key"}
+    tls = {f"distributed.comm.tls.{key}": str(tmp_path / name) for key, name in keys.items()}
+    with LocalCluster(protocol="tls://", security=security, **options) as running:
+        with config.set(tls), cluster(running.scheduler_address) as client:
+            assert running.scheduler_address.startswith("tls://")
+            assert dict(run(client, fail, [("a", ("a",))])) == {"a": "a"}
+        with pytest.raises(UserError, match="workers: no scheduler with workers answers"):
+            cluster(running.scheduler_address).__enter__()
+
+
+def test_no_scheduler_is_one_line() -> None:
+    with pytest.raises(UserError, match="no scheduler with workers answers"), cluster("tcp://127.0.0.1:1"):
+        pass
