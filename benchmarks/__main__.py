@@ -11,7 +11,7 @@ MARK = "<!-- what follows is printed by `python -m benchmarks` -->"
 RUNS = (
     ["matching"],
     ["propagation"],
-    ["propagation", "--skip-direct", "--grid", "30", "53"],
+    ["propagation", "--skip-reference", "--grid", "30", "53"],
     ["segmentation"],
     ["store"],
     ["extraction"],

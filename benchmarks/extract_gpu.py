@@ -6,19 +6,27 @@ Run it where a GPU is at hand: python -m benchmarks.extract_gpu [--compile]. At 
 import argparse
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from pipeline.backbones.flux import FluxTransformer, Text, skeleton
-from pipeline.backbones.vae import LatentEncoder
-from pipeline.cost import FLUX1_DEV, TEXT_TOKENS, flops
-from pipeline.extraction import Extractor, Settings
-from pipeline.images import TOKEN, model_size
+from ditf.backbones.flux import FLUX1_DEV, TEXT_TOKENS, Flux, FluxTransformer, LoadedFlux, skeleton
+from ditf.backbones.parts.vae import LatentEncoder
+from ditf.features.extractor import Extractor
+from ditf.images import Rule, model_size
 
 from benchmarks.extraction import random_vae
 from benchmarks.report import machine, show
 
-SMALL = FLUX1_DEV | {"attention_head_dim": 16, "num_attention_heads": 2, "axes_dims_rope": (4, 6, 6)}
+DEV: dict[str, Any] = {
+    **FLUX1_DEV,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": True,
+    "in_channels": 64,
+    "axes_dims_rope": (16, 56, 56),
+}
+SMALL = DEV | {"attention_head_dim": 16, "num_attention_heads": 2, "axes_dims_rope": (4, 6, 6)}
 
 
 @dataclass(frozen=True)
@@ -26,14 +34,16 @@ class Case:
     """A benchmark's settings and the size of its images."""
 
     name: str
-    settings: Settings
+    settings: Flux
+    rule: Rule
+    img_size: int
     image: tuple[int, int]
     batch_size: int
 
 
 CASES = [
-    Case("SPair-71k", Settings(260, (28,), 8, 3.5, "longer", 640, 0), (500, 375), 8),
-    Case("DAVIS", Settings(90, (24,), 8, 3.5, "shorter", 960, 0), (854, 480), 4),
+    Case("SPair-71k", Flux(timestep=260, blocks=[28]), "longer", 640, (500, 375), 8),
+    Case("DAVIS", Flux(timestep=90, blocks=[24]), "shorter", 960, (854, 480), 4),
 ]
 
 
@@ -59,7 +69,7 @@ def vae(device: str, dtype: torch.dtype, small: bool) -> LatentEncoder:
 
 
 def matmul_rate(device: str, dtype: torch.dtype, size: int) -> float:
-    """Floating-point operations a second of a large square matrix product."""
+    """Floating-point operations per second of a large square matrix product."""
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     seconds = []
     for _ in range(5):
@@ -87,14 +97,14 @@ def main() -> None:
     if device == "cpu" and not options.small:
         parser.error("no GPU here; --small runs a small model on the CPU")
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    config = SMALL if options.small else FLUX1_DEV
+    config = SMALL if options.small else DEV
     name = torch.cuda.get_device_name() if device == "cuda" else machine()
     peak = matmul_rate(device, dtype, 1024 if options.small else 8192)
     rows = [("matrix product", f"{peak / 1e12:.2f} TFLOP/s in {dtype}")]
     for case in CASES:
-        s = case.settings
+        s, img_size = case.settings, case.img_size
         if options.small:
-            s = Settings(**{**vars(s), "img_size": 64, "ensemble_size": 2})
+            s, img_size = s.model_copy(update={"ensemble_size": 2}), 64
         deepest = s.blocks[0]
         if device == "cuda":
             torch.cuda.empty_cache()
@@ -103,10 +113,11 @@ def main() -> None:
         if options.compile:
             for block in (*model.model.transformer_blocks, *model.model.single_transformer_blocks):
                 block.compile()
-        extractor = Extractor(model, vae(device, dtype, options.small), s, case.batch_size)
-        width, height = model_size(s.rule, s.img_size, *case.image)
+        loaded = LoadedFlux(model, vae(device, dtype, options.small), s)
+        extractor = Extractor(loaded, s, batch_size=case.batch_size)
+        width, height = model_size(case.rule, img_size, *case.image, loaded.stride)
         pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-        text = Text(torch.randn(TEXT_TOKENS, config["joint_attention_dim"]), torch.randn(768))
+        text = {"prompt_embeds": torch.randn(TEXT_TOKENS, config["joint_attention_dim"]), "pooled": torch.randn(768)}
         extractor.features(pixels, text, "warm")
         synchronize(device)
         start = time.perf_counter()
@@ -114,14 +125,14 @@ def main() -> None:
             extractor.features(pixels, text, str(number))
         synchronize(device)
         seconds = (time.perf_counter() - start) / options.images
-        tokens = (width // TOKEN) * (height // TOKEN) + TEXT_TOKENS
-        work = s.ensemble_size * flops(config, deepest, tokens)
+        tokens = (width // loaded.stride) * (height // loaded.stride) + TEXT_TOKENS
+        channels = config["attention_head_dim"] * config["num_attention_heads"]
+        work = s.ensemble_size * deepest * (tokens * 24 * channels**2 + 4 * tokens**2 * channels)
         row = f"{1 / seconds:.2f} images/s, {work / seconds / 1e12:.2f} TFLOP/s, **{work / seconds / peak:.0%}** of it"
-        # The direct way runs all blocks, and the VAE for every draw.
-        row += f"; the blocks that the direct way runs besides: {57 / deepest:.2f} times the arithmetic"
+        row += f"; the published way runs all blocks: {57 / deepest:.2f} times the arithmetic"
         if device == "cuda":
             row += f"; peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-        rows.append((f"{case.name}: {width}x{height}, k = {deepest}, {s.ensemble_size} draws", row))
+        rows.append((f"{case.name}: {width}x{height}, k = {deepest}, {s.ensemble_size} noise samples", row))
         del model, extractor
     show(f"Extraction on a GPU ({name})", rows)
 

@@ -1,4 +1,4 @@
-"""Extraction on the CPU with a random FLUX of full depth and medium width, beside the direct way."""
+"""Extraction on the CPU with a random FLUX of full depth and medium width, beside the published way."""
 
 import argparse
 import shutil
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-from pipeline.backbones import tiny
-from pipeline.backbones.flux import FluxTransformer, Text, pack
-from pipeline.backbones.text import TextEncoder
-from pipeline.backbones.vae import LatentEncoder
-from pipeline.extraction import Extractor, Settings
+from ditf.backbones.flux import Flux, FluxTransformer, LoadedFlux, pack
+from ditf.backbones.parts import tiny_flux
+from ditf.backbones.parts.vae import LatentEncoder
+from ditf.features.extractor import Extractor
+from ditf.models import Model
 from safetensors import safe_open
 
 from benchmarks.report import machine, show, timed
@@ -27,7 +27,7 @@ VAE_CHANNELS = (32, 64, 128, 128)
 
 def make_model(folder: Path, heads: int) -> None:
     """A FLUX folder of `heads` heads of 64 channels, 19 + 38 blocks, with a larger VAE than the tiny one's."""
-    tiny.build(folder, 0)
+    tiny_flux.build(folder, 0)
     torch.manual_seed(0)
     config = {**FluxTransformer2DModel.load_config(folder / "transformer"), "num_attention_heads": heads}
     config |= {"attention_head_dim": 64, "axes_dims_rope": (16, 24, 24)}
@@ -72,9 +72,9 @@ def clocked(parts: dict[str, float], kind: Any, method: str, name: str) -> Itera
         setattr(kind, method, original)
 
 
-def direct_image(folder: Path, pixels: torch.Tensor, prompt: str, s: Settings, models: dict[str, Any]) -> torch.Tensor:
-    """One image as the released script does it: text anew, every draw through the VAE, all blocks run."""
-    (text,) = TextEncoder(lambda part: folder / part, torch.float32, "cpu").encode([prompt])
+def published_image(folder: Path, pixels: torch.Tensor, prompt: str, s: Flux, models: dict[str, Any]) -> torch.Tensor:
+    """One image as the released script does it: text anew, every noise sample through the VAE, all blocks run."""
+    (text,) = s.encode_prompts(Model("flux", str(folder), "main", ""), [prompt], torch.float32, "cpu")
     batch = pixels.expand(s.ensemble_size, *pixels.shape)
     latents = (models["vae"].encode(batch).latent_dist.sample() - 0.1159) * 0.3611
     sigma = s.timestep / 1000
@@ -83,12 +83,12 @@ def direct_image(folder: Path, pixels: torch.Tensor, prompt: str, s: Settings, m
     y, x = torch.meshgrid(torch.arange(h // 2), torch.arange(w // 2), indexing="ij")
     models["transformer"](
         hidden_states=pack(latents),
-        encoder_hidden_states=text.t5.expand(n, *text.t5.shape),
-        pooled_projections=text.clip.expand(n, *text.clip.shape),
+        encoder_hidden_states=text["prompt_embeds"].expand(n, *text["prompt_embeds"].shape),
+        pooled_projections=text["pooled"].expand(n, *text["pooled"].shape),
         timestep=torch.full((n,), sigma),
         guidance=torch.full((n,), s.guidance),
         img_ids=torch.stack([torch.zeros_like(y), y, x], -1).reshape(-1, 3).float(),
-        txt_ids=torch.zeros(len(text.t5), 3),
+        txt_ids=torch.zeros(len(text["prompt_embeds"]), 3),
     )
     found: torch.Tensor = models["seen"].pop().mean(0)
     return found
@@ -99,10 +99,10 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=8, help="of 64 channels")
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--size", type=int, default=320)
-    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--samples", type=int, default=8, help="of noise")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="ditf-"))
-    s = Settings(260, (28,), options.draws, 3.5, "longer", options.size, 0)
+    s = Flux(timestep=260, blocks=[28], ensemble_size=options.samples)
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, (options.size * 3 // 4, options.size, 3), np.uint8) for _ in range(options.images)]
     prompts = [f"a photo number {i % 2}" for i in range(options.images)]
@@ -112,19 +112,21 @@ def main() -> None:
 
         def ours() -> tuple[FluxTransformer, int]:
             start = time.perf_counter()
-            encoder = TextEncoder(lambda part: folder / part, torch.float32, "cpu")
-            texts: dict[str, Text] = dict(zip(sorted(set(prompts)), encoder.encode(sorted(set(prompts))), strict=True))
+            distinct = sorted(set(prompts))
+            encoded = s.encode_prompts(Model("flux", str(folder), "main", ""), distinct, torch.float32, "cpu")
+            texts = dict(zip(distinct, encoded, strict=True))
             parts["text"] = time.perf_counter() - start
             start = time.perf_counter()
             transformer = FluxTransformer.load(folder / "transformer", [28], torch.float32, "cpu")
-            extractor = Extractor(transformer, LatentEncoder.load(folder / "vae", torch.float32, "cpu"), s, 8)
+            encoder = LatentEncoder.load(folder / "vae", torch.float32, "cpu")
+            extractor = Extractor(LoadedFlux(transformer, encoder, s), s)
             parts["loading"] = time.perf_counter() - start
             with clocked(parts, LatentEncoder, "encode", "VAE"), clocked(parts, FluxTransformer, "capture", "blocks"):
                 for number, (pixels, prompt) in enumerate(zip(images, prompts, strict=True)):
                     extractor.features(pixels, texts[prompt], str(number))
             return transformer, len(texts)
 
-        def direct() -> None:
+        def published() -> None:
             models: dict[str, Any] = {"seen": []}
             models["transformer"] = FluxTransformer2DModel.from_pretrained(folder / "transformer")
             models["vae"] = AutoencoderKL.from_pretrained(folder / "vae")
@@ -135,10 +137,10 @@ def main() -> None:
             with torch.inference_mode():
                 for pixels, prompt in zip(images, prompts, strict=True):
                     image = torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
-                    direct_image(folder, image, prompt, s, models)
+                    published_image(folder, image, prompt, s, models)
 
         fast, (transformer, encoded) = timed(ours)
-        slow, _ = timed(direct)
+        slow, _ = timed(published)
         with safe_open(folder / "transformer" / "diffusion_pytorch_model.safetensors", "pt") as file:
             sizes = {name: int(np.prod(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
         read = sum(sizes[name] for name in transformer.tensors_read) / sum(sizes.values())
@@ -146,15 +148,18 @@ def main() -> None:
         show(
             f"Extraction on a CPU ({machine()})",
             [
-                ("width, blocks, image, draws", f"{64 * options.heads}, 19 + 38, {options.size} px, {options.draws}"),
-                ("images a second, loading included", f"{count / fast:.2f}"),
-                ("the direct way", f"{count / slow:.2f}"),
+                (
+                    "width, blocks, image, noise samples",
+                    f"{64 * options.heads}, 19 + 38, {options.size} px, {options.samples}",
+                ),
+                ("images per second, loading included", f"{count / fast:.2f}"),
+                ("the published way", f"{count / slow:.2f}"),
                 ("**ratio**", f"**{slow / fast:.2f}**"),
                 ("time per part", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())),
-                ("VAE encodings an image; direct", f"1; {options.draws}"),
-                ("T5 passes; direct", f"{encoded} for {count} images; {count}"),
-                ("blocks run; direct", "28; 57"),
-                ("bytes of the transformer read; direct", f"{read:.1%}; 100%"),
+                ("VAE encodings per image; published", f"1; {options.samples}"),
+                ("T5 passes; published", f"{encoded} for {count} images; {count}"),
+                ("blocks run; published", "28; 57"),
+                ("bytes of the transformer read; published", f"{read:.1%}; 100%"),
             ],
         )
     finally:

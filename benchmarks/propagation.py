@@ -1,15 +1,16 @@
-"""Label propagation at DAVIS's size, beside the direct method: one frame, 8 frames of context."""
+"""Label propagation at DAVIS's size, beside the reference: one frame, 8 frames of context."""
 
 import argparse
 import statistics
 
 import numpy as np
 import torch
+from ditf.propagation import propagate
+from ditf.propagation.voting import Voting
 from numpy.typing import NDArray
-from pipeline.propagation import Settings, propagate
 from scipy.ndimage import gaussian_filter
 
-from benchmarks import direct
+from benchmarks import reference
 from benchmarks.report import machine, peak_memory, show, timed
 
 CHANNELS, LATENT = 3072, 256
@@ -17,7 +18,7 @@ TIMED = 3  # frames
 
 
 def video(frames: int, h: int, w: int, seed: int = 0) -> list[NDArray[np.float32]]:
-    """Descriptor maps [h * w, 3072] of a smooth scene that drifts: channels of decaying spread, noise a frame."""
+    """Descriptor maps [h * w, 3072] of a smooth scene that drifts: channels of decaying spread, noise per frame."""
     rng = np.random.default_rng(seed)
     scene = gaussian_filter(rng.standard_normal((h, w + 2 * frames, LATENT)).astype(np.float32), (1.5, 1.5, 0))
     scene *= np.arange(1, LATENT + 1, dtype=np.float32) ** -0.5 / scene.std()
@@ -34,10 +35,10 @@ def video(frames: int, h: int, w: int, seed: int = 0) -> list[NDArray[np.float32
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--grid", type=int, nargs=2, default=(60, 106))
-    parser.add_argument("--skip-direct", action="store_true", help="measure memory without the direct method's")
+    parser.add_argument("--skip-reference", action="store_true", help="measure memory without the reference's")
     options = parser.parse_args()
     h, w = options.grid
-    s = Settings()
+    s = Voting()
     frames = video(s.n_last_frames + 1 + TIMED, h, w)
     held = sum(frame.nbytes for frame in frames) / 1e9
     labels = np.eye(4, dtype=np.float32)[np.random.default_rng(1).integers(0, 4, (h, w))].transpose(2, 0, 1)
@@ -48,22 +49,20 @@ def main() -> None:
     seconds = statistics.median([first, *(timed(lambda: next(stream))[0] for _ in range(TIMED - 1))])
     rows = [
         ("tokens, channels, frames of context", f"{h}x{w}, {CHANNELS}, {s.n_last_frames + 1}"),
-        (f"a frame, median of {TIMED}", f"{seconds:.2f} s"),
+        (f"per frame, median of {TIMED}", f"{seconds:.2f} s"),
         ("peak memory of the process", f"{peak_memory():.2f} GB"),
         ("less the input frames that the benchmark holds", f"{peak_memory() - held:.2f} GB"),
     ]
-    if not options.skip_direct:
+    if not options.skip_reference:
         context = [torch.from_numpy(frame) for frame in frames[:-TIMED]]
         known = [torch.from_numpy(x.reshape(4, -1).T.copy()) for x in (labels, *earlier)]
         last = torch.from_numpy(frames[-TIMED])
         plain, expected = timed(
-            lambda: direct.propagate_frame(
-                last, context, known, (h, w), s.topk, s.temperature, s.size_mask_neighborhood
-            )
+            lambda: reference.propagate_frame(last, context, known, (h, w), s.topk, s.temperature, s.radius)
         )
         difference = np.abs(found.reshape(4, -1).T - expected.numpy()).max()
         rows += [
-            ("the direct method, a frame", f"{plain:.1f} s, peak {peak_memory():.1f} GB"),
+            ("the reference, per frame", f"{plain:.1f} s, peak {peak_memory():.1f} GB"),
             ("**ratio**", f"**{plain / seconds:.1f}**"),
             ("greatest difference of a soft label", f"{difference:.1e}"),
         ]

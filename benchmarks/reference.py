@@ -1,4 +1,4 @@
-"""The direct methods: plain transcriptions of the protocol, to which the fast ones are compared."""
+"""Reference implementations: plain transcriptions of the protocols, to which the fast ones are compared."""
 
 import cv2
 import numpy as np
@@ -9,6 +9,25 @@ from torch import Tensor
 
 
 def match(
+    source: Tensor,
+    target: Tensor,
+    source_size: tuple[int, int],
+    target_size: tuple[int, int],
+    points: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Semantic correspondence by upsampling: both maps once, the target normalized once, one product for all keypoints.
+
+    Arguments and results are those of `match_as_published`.
+    """
+    large = F.interpolate(source[None], size=source_size[::-1], mode="bilinear", align_corners=False)[0]
+    other = F.interpolate(target[None], size=target_size[::-1], mode="bilinear", align_corners=False)[0]
+    queries = F.normalize(large[:, points[:, 1], points[:, 0]], dim=0)
+    similarity = queries.T @ F.normalize(other, dim=0).flatten(1)
+    values, best = similarity.max(1)
+    return np.stack([best % target_size[0], best // target_size[0]], 1), values.double().numpy()
+
+
+def match_as_published(
     source: Tensor,
     target: Tensor,
     source_size: tuple[int, int],
@@ -30,7 +49,7 @@ def match(
     pixels, values = [], []
     for x, y in points:
         query = F.normalize(large[:, y, x], dim=0)
-        # The whole map is normalised for every keypoint, as the released script does.
+        # The whole map is normalized for every keypoint, as the released script does.
         similarity = torch.einsum("c,chw->hw", query, F.normalize(other, dim=0))
         best = int(similarity.argmax())
         pixels.append([best % target_size[0], best // target_size[0]])
@@ -64,7 +83,7 @@ def propagate_frame(
     Args:
         target: the frame's descriptors, [n, C]. sources: the context frames', each [n, C].
         labels: the context frames' soft labels, each [n, objects + 1].
-        grid: (h, w). window: sources lie within +- this many tokens; 0 is no limit.
+        grid: (h, w). window: sources are within +- this many tokens; 0 is no limit.
 
     Returns:
         Soft labels [n, objects + 1].

@@ -4,7 +4,9 @@ Images are made of regions of a few hundred kinds, smooth within each, plus nois
 """
 
 import argparse
+import contextlib
 import functools
+import io
 import shutil
 import statistics
 import tempfile
@@ -13,11 +15,10 @@ from pathlib import Path
 
 import faiss
 import numpy as np
+from ditf.features.writing import Item, write_store
+from ditf.retrieval.index import IndexSettings, build
+from ditf.retrieval.search import FeatureIndex
 from numpy.typing import NDArray
-from pipeline.index import Settings, build
-from pipeline.search import FeatureIndex
-from pipeline.store import Features, FeatureStore, Item
-from pipeline.writer import StoreWriter
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
@@ -56,28 +57,25 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["auto"])
     options = parser.parse_args()
     scenes, folder = Scenes(), Path(tempfile.mkdtemp(prefix="ditf-"))
-    items = [Item(str(i), str(i), GRID) for i in range(options.images)]
+    items = [Item(str(i), str(i), GRID, (640, 480), "") for i in range(options.images)]
     try:
-        writer = StoreWriter(folder / "store", items, [28], {})
-        modulation = np.zeros((3, CHANNELS), np.float32)
-        for number in tqdm(range(options.images), "store"):
-            writer.write(number, {28: Features(scenes.image(number), modulation)})
-        store = FeatureStore(writer.finish())
-        sizes = dict.fromkeys(store.ids, (640, 480))
+        features = ({28: (scenes.image(number), None)} for number in tqdm(range(options.images), "store"))
+        store = write_store(folder / "store", items, features)
         feature_bytes = options.images * GRID[0] * GRID[1] * CHANNELS * 2
         held = peak_memory()
         for kind in options.kinds:
-            settings = Settings(kind, 28, "original", ())
-            figures = build(store, sizes, settings, folder / kind)
+            settings = IndexSettings(kind, 28, "original", ())
+            with contextlib.redirect_stdout(io.StringIO()):
+                seconds, recall = timed(functools.partial(build, store, settings, folder / kind))
             peak = peak_memory()
             index = FeatureIndex(folder / kind, store)
             asked = [index.descriptors(item)[617].copy() for item in store.ids[:: max(1, len(store) // QUERIES)]]
             token_bytes = (folder / kind / "tokens.faiss").stat().st_size
             index.nearest(asked[0], 10)
             rows = [
-                ("tokens, channels", f"{figures['tokens']:,}, {CHANNELS}"),
-                ("factory string", f"`{figures['factory']}`"),
-                ("build", f"{figures['seconds']:.0f} s, reading the store included"),
+                ("tokens, channels", f"{len(index):,}, {CHANNELS}"),
+                ("factory string", f"`{index.factory}`"),
+                ("build", f"{seconds:.0f} s, reading the store included"),
                 ("index", f"{token_bytes / 1e6:.0f} MB, **{token_bytes / feature_bytes:.1%}** of the float16 features"),
                 ("peak memory (before the build)", f"{peak:.2f} GB ({held:.2f} GB)"),
                 (
@@ -88,7 +86,7 @@ def main() -> None:
                     "the same, compared exactly afterwards",
                     f"{1e3 * _median(functools.partial(index.search, k=10), asked):.0f} ms",
                 ),
-                *((name, f"{figures[name]:.3f}") for name in ("recall@1", "recall@10", "recall@100")),
+                *((name, f"{recall[name]:.3f}") for name in ("recall@1", "recall@10", "recall@100")),
             ]
             show(f"Search, {kind} ({machine()})", rows)
         reader = faiss.IndexFlatIP(CHANNELS)

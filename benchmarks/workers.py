@@ -10,20 +10,23 @@ import shutil
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from ditf.backbones.flux import Flux
+from ditf.features.extraction import extract
+from ditf.features.extractor import Job, Source
+from ditf.features.store import FeatureStore
+from ditf.features.text import encode_prompts
+from ditf.features.writing import Item, write_store
+from ditf.files import Hashes, sha256_of
+from ditf.masks import encode_mask
+from ditf.models import pin
+from ditf.propagation.voting import Voting
+from ditf.tasks.propagation import carry
+from ditf.workers import cluster, run
 from PIL import Image
-from pipeline.backbones.text import TextEncoder
-from pipeline.engine import Engine, engine
-from pipeline.extraction import Job, Settings, Source, extract_on
-from pipeline.masks import save_mask
-from pipeline.model import pin
-from pipeline.propagation import Settings as Propagation
-from pipeline.store import Features, FeatureStore, Item
-from pipeline.text import encode_prompts
-from pipeline.writer import StoreWriter
-from stages.propagate import carry
 from tqdm import tqdm
 
 from benchmarks.extraction import make_model
@@ -44,11 +47,11 @@ def main() -> None:
         seconds: dict[tuple[str, int], list[float]] = {}
         for turn, count in itertools.product(range(TURNS), (1, 2)):
             out = folder / f"turn {turn}, {count}"
-            with engine(count, threads=1) as workers:
-                _extract(workers, out / "warm", sources[IMAGES:], job)
-                extraction = timed(functools.partial(_extract, workers, out / "cold", sources[:IMAGES], job))[0]
-                _propagate(workers, folder, store, frames=2)
-                propagation = timed(functools.partial(_propagate, workers, folder, store))[0]
+            with cluster(count, threads=1) as client:
+                _extract(client, out / "warm", sources[IMAGES:], job)
+                extraction = timed(functools.partial(_extract, client, out / "cold", sources[:IMAGES], job))[0]
+                _propagate(client, folder, store, frames=2)
+                propagation = timed(functools.partial(_propagate, client, folder, store))[0]
             seconds.setdefault(("extraction", count), []).append(extraction)
             seconds.setdefault(("propagation", count), []).append(propagation)
         rows = []
@@ -61,45 +64,40 @@ def main() -> None:
 
 
 def _job(folder: Path) -> Job:
-    settings = Settings(260, (28,), 4, 3.5, "longer", 256, 0)
-    model = pin(str(folder / "flux"), "main")
-    encode_prompts(["x"], folder / "texts", lambda: TextEncoder(model.component, torch.float32, "cpu"))
-    return Job(model, settings, "float16", torch.float32, "cpu", 4, folder / "texts")
+    backbone, model = (
+        Flux(timestep=260, blocks=[28], ensemble_size=4),
+        pin("flux", str(folder / "flux"), "main", Hashes(None)),
+    )
+    encode_prompts(["x"], folder / "texts", model, backbone, torch.float32, "cpu")
+    return Job(model, backbone, "longer", 256, 0, "float16", folder / "texts", "float32", "float32", "cpu", 4)
 
 
 def _source(folder: Path, number: int) -> Source:
     path = folder / f"{number}.png"
     pixels = np.random.default_rng(number).integers(0, 256, (192, 256, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
-    return Source(str(number), path, str(number), 256, 192, "x")
+    return Source(str(number), path, sha256_of(path), 256, 192, "x")
 
 
-def _extract(workers: Engine, folder: Path, sources: list[Source], job: Job) -> None:
-    writer = StoreWriter(folder, [source.item(job.settings) for source in sources], job.settings.blocks, {})
-    extract_on(workers, sources, job, writer)
-    writer.finish()
+def _extract(client: Any, folder: Path, sources: list[Source], job: Job) -> None:
+    extract(folder, sources, job, client)
 
 
 def _videos(folder: Path) -> FeatureStore:
-    items = [Item(f"{s}/{t}", f"{s} {t}", GRID) for s in range(SEQUENCES) for t in range(FRAMES)]
-    writer = StoreWriter(folder / "videos", items, [24], {})
-    for sequence in tqdm(range(SEQUENCES), "videos"):
-        for t, frame in enumerate(video(FRAMES, *GRID, seed=sequence)):
-            writer.write(sequence * FRAMES + t, {24: Features(frame, np.zeros((3, frame.shape[1])))})
+    items = [Item(f"{s}/{t}", f"{s} {t}", GRID, SIZE, "") for s in range(SEQUENCES) for t in range(FRAMES)]
+    frames = (frame for s in tqdm(range(SEQUENCES), "videos") for frame in video(FRAMES, *GRID, seed=s))
+    return write_store(folder / "videos", items, ({24: (frame, None)} for frame in frames))
+
+
+def _propagate(client: Any, folder: Path, store: FeatureStore, frames: int = FRAMES) -> None:
     mask = np.zeros(SIZE[::-1], np.uint8)
     mask[100:300, 200:500] = 1
-    save_mask(folder / "mask.png", mask)
-    return FeatureStore(writer.finish())
-
-
-def _propagate(workers: Engine, folder: Path, store: FeatureStore, frames: int = FRAMES) -> None:
-    described, settings = (24, "original", ()), Propagation()
     tasks = []
     for s in range(SEQUENCES):
         names = [(f"{s}/{t}", f"{t:05d}") for t in range(frames)]
-        mask, out = folder / "mask.png", folder / "masks" / str(s)
-        tasks.append((str(s), (store, names, mask, 2017, SIZE, described, settings, "cpu", out)))
-    assert sum(workers.map(carry, tasks)) == SEQUENCES * frames
+        described: Any = (24, "original", [])
+        tasks.append((str(s), (store, names, encode_mask(mask), described, Voting(), folder / "masks" / str(s))))
+    assert sum(count for _, count in run(client, carry, tasks)) == SEQUENCES * frames
 
 
 if __name__ == "__main__":

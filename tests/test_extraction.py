@@ -80,7 +80,7 @@ def test_several_blocks_at_once_equal_each_alone(job: Job, tmp_path: Path) -> No
     for block in FLUX.blocks:
         found = features_of(job, source, backbone=FLUX.model_copy(update={"blocks": [block]}))
         np.testing.assert_array_equal(found[block][0], both[block][0])
-        np.testing.assert_array_equal(found[block][1], both[block][1])  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found[block][1], both[block][1])
 
 
 def test_the_ensemble_is_a_mean_of_noise_samples_and_the_seed_matters(job: Job, tmp_path: Path) -> None:
