@@ -90,7 +90,7 @@ def of_one_pair(store: FeatureStore, catalog: Catalog, match: Any, found: Any) -
 
     def work() -> Any:
         images = [store.features(28, pair[side]) for side in ("source", "target")]
-        maps = [torch.from_numpy(image.map("adaln+discard", MASSIVE)) for image in images]
+        maps = [torch.from_numpy(image.map("adaln+discard", MASSIVE).copy()) for image in images]
         return match(maps[0], maps[1], images[0].size, images[1].size, points)
 
     seconds, (_, values) = timed(work)

@@ -106,6 +106,7 @@ class FeatureStore:
             ) from None
         self._index = {name: index for index, name in enumerate(self.ids)}
         self._statistics: dict[int, ChannelStatistics] = {}
+        self._modulation = functools.lru_cache(maxsize=1024)(self._read_modulation)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -182,7 +183,9 @@ class FeatureStore:
         """The block's AdaLN shift, scale and gate, [3, C], for the item's prompt; None for a model without AdaLN."""
         if f"block{block}/modulation" not in self._arrays:
             return None
-        prompt = int(self._prompt[self.index(item)])
+        return self._modulation(block, int(self._prompt[self.index(item)]))
+
+    def _read_modulation(self, block: int, prompt: int) -> NDArray[np.float32]:
         return self._chunk(f"block{block}/modulation", prompt, f"of prompt {self.prompts[prompt]!r}")
 
     def statistics(self, block: int) -> ChannelStatistics:

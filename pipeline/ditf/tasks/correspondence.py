@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 HEADLINE = 0.1  # the alpha of the first metric and of the drawings, where it is scored
-QUERY_BYTES = 768 * 2**20  # of source descriptors held at once
+QUERY_BYTES = 5 * 2**28  # of source descriptors held at once
 
 Points = NDArray[np.int64]
 Vectors = NDArray[np.float32]
