@@ -32,4 +32,4 @@ test: .venv/installed-$(EXTRA)
 	@touch $@
 
 clean:
-	rm -rf .venv data results catalogs/spair catalogs/davis catalogs/folder cache/tiny-flux cache/model.json cache/text cache/features cache/index cache/queries cache/staging
+	rm -rf .venv data results catalogs/*/ cache/*/

@@ -12,15 +12,15 @@ from stages import Params, run
 
 
 def main(params: Params, name: str) -> None:
-    wanted, path = params.models[name], MODELS / f"{name}.json"
-    if is_hub(wanted.source) and path.exists():
+    entry, path = params.models[name], MODELS / f"{name}.json"
+    if is_hub(entry.source) and path.exists():
         try:
             known = Model.load(path)
         except UserError:
             known = None
-        if known and (known.family, known.source, known.revision) == (wanted.type, wanted.source, wanted.revision):
+        if known and (known.family, known.source, known.revision) == (entry.type, entry.source, entry.revision):
             return  # a commit stays what it is, even if the branch moved on: remove the file to follow it
-    pin(wanted.type, wanted.source, wanted.revision, hashes()).save(path)
+    pin(entry.type, entry.source, entry.revision, hashes()).save(path)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ from stages import Params, run
 
 
 def main(params: Params, name: str) -> None:
-    wanted = params.features[name]
-    entry, model = params.models[wanted.model], pinned(params, wanted.model)
+    requested = params.features[name]
+    entry, model = params.models[requested.model], pinned(params, requested.model)
     device, dtype = choose(entry.device, entry.dtype)
-    prompts = texts_of(Catalog(CATALOGS / wanted.dataset).rows("images"))
+    prompts = texts_of(Catalog(CATALOGS / requested.dataset).rows("images"))
     made_by = {"model": model.made_by, "dtype": str(dtype), **versions_of(LIBRARIES)}
     shared, output = staging() / "text" / fingerprint(made_by), TEXTS / name
     with exclusive(shared):
-        encode_prompts(prompts, shared, model, wanted.backbone, dtype, device)
+        encode_prompts(prompts, shared, model, requested.backbone, dtype, device)
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir(parents=True)
         for file in (MADE_BY, *map(file_name, prompts)):

@@ -129,16 +129,37 @@ def new_project(folder: Path) -> Project:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose pipeline has run; not to be changed. Test processes side by side share it."""
-    folder = shared_folder(tmp_path_factory) / "finished"
+    return finish_project(shared_folder(tmp_path_factory) / "finished")
+
+
+def finish_project(folder: Path) -> Project:
+    """Make the finished project, unless another process has; one that is making it is waited for."""
     with FileLock(folder.with_suffix(".lock")):
         if (folder / "ran").exists():
             return Project(folder / "project")
+        shutil.rmtree(folder, ignore_errors=True)
         made = new_project(folder / "project")
         made.check("dvc", "repro")
         made.check("git", "add", "-A")
         made.check("git", "commit", "-qm", "run")
         (folder / "ran").touch()
     return made
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the finished project come last: it is made while the others run."""
+
+    def needs(item: pytest.Item) -> bool:
+        return bool({"finished", "project"} & set(getattr(item, "fixturenames", ())))
+
+    items.sort(key=needs)
+    if any(map(needs, items)) and "PYTEST_XDIST_WORKER" in os.environ:
+        base = Path(items[0].config.option.basetemp).parent
+        environment = os.environ | {"XDG_CACHE_HOME": str(base / "home")}
+        code = "import sys; from tests.conftest import *; finish_project(Path(sys.argv[1]))"
+        if os.environ["PYTEST_XDIST_WORKER"] == "gw0":
+            command = [sys.executable, "-c", code, str(base / "finished")]
+            subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
 
 
 def shared_folder(factory: pytest.TempPathFactory) -> Path:

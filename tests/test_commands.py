@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ditf.features.store import FeatureStore
+from ditf.files import fingerprint
 from PIL import Image
 
 from tests.conftest import MODELS, TORCH, Project
@@ -26,16 +28,14 @@ def test_results(project: Project) -> None:
     assert "Parameters have changed since: tasks.spair-flux.score" in changed
 
 
-@pytest.mark.parametrize("hyphens", [False, True], ids=["underscores", "hyphens"])
-def test_the_published_spair_command(project: Project, tmp_path: Path, hyphens: bool) -> None:
+def test_the_published_spair_command(project: Project, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     command = (
         f"ditf spair --dataset_path data/sample/SPair-71k --save_path {out} --dit_model flux --img_size 160 160 "
         "--t 260 --k 28 --ensemble_size 2 --cd --model tiny:0"
     )
-    words = [w.replace("_", "-") if hyphens and w.startswith("--") else w for w in command.split()]
     entries = project.params
-    shown = project.check(*words)
+    shown = project.check(*command.split())
     assert "astronaut" in shown
     assert "All" in shown
     with (out / "tables/pck.csv").open() as file:
@@ -46,13 +46,11 @@ def test_the_published_spair_command(project: Project, tmp_path: Path, hyphens: 
     for section, before in entries.items():  # the entries that were there are as they were
         if isinstance(before, dict):
             assert {key: project.params[section][key] for key in before} == before
-    if hyphens:
-        return
     # Without --cd: the features are there. What was delivered before is replaced, what is the user's own stays.
     (out / "my notes.txt").write_text("mine")
     (out / "visualizations/stale.png").write_bytes(b"")
     (out / ".ditf-delivered").open("a").write("visualizations/stale.png\n")
-    project.check(*[word for word in words if word != "--cd"], without=MODELS)
+    project.check(*[word for word in command.split() if word != "--cd"], without=MODELS)
     assert (out / "my notes.txt").is_file()
     assert not (out / "visualizations/stale.png").exists()
 
@@ -68,6 +66,7 @@ def test_the_published_davis_command(project: Project, tmp_path: Path) -> None:
     ("command", "expected"),
     [
         ("spair --dataset_path nowhere --save_path out", "--dataset_path: nowhere is not a folder"),
+        ("spair --dataset-path nowhere --save-path out --ensemble-size 2", "--dataset_path: nowhere is not a folder"),
         ("spair --dataset_path data --save_path params.yaml", "params.yaml: not a folder"),
         ("spair --dataset_path data --save_path out --img_size 640 480", "--img_size: 640 480"),
         ("spair --dataset_path data --save_path out --dit_model sd9", "'sd9' is not known"),
@@ -119,6 +118,18 @@ def test_search_with_any_file_and_across_data_sets(project: Project, tmp_path: P
     assert first[0]["rank"] == 1
     assert found(project, *command) == first  # kept: no model
     assert found(project, "search", "cat/cat_00", *flags)[0]["image"] == "animal/cat.jpg"  # an image of the other set
+    # Queries are kept by the settings that made them, whatever images the store has: none is lost when some are added.
+    store = FeatureStore(project.folder / "cache/features/photos-flux")
+    (kept,) = (project.folder / "cache/queries").iterdir()
+    assert kept.name == fingerprint(store.attributes["made_by"])
+
+
+def test_search_and_match_use_the_descriptor_that_was_indexed(project: Project) -> None:
+    point = ("--at", "150,100")
+    before = [found(project, *c, *point) for c in (("search", "cat/cat_00"), ("match", "cat/cat_00", "cat/cat_01"))]
+    project.set("tasks.spair-search.predict.descriptors", ["original"])
+    after = [found(project, *c, *point) for c in (("search", "cat/cat_00"), ("match", "cat/cat_00", "cat/cat_01"))]
+    assert before == after  # until the index is built anew
 
 
 def test_match(project: Project) -> None:

@@ -1,6 +1,7 @@
 """The sample data, the readers of the official layouts, and what they say of broken data sets."""
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ditf.catalog import SCHEMAS, Catalog, Tables, write_catalog
 from ditf.datasets.davis import Davis
 from ditf.datasets.folder import Folder
 from ditf.datasets.spair import SPair
+from ditf.datasets.video import Video
 from ditf.errors import UserError
 from ditf.images import decode_mask, read_index_mask, read_rgb
 from ditf.masks import save_mask
@@ -424,3 +426,54 @@ def test_unreadable_images_can_be_left_out(tmp_path: Path) -> None:
     rows = read_folder(tmp_path, skip_unreadable=True).rows
     assert [row["id"] for row in rows["images"]] == ["a.png", "b.png"]
     assert [Path(row["file"]).name for row in rows["warnings"]] == ["bad.png"]
+
+
+def make_video(root: Path, count: int = 4) -> None:
+    """Frames named frame1.png, frame2.png, ..., with true masks of the first two."""
+    (root / "truth").mkdir(parents=True)
+    for number in range(1, count + 1):
+        Image.new("RGB", (48, 32), (number * 10, 0, 0)).save(root / f"frame{number}.png")
+    mask = np.zeros((32, 48), np.uint8)
+    mask[4:12, 4:12] = 255
+    Image.fromarray(mask).save(root / "mask.png")
+    for number in (1, 2):
+        save_mask(root / f"truth/frame{number}.png", (mask > 0).astype(np.uint8))
+
+
+def read_video(root: Path, **more: Any) -> Tables:
+    return Video(type="video", root=str(root), **more).read()
+
+
+def test_a_video_needs_one_mask(tmp_path: Path) -> None:
+    make_video(tmp_path / "clip", 11)
+    rows = read_video(tmp_path / "clip").rows
+    assert [row["name"] for row in rows["frames"]] == [f"frame{n}" for n in range(1, 12)]
+    assert [row["objects"] for row in rows["sequences"]] == [1]
+    assert len(rows["masks"]) == 1
+    assert len(read_video(tmp_path / "clip", masks="truth").rows["masks"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("breaks", "expected"),
+    [
+        (put("mask.png", None), r"mask\.png: not found"),
+        (lambda root: Image.new("L", (48, 32)).save(root / "mask.png"), "shows no object"),
+        (lambda root: Image.new("L", (24, 32), 1).save(root / "mask.png"), "24x32, but the frames are 48x32"),
+        (lambda root: Image.new("RGB", (48, 32)).save(root / "mask.png"), "mode RGB"),
+        (lambda root: Image.new("RGB", (40, 32)).save(root / "frame3.png"), "frames of different sizes"),
+        (lambda root: Image.new("RGB", (48, 32)).save(root / "frame3.jpg"), "two frames have the same name"),
+        (put("frame2.png", b"x"), r"frame2\.png: not a readable image"),
+    ],
+)
+def test_a_broken_video_is_reported(tmp_path: Path, breaks: Callable[[Path], None], expected: str) -> None:
+    make_video(tmp_path)
+    breaks(tmp_path)
+    with pytest.raises(UserError, match=expected):
+        read_video(tmp_path)
+
+
+def test_reading_images_in_threads_leaves_warnings_as_they_are(small_spair: Path) -> None:
+    before = list(warnings.filters)
+    for _ in range(5):
+        read_spair(small_spair)
+    assert list(warnings.filters) == before

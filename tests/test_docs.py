@@ -37,7 +37,7 @@ def test_a_data_set_and_a_backbone_of_ones_own(project: Project) -> None:
     rows = [("a.png", "b.png", "summer", 50, 50, 50, 50), ("a.png", "c.png", "winter", 50, 50, 109, 69)]
     with (data / "pairs.csv").open("w", newline="") as file:
         csv.writer(file).writerows([columns, *rows])
-    project.check("dvc", "repro", "score@mine-dino", "draw@mine-dino")
+    project.check("dvc", "repro", "score@mine-dino")
     with (project.folder / "results/mine-dino/tables/pck.csv").open() as file:
         scores = {(row["group"], row["value"]): float(row["point"]) for row in csv.DictReader(file)}
     assert scores["season", "summer"] == 100

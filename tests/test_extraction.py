@@ -106,7 +106,7 @@ def test_adaln_is_what_the_block_hands_to_its_attention(job: Job, tmp_path: Path
     extractor = single.load()
     pixels, text = np.array(Image.open(source.path).resize((64, 48))), load_text(job.texts, source.prompt)
     posterior = extractor.loaded.encode(torch.tensor(pixels).permute(2, 0, 1) / 127.5 - 1)
-    from ditf.backbones.flux import _image_ids, pack
+    from ditf.backbones.flux import image_ids, pack
     from ditf.features.extractor import noise_generator
 
     noise = torch.randn((1, 2, *posterior.mean.shape), generator=noise_generator(0, source.sha256, 0))
@@ -118,7 +118,7 @@ def test_adaln_is_what_the_block_hands_to_its_attention(job: Job, tmp_path: Path
             pooled_projections=text["pooled"][None],
             timestep=torch.tensor([0.26]),
             guidance=torch.tensor([3.5]),
-            img_ids=_image_ids(3, 4),
+            img_ids=image_ids(3, 4),
             txt_ids=torch.zeros(len(text["prompt_embeds"]), 3),
         )
     found = extractor.features(pixels, text, source.sha256)

@@ -47,29 +47,28 @@ def check_whole(project: Project, whole: dict[str, bytes]) -> None:
     assert contents(project.folder / FEATURES) == whole
     assert f"{FEATURES}: whole" in project.check(*VERIFY)
     assert all(name == md5 for name, md5 in objects(project).items())
-    assert "Data and pipelines are up to date" in project.check("dvc", "status", "features@photos-flux") or True
 
 
-@pytest.mark.parametrize("how", ["flipped", "truncated", "emptied", "removed"])
-def test_damaged_tokens_are_found_and_computed_again(project: Project, how: str) -> None:
+def test_damaged_tokens_are_found_and_computed_again(project: Project) -> None:
     whole = contents(project.folder / FEATURES)
-    damage(project.folder / TOKENS, how)
+    for number, how in enumerate(("flipped", "truncated", "emptied", "removed")):
+        damage(project.folder / FEATURES / f"block28/tokens/c.{number}.0.0", how)
     errors = project.fail(*VERIFY)
-    assert errors.count("\n") == 1
-    assert "is damaged: block28/tokens; run `ditf repair`" in errors
+    assert errors.count("\n") == 4
+    assert errors.count("is damaged: block28/tokens; run `ditf repair`") == 4
     project.check(*REPAIR)
     check_whole(project, whole)
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["ids/c.0", "keys/c.0", "grid/c.0.0", "prompts/c.0", "zarr.json", "block28/tokens/zarr.json", "block28/zarr.json"],
+    "names", [("ids/c.0", "grid/c.0.0", "block28/zarr.json"), ("keys/c.0", "block28/tokens/zarr.json"), ("zarr.json",)]
 )
-def test_damaged_metadata_and_tables_are_written_anew(project: Project, name: str) -> None:
+def test_damaged_metadata_and_tables_are_written_anew(project: Project, names: tuple[str, ...]) -> None:
     whole = contents(project.folder / FEATURES)
-    damage(project.folder / FEATURES / name, "removed" if name == "keys/c.0" else "flipped")
+    for name in names:
+        damage(project.folder / FEATURES / name, "removed" if name == "keys/c.0" else "flipped")
     assert "not a feature store, or a damaged one" in project.fail(*VERIFY)
-    assert "1 files of metadata written anew" in project.check(*REPAIR)
+    assert f"{len(names)} files of metadata written anew" in project.check(*REPAIR)
     check_whole(project, whole)
 
 

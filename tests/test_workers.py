@@ -16,7 +16,7 @@ from ditf.workers import cluster, run
 
 from tests.conftest import Project, contents
 
-SPAIR = "cache/features/spair-flux"
+DAVIS = "cache/features/davis-flux"
 
 
 def extract(project: Project, name: str, **more: Any) -> "subprocess.Popen[str]":
@@ -33,7 +33,7 @@ def extract(project: Project, name: str, **more: Any) -> "subprocess.Popen[str]"
     )
 
 
-def forget(project: Project, name: str = "spair-flux") -> dict[str, bytes]:
+def forget(project: Project, name: str = "davis-flux") -> dict[str, bytes]:
     """Remove a store, and all from which it would be copied; returns what it was."""
     whole = contents(project.folder / f"cache/features/{name}")
     shutil.rmtree(project.folder / f"cache/features/{name}")
@@ -57,7 +57,7 @@ def group_of(process: "subprocess.Popen[str]") -> list[list[str]]:
 def test_workers_give_the_same_bytes_and_one_that_is_killed_is_replaced(project: Project) -> None:
     whole = forget(project)
     project.set("workers", 2)
-    process = extract(project, "spair-flux")
+    process = extract(project, "davis-flux")
     wait_for_chunks(project, process)
     workers = [int(row[0]) for row in group_of(process) if "spawn_main" in row[2]]
     assert workers, (process.poll(), process.communicate())
@@ -65,14 +65,14 @@ def test_workers_give_the_same_bytes_and_one_that_is_killed_is_replaced(project:
     error = process.communicate(timeout=180)[1]
     assert process.returncode == 0, error
     assert "dashboard: http://127.0.0.1" in error
-    assert contents(project.folder / SPAIR) == whole
+    assert contents(project.folder / DAVIS) == whole
 
 
 @pytest.mark.parametrize("moment", ["starting", "computing"])
 def test_ctrl_c_leaves_a_resumable_state_and_no_processes(project: Project, moment: str) -> None:
     whole = forget(project)
     project.set("workers", 2)
-    process = extract(project, "spair-flux")
+    process = extract(project, "davis-flux")
     if moment == "starting":  # while the workers are being started
         while process.poll() is None and len(group_of(process)) < 2:
             time.sleep(0.02)
@@ -89,8 +89,8 @@ def test_ctrl_c_leaves_a_resumable_state_and_no_processes(project: Project, mome
     assert not group_of(process)
     if moment == "computing":
         project.set("workers", "none")
-        project.check("python", "-m", "stages.features", "spair-flux")
-        assert contents(project.folder / SPAIR) == whole
+        project.check("python", "-m", "stages.features", "davis-flux")
+        assert contents(project.folder / DAVIS) == whole
 
 
 def test_tasks_give_the_same_results_on_workers(project: Project) -> None:

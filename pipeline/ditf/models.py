@@ -68,7 +68,7 @@ class Model:
 
         Args:
             name: such as "vae"; "" for the model's own folder.
-            weights: patterns of the weight files wanted, within the component.
+            weights: patterns of the weight files requested, within the component.
         """
         if not is_hub(self.source):
             return local_folder(self.family, self.source) / name

@@ -139,7 +139,7 @@ def cluster(spec: Spec, gpus: bool = False, threads: int | None = None) -> Itera
     config.set(DASK)
     if isinstance(spec, str):
         try:
-            client = Client(spec, timeout=20, security=Security() if spec.startswith("tls") else None)
+            client = Client(spec, timeout=10, security=Security() if spec.startswith("tls") else None)
             client.wait_for_workers(1, timeout=60)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(

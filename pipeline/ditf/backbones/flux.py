@@ -197,7 +197,7 @@ class FluxTransformer:
                 pooled_projections=pooled.expand(n, *pooled.shape),
                 timestep=self._full(n, timestep / 1000),
                 guidance=self._guidance(n, guidance),
-                img_ids=_image_ids(h // 2, w // 2).to(self.device, self.dtype),
+                img_ids=image_ids(h // 2, w // 2).to(self.device, self.dtype),
                 txt_ids=torch.zeros(len(words), 3, device=self.device, dtype=self.dtype),
                 return_dict=False,
             )[0]
@@ -239,7 +239,7 @@ def pack(latents: Tensor) -> Tensor:
     return squares.reshape(n, (h // 2) * (w // 2), channels * 4)
 
 
-def _image_ids(h: int, w: int) -> Tensor:
+def image_ids(h: int, w: int) -> Tensor:
     """Position ids (0, row, column) of the image tokens, [h * w, 3]."""
     import torch
 

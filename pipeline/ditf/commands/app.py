@@ -284,6 +284,25 @@ def plan(
 
 
 @app.command()
+def frames(
+    video: Annotated[Path, typer.Argument(help="A video file that OpenCV reads.")],
+    folder: Annotated[Path, typer.Argument(help="An empty folder, or a new one, for the frames.")],
+    every: Annotated[int, typer.Option("--every", min=1, help="Keep one frame of so many.")] = 1,
+) -> None:
+    """Split a video file into numbered frames, for a data set of type video.
+
+    Put the mask of the first frame beside them as mask.png, and add an entry to params.yaml.
+    """
+
+    def work() -> None:
+        from ditf.commands.frames import split
+
+        print(f"{folder}: {split(video, folder, every)} frames")
+
+    guard(work)
+
+
+@app.command()
 def init(folder: Annotated[Path, typer.Argument(help="An empty folder, or a new one.")] = Path()) -> None:
     """Lay out a project in an empty folder: params.yaml, dvc.yaml and the stages, under git and DVC.
 

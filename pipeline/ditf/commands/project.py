@@ -76,11 +76,11 @@ def check_entry(section: Iterable[str], name: str, kind: str) -> None:
 
 def pinned(params: Params, name: str) -> Model:
     """The model that `dvc repro` pinned. Raises `UserError` where `params.yaml`, or the files, say another one."""
-    model, wanted = Model.load(MODELS / f"{name}.json"), params.models[name]
-    if (model.family, model.source, model.revision) != (wanted.type, wanted.source, wanted.revision):
+    model, requested = Model.load(MODELS / f"{name}.json"), params.models[name]
+    if (model.family, model.source, model.revision) != (requested.type, requested.source, requested.revision):
         raise UserError(
-            f"params.yaml: models.{name}: {wanted.source} is not what was pinned, {model.source}; set it back, or run "
-            "`dvc repro`"
+            f"params.yaml: models.{name}: {requested.source} is not what was pinned, {model.source}; set it back, "
+            "or run `dvc repro`"
         )
     model.check(hashes())
     return model
@@ -96,18 +96,18 @@ def extraction(params: Params, name: str, client: "Client | None" = None) -> tup
     from ditf.features.extractor import Job, Source, resolve_dtype
     from ditf.features.text import dtype_of
 
-    wanted = params.features[name]
-    model, catalog = params.models[wanted.model], Catalog(CATALOGS / wanted.dataset)
-    root = Path(params.datasets[wanted.dataset].root)
+    requested = params.features[name]
+    model, catalog = params.models[requested.model], Catalog(CATALOGS / requested.dataset)
+    root = Path(params.datasets[requested.dataset].root)
     columns = ("sha256", "width", "height", "prompt")
     sources = [Source(row["id"], root / row["path"], *(row[c] for c in columns)) for row in catalog.rows("images")]
     job = Job(
-        model=pinned(params, wanted.model),
-        backbone=wanted.backbone,
-        rule=catalog.resize if wanted.rule == "auto" else wanted.rule,
-        img_size=wanted.img_size,
-        seed=wanted.seed,
-        encoding=wanted.encoding,
+        model=pinned(params, requested.model),
+        backbone=requested.backbone,
+        rule=catalog.resize if requested.rule == "auto" else requested.rule,
+        img_size=requested.img_size,
+        seed=requested.seed,
+        encoding=requested.encoding,
         texts=TEXTS / name,
         dtype=resolve_dtype(model.dtype, model.device, client),
         text_dtype=dtype_of(TEXTS / name),

@@ -88,10 +88,10 @@ class Library:
         block = self.index.settings.block
         if name in self.store:
             return Query(name, self.pixels(name), self.store.features(block, name))
-        for other, wanted in self.params.features.items():  # the image of another data set, seen in the same way
+        for other, requested in self.params.features.items():  # the image of another data set, seen in the same way
             path = FEATURES / other
             if path.is_dir() and name in (store := FeatureStore(path)) and _alike(store, self.store):
-                return Query(name, image_reader(self.params, wanted.dataset)(name), store.features(block, name))
+                return Query(name, image_reader(self.params, requested.dataset)(name), store.features(block, name))
         path = Path(name)
         if not path.is_file():
             raise UserError(f"{name}: neither a file nor an image of {self.store.path} (such as {self.store.ids[0]})")

@@ -45,7 +45,7 @@ def donors(home: Path, folder: Path, made_by: dict[str, Any], objects: Path) -> 
 
     Args:
         home: of an entry's folders in staging. folder: the current one, which is left out.
-        made_by: attribute of the stores wanted.
+        made_by: attribute of the stores requested.
         objects: of DVC's cache.
     """
     found = [path for path in home.glob("*/store.zarr") if path.parent != folder]

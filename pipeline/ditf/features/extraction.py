@@ -65,7 +65,7 @@ def extract(
     """
     path, mark = folder / "store.zarr", folder / "laid-out"
     if mark.exists() and _readable(path) is None:
-        print(f"{folder}: damaged; it is begun again")
+        print(f"{folder}: damaged; it is started anew")
         shutil.rmtree(folder)
     if (folder / "complete").exists():
         return Extraction(path, 0)
@@ -77,8 +77,8 @@ def extract(
         lay_out_for(path, sources, job, _shape(job, client, donors), shard)
         write_whole(mark, b"")
     writer = StoreWriter(path)
-    wanted = set(only) if only is not None else {source.id for source in sources}
-    tasks = [task for task in writer.tasks() if any(sources[i].id in wanted for i in task) and not writer.holds(task)]
+    chosen = {source.id for source in sources} if only is None else set(only)
+    tasks = [task for task in writer.tasks() if any(sources[i].id in chosen for i in task) and not writer.holds(task)]
     names = {sources[task[0]].id: task for task in tasks}
     work = (
         (name, (path.resolve(), job, task, [replace(sources[i], path=sources[i].path.resolve()) for i in task], donors))

@@ -59,7 +59,7 @@ class ImageFeatures:
         Args:
             descriptor: "adaln+discard" unless given; "original" for models without AdaLN.
             channels: to discard; the massive ones unless given.
-            rows: of the tokens, if not all are wanted.
+            rows: of the tokens, if not all are requested.
         """
         descriptor = descriptor or ("original" if self.modulation is None else "adaln+discard")
         return describe(self.tokens[rows], self.modulation, descriptor, self.massive if channels is None else channels)

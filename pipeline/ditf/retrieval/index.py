@@ -190,6 +190,9 @@ def _train(
             matrix,
             faiss.vector_to_array(transform.b) if transform.have_bias else np.zeros(len(matrix), np.float32),
         )
+        if isinstance(transform, faiss.PCAMatrix):  # applied by A and b: the file need not hold every axis
+            transform.PCAMat.clear()
+            transform.eigenvalues.clear()
         inner.train(np.concatenate([_apply(linear, part) for part in itertools.chain([first], sample)]))
         index.is_trained = True
     except (RuntimeError, AttributeError) as error:

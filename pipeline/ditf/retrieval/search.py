@@ -82,7 +82,7 @@ class FeatureIndex:
 
         Args:
             query: [C], of any length.
-            k: places wanted.
+            k: places requested.
             per_image: keep each image's best place alone.
 
         Returns:
@@ -92,16 +92,16 @@ class FeatureIndex:
         most, what = (len(self.store), "images") if per_image else (self.tokens, "tokens")
         if not 1 <= k <= most:
             raise self._too_many(k, most, what)
-        wanted = k
+        requested = k
         while True:
-            wanted = min(SHORTLIST * wanted, self.tokens)
-            places = self._places(query, self.nearest(query, wanted))
+            requested = min(SHORTLIST * requested, self.tokens)
+            places = self._places(query, self.nearest(query, requested))
             if per_image:  # the first of each image is its best
                 best: dict[str, Place] = {}
                 for place in places:
                     best.setdefault(place.image, place)
                 places = list(best.values())
-            if len(places) >= k or wanted == self.tokens:
+            if len(places) >= k or requested == self.tokens:
                 return places[:k]
 
     def search_images(self, query: Floats, k: int = 10) -> list[tuple[str, float]]:

@@ -81,7 +81,7 @@ def read_tensors(
 
     Args:
         folder: of a diffusers component.
-        choose: gives of all names those wanted.
+        choose: gives of all names those requested.
         dtype, device: to load them as and to.
     """
     try:
