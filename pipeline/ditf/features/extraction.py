@@ -184,17 +184,22 @@ def _features_of(inputs: list[Inputs], job: Job) -> tuple[list[BlocksEncoded], i
             found.append(given)
             continue
         (source, pixels, text), computed = given, computed + 1
-        name = repr(job)
-        if name not in _loaded:
-            _loaded.clear()
-            _loaded[name] = job.load()
-        extractor = _loaded[name]
+        extractor = _extractor(job)
         resized = resize_for_model(pixels, job.rule, job.img_size, extractor.loaded.stride)
         features = extractor.features(resized, text, source.sha256)
         found.append(
             {b: (encode(x, job.encoding, source.id, b), modulation) for b, (x, modulation) in features.items()}
         )
     return found, computed
+
+
+def _extractor(job: Job) -> Extractor:
+    """The model of a job, which a process loads once."""
+    name = repr(job)
+    if name not in _loaded:
+        _loaded.clear()
+        _loaded[name] = job.load()
+    return _loaded[name]
 
 
 def _write(path: Path, task: range, found: list[BlocksEncoded]) -> None:
@@ -220,7 +225,7 @@ def _shape(job: Job, client: "Client | None", donors: list[FeatureStore]) -> Sha
 
 def _shape_of_model(job: Job) -> Shape:
     with _one_at_a_time:
-        extractor = _loaded.setdefault(repr(job), job.load())
+        extractor = _extractor(job)
     return extractor.loaded.stride, extractor.loaded.channels, extractor.loaded.adaln
 
 
