@@ -13,6 +13,8 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+if "PYTEST_XDIST_WORKER" in os.environ:  # test processes side by side: with one thread each they do not wait for others
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 MODELS = ("diffusers", "transformers")  # what runs a model
 TORCH = ("torch", *MODELS)
 
@@ -155,7 +157,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=needs)
     if any(map(needs, items)) and "PYTEST_XDIST_WORKER" in os.environ:
         base = Path(items[0].config.option.basetemp).parent
-        environment = os.environ | {"XDG_CACHE_HOME": str(base / "home")}
+        # With as many threads as there are cores: bytes must not depend on their number.
+        environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+        environment |= {"XDG_CACHE_HOME": str(base / "home")}
         code = "import sys; from tests.conftest import *; finish_project(Path(sys.argv[1]))"
         if os.environ["PYTEST_XDIST_WORKER"] == "gw0":
             command = [sys.executable, "-c", code, str(base / "finished")]
