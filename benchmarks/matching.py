@@ -20,11 +20,11 @@ from tqdm import tqdm
 from benchmarks import reference
 from benchmarks.report import machine, peak_memory, show, timed
 
-CHANNELS, MASSIVE = 3072, (154, 1446)
+CHANNELS, MASSIVE = 3072, (11, 154)
 SIZES = {(500, 375): (30, 40), (375, 500): (40, 30), (500, 333): (27, 40)}  # pixels: tokens at 640 px
 
 
-def make_store(path: Path, images: int, seed: int = 0) -> FeatureStore:
+def make_store(path: Path, images: int, channels: int = CHANNELS, seed: int = 0) -> FeatureStore:
     """A store of random smooth features with two massive channels."""
     rng = np.random.default_rng(seed)
     sizes = list(SIZES.items())
@@ -32,15 +32,15 @@ def make_store(path: Path, images: int, seed: int = 0) -> FeatureStore:
     for i in range(images):
         size, grid = sizes[rng.choice(3, p=[0.7, 0.2, 0.1])]
         items.append(Item(f"category{i % 18:02d}/{i:04d}", str(i), grid, size, f"category{i % 18:02d}"))
-    common = rng.standard_normal((64, CHANNELS), dtype=np.float32)
-    modulations = {item.prompt: 0.1 * rng.standard_normal((3, CHANNELS), dtype=np.float32) for item in items}
+    common = rng.standard_normal((64, channels), dtype=np.float32)
+    modulations = {item.prompt: 0.1 * rng.standard_normal((3, channels), dtype=np.float32) for item in items}
 
     def features() -> Iterator[dict[int, BlockFeatures]]:
         for item in tqdm(items, "store", delay=1):
             h, w = item.grid
             coarse = torch.from_numpy(rng.standard_normal((1, 64, h // 4 + 2, w // 4 + 2), dtype=np.float32))
             smooth = torch.nn.functional.interpolate(coarse, size=(h, w), mode="bicubic")[0].flatten(1).T.numpy()
-            tokens = smooth @ common + 4 * rng.standard_normal((h * w, CHANNELS), dtype=np.float32)
+            tokens = smooth @ common + 4 * rng.standard_normal((h * w, channels), dtype=np.float32)
             tokens[:, MASSIVE] = 1000 * (1 + 0.2 * rng.standard_normal((h * w, 2), dtype=np.float32))
             yield {28: (tokens, modulations[item.prompt])}
 
@@ -101,12 +101,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=486)
     parser.add_argument("--pairs", type=int, default=12234)
+    parser.add_argument("--channels", type=int, default=CHANNELS)
     parser.add_argument("--folder", type=Path, help="where the store is made, and kept; a temporary one by default")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="ditf-"))
     try:
         path = folder / "store"
-        store = FeatureStore(path) if path.exists() else make_store(path, options.images)
+        store = FeatureStore(path) if path.exists() else make_store(path, options.images, options.channels)
         catalog = make_catalog(folder / "catalog", store, options.pairs)
         forget(folder)
 

@@ -20,7 +20,7 @@ def run(module: str, *options: str) -> str:
 @pytest.mark.parametrize(
     ("module", "options", "limit"),
     [
-        ("matching", "--images 40 --pairs 6", 1e-6),
+        ("matching", "--images 40 --pairs 6 --channels 160", 1e-6),
         ("propagation", "--grid 14 20", 1e-4),
         ("segmentation", "--frames 4", 1e-12),
     ],
