@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from benchmarks.extraction import random_vae
+from benchmarks.report import machine, show
 from ditf.backbones.flux import FLUX1_DEV, TEXT_TOKENS, Flux, FluxTransformer, LoadedFlux, skeleton
 from ditf.backbones.parts.vae import LatentEncoder
 from ditf.features.extractor import Extractor
 from ditf.images import Rule, model_size
-
-from benchmarks.extraction import random_vae
-from benchmarks.report import machine, show
 
 DEV: dict[str, Any] = {
     **FLUX1_DEV,

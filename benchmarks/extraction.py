@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from safetensors import safe_open
+
+from benchmarks.report import machine, show, timed
 from ditf.backbones.flux import Flux, FluxTransformer, LoadedFlux, pack
 from ditf.backbones.parts import tiny_flux
 from ditf.backbones.parts.vae import LatentEncoder
 from ditf.features.extractor import Extractor
 from ditf.models import Model
-from safetensors import safe_open
-
-from benchmarks.report import machine, show, timed
 
 VAE_CHANNELS = (32, 64, 128, 128)
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
+
+from benchmarks import reference
+from benchmarks.report import machine, peak_memory, show, timed
 from ditf.catalog import Catalog, Row, Tables, write_catalog
 from ditf.features.store import FeatureStore
 from ditf.features.writing import BlockFeatures, Item, write_store
 from ditf.metrics.pck import pck
 from ditf.tasks.correspondence import predict
-from tqdm import tqdm
-
-from benchmarks import reference
-from benchmarks.report import machine, peak_memory, show, timed
 
 CHANNELS, MASSIVE = 3072, (11, 154)
 SIZES = {(500, 375): (30, 40), (375, 500): (40, 30), (500, 333): (27, 40)}  # pixels: tokens at 640 px

@@ -5,13 +5,13 @@ import statistics
 
 import numpy as np
 import torch
-from ditf.propagation import propagate
-from ditf.propagation.voting import Voting
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from benchmarks import reference
 from benchmarks.report import machine, peak_memory, show, timed
+from ditf.propagation import propagate
+from ditf.propagation.voting import Voting
 
 CHANNELS, LATENT = 3072, 256
 TIMED = 3  # frames

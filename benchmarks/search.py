@@ -15,14 +15,14 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from ditf.features.writing import Item, write_store
-from ditf.retrieval.index import IndexSettings, build
-from ditf.retrieval.search import FeatureIndex
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from benchmarks.report import machine, peak_memory, show, timed
+from ditf.features.writing import Item, write_store
+from ditf.retrieval.index import IndexSettings, build
+from ditf.retrieval.search import FeatureIndex
 
 GRID, CHANNELS, LATENT = (30, 40), 3072, 256
 KINDS, REGIONS = 200, 6

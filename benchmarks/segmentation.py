@@ -3,11 +3,11 @@
 import argparse
 
 import numpy as np
-from ditf.metrics.segmentation import evaluate_frame
 from numpy.typing import NDArray
 
 from benchmarks import reference
 from benchmarks.report import machine, show, timed
+from ditf.metrics.segmentation import evaluate_frame
 
 
 def masks(frames: int, objects: int, seed: int = 0) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from ditf.features.descriptors import describe
-from ditf.features.store import FeatureStore
-from ditf.features.writing import Item, write_store
 
 from benchmarks.matching import forget
 from benchmarks.report import machine, show, timed
+from ditf.features.descriptors import describe
+from ditf.features.store import FeatureStore
+from ditf.features.writing import Item, write_store
 
 GRID, CHANNELS, TIMES = (30, 40), 3072, 3
 

@@ -14,6 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from tqdm import tqdm
+
+from benchmarks.extraction import make_model
+from benchmarks.propagation import video
+from benchmarks.report import machine, show, timed
 from ditf.backbones.flux import Flux
 from ditf.features.extraction import extract
 from ditf.features.extractor import Job, Source
@@ -26,12 +32,6 @@ from ditf.models import pin
 from ditf.propagation.voting import Voting
 from ditf.tasks.propagation import carry
 from ditf.workers import cluster, run
-from PIL import Image
-from tqdm import tqdm
-
-from benchmarks.extraction import make_model
-from benchmarks.propagation import video
-from benchmarks.report import machine, show, timed
 
 IMAGES, SEQUENCES, FRAMES, GRID, SIZE = 12, 4, 10, (30, 53), (848, 480)
 TURNS = 5

@@ -2,7 +2,6 @@
 
 from ditf.catalog import write_catalog
 from ditf.commands.project import CATALOGS
-
 from stages import Params, run
 
 

@@ -1,11 +1,11 @@
 """The statistics of each channel, from a store -> results/channels/<features>/: a table and a plot per block."""
 
 import numpy as np
+
 from ditf.commands.project import FEATURES, RESULTS
 from ditf.draw import draw_channels
 from ditf.features.store import FeatureStore
 from ditf.tasks import write_csv
-
 from stages import Params, run
 
 

@@ -5,7 +5,6 @@ import shutil
 from ditf.catalog import Catalog
 from ditf.commands.project import CATALOGS, FEATURES, RESULTS, image_reader
 from ditf.features.store import FeatureStore
-
 from stages import Params, run
 
 

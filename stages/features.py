@@ -1,13 +1,13 @@
 """The model over every image of a data set, once -> cache/features/<features>, a Zarr store."""
 
 import torch
+
 from ditf.commands.project import FEATURES, dvc_objects, extraction, staging
 from ditf.commands.staging import donors, tidy
 from ditf.features.extraction import extract
 from ditf.features.extractor import key_of
 from ditf.files import exclusive, fingerprint, publish
 from ditf.workers import cluster
-
 from stages import Params, run
 
 

@@ -7,7 +7,6 @@ It runs always, since DVC does not see a source change; its output changes only 
 from ditf.commands.project import MODELS, hashes
 from ditf.errors import UserError
 from ditf.models import Model, is_hub, pin
-
 from stages import Params, run
 
 

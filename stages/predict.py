@@ -7,7 +7,6 @@ from ditf.commands.project import CATALOGS, FEATURES, RESULTS
 from ditf.errors import UserError
 from ditf.features.store import FeatureStore
 from ditf.workers import cluster
-
 from stages import Params, run
 
 

@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 from ditf import sample
-
 from stages import Params, run
 
 FOLDER = Path("data/sample")

@@ -5,7 +5,6 @@ import json
 from ditf.catalog import Catalog
 from ditf.commands.project import CATALOGS, RESULTS
 from ditf.tasks import write_csv
-
 from stages import Params, run
 
 

@@ -8,7 +8,6 @@ from ditf.device import choose
 from ditf.features.extractor import LIBRARIES, versions_of
 from ditf.features.text import MADE_BY, encode_prompts, file_name
 from ditf.files import exclusive, fingerprint, link
-
 from stages import Params, run
 
 

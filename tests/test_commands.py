@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ditf.features.store import FeatureStore
-from ditf.files import fingerprint
 from PIL import Image
 
+from ditf.features.store import FeatureStore
+from ditf.files import fingerprint
 from tests.conftest import MODELS, TORCH, Project
 
 

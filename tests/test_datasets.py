@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from ditf import sample
 from ditf.catalog import SCHEMAS, Catalog, Tables, write_catalog
 from ditf.datasets.davis import Davis
@@ -17,7 +19,6 @@ from ditf.datasets.video import Video
 from ditf.errors import UserError
 from ditf.images import decode_mask, read_index_mask, read_rgb
 from ditf.masks import save_mask
-from PIL import Image
 
 
 def read_spair(root: Path, captions: str | None = None, prompt: str = "a {category}") -> Tables:

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ditf.errors import UserError
-from ditf.features.descriptors import ChannelStatistics, describe
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ditf.errors import UserError
+from ditf.features.descriptors import ChannelStatistics, describe
 
 rng = np.random.default_rng(0)
 TOKENS = rng.standard_normal((7, 16)).astype(np.float16)

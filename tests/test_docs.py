@@ -100,8 +100,9 @@ def test_links_of_the_docs_lead_somewhere() -> None:
 
 
 def test_commands_of_the_readme_exist() -> None:
-    from ditf.commands.app import app
     from typer.testing import CliRunner
+
+    from ditf.commands.app import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):

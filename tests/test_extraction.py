@@ -11,11 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ditf
 import numpy as np
 import pytest
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import ditf
 from ditf.backbones.flux import Flux, FluxTransformer, needed_tensors, weight_patterns
 from ditf.backbones.parts.vae import LatentEncoder
 from ditf.errors import UserError
@@ -26,9 +29,6 @@ from ditf.features.text import encode_prompts, file_name, load_text
 from ditf.features.writing import BlockFeatures
 from ditf.files import Hashes
 from ditf.models import pin
-from PIL import Image
-from safetensors.torch import load_file, save_file
-
 from tests.conftest import contents
 
 FLUX = Flux(timestep=260, blocks=[3, 21], ensemble_size=3)

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ditf.params import load_params
 
+from ditf.params import load_params
 from tests.conftest import ROOT, Project, contents
 from tests.test_workers import extract, forget
 

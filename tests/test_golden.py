@@ -11,6 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from benchmarks import reference
 from ditf.backbones.flux import FluxTransformer
 from ditf.catalog import Catalog, write_catalog
 from ditf.datasets.spair import SPair
@@ -24,10 +28,6 @@ from ditf.propagation import propagate
 from ditf.propagation.labels import first_labels, hard_mask
 from ditf.propagation.voting import Voting
 from ditf.tasks.correspondence import predict
-from PIL import Image
-from safetensors.torch import load_file
-
-from benchmarks import reference
 
 MASSIVE = (154, 1446)
 SLICE = Path(__file__).parent / "golden"

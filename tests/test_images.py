@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ditf.errors import UserError
-from ditf.images import Rule, model_size, read_rgb, resize_for_model, shrink
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+
+from ditf.errors import UserError
+from ditf.images import Rule, model_size, read_rgb, resize_for_model, shrink
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from ditf.matching.bilinear import sample
-from ditf.matching.nearest import Target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from benchmarks import reference
+from ditf.matching.bilinear import sample
+from ditf.matching.nearest import Target
 
 KINDS = ("random", "near ties", "opposed", "equal", "smooth", "zeros", "negative")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+
 from ditf.errors import UserError
 from ditf.files import Hashes
 from ditf.models import Model, pin

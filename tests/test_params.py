@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import yaml
+
 from ditf.errors import UserError
 from ditf.params import load_params, validate
-
 from tests.conftest import ROOT
 
 DEFAULT = (ROOT / "params.yaml").read_text()

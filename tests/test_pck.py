@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 import pytest
+
 from ditf.metrics.pck import PREDICTIONS, pck
 
 SCHEMA = pa.schema([*PREDICTIONS, pa.field("occlusion", pa.int8())])

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ditf.images import read_index_mask
 from filelock import FileLock
 from PIL import Image
 
+from ditf.images import read_index_mask
 from tests.conftest import MODELS, TORCH, Project, contents, new_project
 
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from ditf.propagation import propagate
-from ditf.propagation.banded import BandedSearch
-from ditf.propagation.labels import first_labels, hard_mask
-from ditf.propagation.voting import Voting
-from ditf.propagation.window import WindowSearch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from benchmarks import reference
+from ditf.propagation import propagate
+from ditf.propagation.banded import BandedSearch
+from ditf.propagation.labels import first_labels, hard_mask
+from ditf.propagation.voting import Voting
+from ditf.propagation.window import WindowSearch
 
 
 def expected(frames: list[NDArray[np.float32]], labels: NDArray[np.float32], s: Voting) -> list[NDArray[np.float32]]:

@@ -7,6 +7,8 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
+
 from ditf.errors import UserError
 from ditf.features.descriptors import unit
 from ditf.features.store import FeatureStore
@@ -14,7 +16,6 @@ from ditf.features.writing import Item, write_store
 from ditf.retrieval import index
 from ditf.retrieval.index import IndexSettings, build, factory_string
 from ditf.retrieval.search import FeatureIndex
-from numpy.typing import NDArray
 
 CHANNELS = 24
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from ditf.metrics.segmentation import evaluate_frame, statistics, summarize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import reference
+from ditf.metrics.segmentation import evaluate_frame, statistics, summarize
 
 
 @settings(max_examples=80, deadline=None)

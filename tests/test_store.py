@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+
 from ditf import open_store
 from ditf.errors import UserError
 from ditf.features.store import Encoding, FeatureStore, array_names, metadata_files

@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
 from ditf.catalog import Catalog, write_catalog
 from ditf.commands.frames import split
 from ditf.datasets.video import Video
@@ -15,7 +16,6 @@ from ditf.features.writing import Item, write_store
 from ditf.images import read_index_mask
 from ditf.settings import parse
 from ditf.tasks.propagation import Propagation
-
 from tests.test_datasets import make_video
 
 ENTRY: dict[str, Any] = {

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ditf.features.store import FeatureStore
 
+from ditf.features.store import FeatureStore
 from tests.conftest import Project, contents
 from tests.test_project import change_weights
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ditf.errors import UserError
 from ditf.workers import cluster, run
-
 from tests.conftest import Project, contents
 
 DAVIS = "cache/features/davis-flux"

@@ -49,7 +49,7 @@ def donors(home: Path, folder: Path, made_by: dict[str, Any], objects: Path) -> 
         objects: of DVC's cache.
     """
     found = [path for path in home.glob("*/store.zarr") if path.parent != folder]
-    linked = home / "donors"
+    linked = folder / "donors"  # inside what is held alone, so that two extractions of an entry do not share it
     shutil.rmtree(linked, ignore_errors=True)
     for number, files in enumerate(manifests(objects)):
         with suppress(OSError, ValueError, KeyError, TypeError):

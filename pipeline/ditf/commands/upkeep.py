@@ -90,7 +90,7 @@ def _repair_chunks(params: Params, store: FeatureStore, damaged: dict[str, Path]
         shard = store.items_per_file
         fresh = extract(folder, sources, job, client, reuse=[store.path], only=only, shard=shard).path
         for path in damaged.values():
-            if path.name and (fresh / path.relative_to(store.path)).is_file():
+            if (fresh / path.relative_to(store.path)).is_file():
                 replace_everywhere(path, fresh / path.relative_to(store.path), objects, _places())
         for path in damaged.values():
             if "/statistics/" in path.as_posix():

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from ditf.errors import UserError
 from numpy.typing import NDArray
+
+from ditf.errors import UserError
 
 LAYER_NORM_EPS = 1e-6
 ROWS = 256  # tokens described at once, so that they stay in the processor's cache

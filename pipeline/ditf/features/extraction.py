@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
 from ditf.backbones import Text
 from ditf.errors import UserError
 from ditf.features.extractor import Extractor, Job, Source, key_of
@@ -20,8 +23,6 @@ from ditf.features.writing import StoreWriter, encode, lay_out
 from ditf.files import remove_partials, write_whole
 from ditf.images import read_rgb, resize_for_model
 from ditf.workers import run
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -66,7 +67,9 @@ def extract(
     path, mark = folder / "store.zarr", folder / "laid-out"
     if mark.exists() and _readable(path) is None:
         print(f"{folder}: damaged; it is started anew")
-        shutil.rmtree(folder)
+        shutil.rmtree(path)
+        for file in (mark, folder / "complete"):
+            file.unlink(missing_ok=True)
     if (folder / "complete").exists():
         return Extraction(path, 0)
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
 from ditf.backbones import Backbone, LoadedBackbone, Text
 from ditf.device import choose
 from ditf.errors import UserError
@@ -21,9 +25,6 @@ from ditf.images import Rule, decode, model_size, resize_for_model
 from ditf.models import Model, pin
 from ditf.settings import parse
 from ditf.workers import run
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -24,10 +24,11 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
+
 from ditf.errors import UserError
 from ditf.features.descriptors import ChannelStatistics, Descriptor, describe
 from ditf.files import fingerprint
-from numpy.typing import NDArray
 
 FORMAT = "ditf-features"
 VERSION = 3

@@ -8,12 +8,13 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
+
 from ditf.backbones import Backbone
 from ditf.errors import UserError
 from ditf.files import write_whole
 from ditf.models import Model
-from safetensors import SafetensorError, safe_open
-from tqdm import tqdm
 
 MADE_BY = "made_by.json"
 DAMAGE = (SafetensorError, ValueError, TypeError, KeyError, OSError)

@@ -13,13 +13,14 @@ from typing import Any, cast
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
+from tqdm import tqdm
+from zarr.codecs import BloscCodec, Crc32cCodec
+
 from ditf.errors import UserError
 from ditf.features.descriptors import ChannelStatistics
 from ditf.features.store import FORMAT, VERSION, Encoding, FeatureStore, array_names, chunk_path, metadata_checksum
 from ditf.files import remove_partials
-from numpy.typing import NDArray
-from tqdm import tqdm
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 MOST_FILES = 100_000  # of a store, before items share files
 MOST_SHARED = 64  # items in a file
