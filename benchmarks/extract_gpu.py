@@ -13,19 +13,12 @@ import torch
 
 from benchmarks.extraction import random_vae
 from benchmarks.report import machine, show
-from ditf.backbones.flux import FLUX1_DEV, TEXT_TOKENS, Flux, FluxTransformer, LoadedFlux, skeleton
-from ditf.backbones.parts.vae import LatentEncoder
+from ditf.backbones.flux import TEXT_TOKENS, Flux, LoadedFlux
+from ditf.backbones.parts.latents import LatentEncoder
 from ditf.features.extractor import Extractor
 from ditf.images import Rule, model_size
 
-DEV: dict[str, Any] = {
-    **FLUX1_DEV,
-    "joint_attention_dim": 4096,
-    "pooled_projection_dim": 768,
-    "guidance_embeds": True,
-    "in_channels": 64,
-    "axes_dims_rope": (16, 56, 56),
-}
+DEV = dict(Flux.published["black-forest-labs/FLUX.1-dev"].config)
 SMALL = DEV | {"attention_head_dim": 16, "num_attention_heads": 2, "axes_dims_rope": (4, 6, 6)}
 
 
@@ -47,19 +40,14 @@ CASES = [
 ]
 
 
-def random_weights(model: torch.nn.Module, device: str, dtype: torch.dtype) -> torch.nn.Module:
-    """Give a model on the meta device small random weights."""
-    model = model.to(dtype).to_empty(device=device)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.02)
+def denoiser(config: dict[str, Any], settings: Flux, device: str, dtype: torch.dtype) -> Any:
+    """FLUX's transformer up to the captured block, with small random weights."""
+    layout = LoadedFlux.layout()
+    model = layout.skeleton(config)
+    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
+    needed = layout.needed(model, max(settings.blocks))
+    layout.fill(model, {n: 0.02 * torch.randn(shapes[n], device=device, dtype=dtype) for n in needed}, device)
     return model
-
-
-def transformer(config: dict[str, object], deepest: int, device: str, dtype: torch.dtype) -> FluxTransformer:
-    model, norm, _ = skeleton(config, deepest)
-    for part in (model, norm):
-        random_weights(part, device, dtype)
-    return FluxTransformer(model, norm, [deepest])
 
 
 def vae(device: str, dtype: torch.dtype, small: bool) -> LatentEncoder:
@@ -109,15 +97,14 @@ def main() -> None:
         if device == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        model = transformer(config, deepest, device, dtype)
+        model = denoiser(config, s, device, dtype)
         if options.compile:
-            for block in (*model.model.transformer_blocks, *model.model.single_transformer_blocks):
-                block.compile()
-        loaded = LoadedFlux(model, vae(device, dtype, options.small), s)
+            model.compile_repeated_blocks()
+        loaded = LoadedFlux(model, s, vae(device, dtype, options.small), s.schedule())
         extractor = Extractor(loaded, s, batch_size=case.batch_size)
         width, height = model_size(case.rule, img_size, *case.image, loaded.stride)
         pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-        text = {"prompt_embeds": torch.randn(TEXT_TOKENS, config["joint_attention_dim"]), "pooled": torch.randn(768)}
+        text = {"prompt_embeds": torch.randn(TEXT_TOKENS, model.config.joint_attention_dim), "pooled": torch.randn(768)}
         extractor.features(pixels, text, "warm")
         synchronize(device)
         start = time.perf_counter()
@@ -126,7 +113,7 @@ def main() -> None:
         synchronize(device)
         seconds = (time.perf_counter() - start) / options.images
         tokens = (width // loaded.stride) * (height // loaded.stride) + TEXT_TOKENS
-        channels = config["attention_head_dim"] * config["num_attention_heads"]
+        channels = loaded.channels
         work = s.ensemble_size * deepest * (tokens * 24 * channels**2 + 4 * tokens**2 * channels)
         row = f"{1 / seconds:.2f} images/s, {work / seconds / 1e12:.2f} TFLOP/s, **{work / seconds / peak:.0%}** of it"
         row += f"; the published way runs all blocks: {57 / deepest:.2f} times the arithmetic"

@@ -16,9 +16,10 @@ from diffusers.models.transformers.transformer_flux import FluxTransformer2DMode
 from safetensors import safe_open
 
 from benchmarks.report import machine, show, timed
-from ditf.backbones.flux import Flux, FluxTransformer, LoadedFlux, pack
+from ditf.backbones.flux import Flux, LoadedFlux
 from ditf.backbones.parts import tiny_flux
-from ditf.backbones.parts.vae import LatentEncoder
+from ditf.backbones.parts.diffusion import LoadedDiffusion
+from ditf.backbones.parts.latents import LatentEncoder, patches, tokens
 from ditf.features.extractor import Extractor
 from ditf.models import Model
 
@@ -82,7 +83,7 @@ def published_image(folder: Path, pixels: torch.Tensor, prompt: str, s: Flux, mo
     n, _, h, w = latents.shape
     y, x = torch.meshgrid(torch.arange(h // 2), torch.arange(w // 2), indexing="ij")
     models["transformer"](
-        hidden_states=pack(latents),
+        hidden_states=tokens(patches(latents)),
         encoder_hidden_states=text["prompt_embeds"].expand(n, *text["prompt_embeds"].shape),
         pooled_projections=text["pooled"].expand(n, *text["pooled"].shape),
         timestep=torch.full((n,), sigma),
@@ -110,21 +111,20 @@ def main() -> None:
         make_model(folder, options.heads)
         parts: dict[str, float] = {}
 
-        def ours() -> tuple[FluxTransformer, int]:
+        def ours() -> tuple[LoadedDiffusion, int]:
             start = time.perf_counter()
             distinct = sorted(set(prompts))
             encoded = s.encode_prompts(Model("flux", str(folder), "main", ""), distinct, torch.float32, "cpu")
             texts = dict(zip(distinct, encoded, strict=True))
             parts["text"] = time.perf_counter() - start
             start = time.perf_counter()
-            transformer = FluxTransformer.load(folder / "transformer", [28], torch.float32, "cpu")
-            encoder = LatentEncoder.load(folder / "vae", torch.float32, "cpu")
-            extractor = Extractor(LoadedFlux(transformer, encoder, s), s)
+            loaded = s.load(Model("flux", str(folder), "main", ""), torch.float32, "cpu")
+            extractor = Extractor(loaded, s)
             parts["loading"] = time.perf_counter() - start
-            with clocked(parts, LatentEncoder, "encode", "VAE"), clocked(parts, FluxTransformer, "capture", "blocks"):
+            with clocked(parts, LatentEncoder, "encode", "VAE"), clocked(parts, LoadedFlux, "features", "blocks"):
                 for number, (pixels, prompt) in enumerate(zip(images, prompts, strict=True)):
                     extractor.features(pixels, texts[prompt], str(number))
-            return transformer, len(texts)
+            return loaded, len(texts)
 
         def published() -> None:
             models: dict[str, Any] = {"seen": []}
@@ -139,11 +139,11 @@ def main() -> None:
                     image = torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
                     published_image(folder, image, prompt, s, models)
 
-        fast, (transformer, encoded) = timed(ours)
+        fast, (loaded, encoded) = timed(ours)
         slow, _ = timed(published)
         with safe_open(folder / "transformer" / "diffusion_pytorch_model.safetensors", "pt") as file:
             sizes = {name: int(np.prod(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
-        read = sum(sizes[name] for name in transformer.tensors_read) / sum(sizes.values())
+        read = sum(sizes[name] for name in loaded.tensors_read) / sum(sizes.values())
         count = len(images)
         show(
             f"Extraction on a CPU ({machine()})",

@@ -4,6 +4,8 @@ It runs always, since DVC does not see a source change; its output changes only 
 `dvc repro` validates the parameters, too.
 """
 
+from dataclasses import replace
+
 from ditf.commands.project import MODELS, hashes
 from ditf.errors import UserError
 from ditf.models import Model, is_hub, pin
@@ -17,9 +19,10 @@ def main(params: Params, name: str) -> None:
             known = Model.load(path)
         except UserError:
             known = None
-        if known and (known.family, known.source, known.revision) == (entry.type, entry.source, entry.revision):
+        requested = Model(entry.type, entry.source, entry.revision, "", "", entry.loading)
+        if known and replace(known, digest="") == requested:
             return  # a commit stays what it is, even if the branch moved on: remove the file to follow it
-    pin(entry.type, entry.source, entry.revision, hashes()).save(path)
+    pin(entry.type, entry.source, entry.revision, hashes(), entry.loading).save(path)
 
 
 if __name__ == "__main__":

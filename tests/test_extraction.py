@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 import ditf
-from ditf.backbones.flux import Flux, FluxTransformer, needed_tensors, weight_patterns
-from ditf.backbones.parts.vae import LatentEncoder
+from ditf.backbones.flux import Flux
+from ditf.backbones.parts.latents import LatentEncoder
 from ditf.errors import UserError
 from ditf.features.extraction import extract
 from ditf.features.extractor import Extractor, Job, Source
@@ -91,40 +89,6 @@ def test_the_ensemble_is_a_mean_of_noise_samples_and_the_seed_matters(job: Job, 
     )
     assert np.abs(one - two).max() > 0.01
     assert np.abs(features_of(job, source, seed=1)[3][0] - features_of(job, source)[3][0]).max() > 0.01
-
-
-def test_adaln_is_what_the_block_hands_to_its_attention(job: Job, tmp_path: Path) -> None:
-    """For one noise sample, caught by a hook inside the whole, unmodified model."""
-    (source, _) = images(tmp_path, 2)
-    single = replace(job, backbone=FLUX.model_copy(update={"ensemble_size": 1}))
-    whole = FluxTransformer2DModel.from_pretrained(job.model.component("transformer")).eval()
-    caught: dict[int, torch.Tensor] = {}
-    double = whole.transformer_blocks[3].norm1
-    alone = whole.single_transformer_blocks[21 - 19].norm
-    double.register_forward_hook(lambda _m, _a, out: caught.update({3: out[0]}))
-    alone.register_forward_hook(lambda _m, _a, out: caught.update({21: out[0]}))
-    extractor = single.load()
-    pixels, text = np.array(Image.open(source.path).resize((64, 48))), load_text(job.texts, source.prompt)
-    posterior = extractor.loaded.encode(torch.tensor(pixels).permute(2, 0, 1) / 127.5 - 1)
-    from ditf.backbones.flux import image_ids, pack
-    from ditf.features.extractor import noise_generator
-
-    noise = torch.randn((1, 2, *posterior.mean.shape), generator=noise_generator(0, source.sha256, 0))
-    latents = extractor.loaded.encoder.noisy(posterior, noise, 260)  # type: ignore[attr-defined]
-    with torch.inference_mode():
-        whole(
-            hidden_states=pack(latents),
-            encoder_hidden_states=text["prompt_embeds"][None],
-            pooled_projections=text["pooled"][None],
-            timestep=torch.tensor([0.26]),
-            guidance=torch.tensor([3.5]),
-            img_ids=image_ids(3, 4),
-            txt_ids=torch.zeros(len(text["prompt_embeds"]), 3),
-        )
-    found = extractor.features(pixels, text, source.sha256)
-    for block, (tokens, modulation) in found.items():
-        descriptors = ditf.ImageFeatures(tokens, modulation, (3, 4), (64, 48)).descriptors("adaln")
-        np.testing.assert_allclose(descriptors, caught[block][0, -12:].numpy(), atol=1e-5)
 
 
 def test_bytes_do_not_depend_on_the_order_of_the_images(job: Job, tmp_path: Path) -> None:
@@ -290,73 +254,3 @@ def test_an_extractor_in_a_notebook_gives_what_a_store_holds(job: Job, tmp_path:
         ditf.match(found, found, points=[(70, 0)])
     with pytest.raises(UserError, match=r"timestep: .*less than or equal to 1000"):
         ditf.Extractor.from_pretrained("tiny:0", timestep=2000)
-
-
-def test_flux_dev_reads_at_most_66_percent_for_block_28() -> None:
-    with torch.device("meta"):
-        model = FluxTransformer2DModel(guidance_embeds=True)
-    sizes = {name: tensor.numel() for name, tensor in model.state_dict().items()}
-    needed = needed_tensors(sizes, dict(model.config), 28)
-    assert sum(sizes[name] for name in needed) <= 0.66 * sum(sizes.values())
-
-
-def shard(folder: Path) -> None:
-    """Split a transformer's weights over three files with an index, as large models are stored."""
-    import json
-
-    whole = folder / "diffusion_pytorch_model.safetensors"
-    tensors = load_file(whole)
-    index: dict[str, str] = {}
-    names = sorted(tensors, key=lambda name: (name.startswith("single"), name))
-    for number in range(3):
-        file = f"diffusion_pytorch_model-{number + 1:05d}-of-00003.safetensors"
-        part = names[number * len(names) // 3 : (number + 1) * len(names) // 3]
-        save_file({name: tensors[name] for name in part}, folder / file)
-        index |= dict.fromkeys(part, file)
-    whole.unlink()
-    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-
-
-def test_sharded_weights_load_and_unneeded_files_do_not(tiny_flux: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "transformer"
-    shutil.copytree(tiny_flux / "transformer", folder)
-    shard(folder)
-    needed = weight_patterns(folder, [3])
-    for path in folder.glob("*.safetensors"):
-        if path.name not in needed:
-            path.unlink()
-    assert len(needed) < 3
-    text, latents = {"prompt_embeds": torch.randn(32, 32), "pooled": torch.randn(24)}, torch.randn(1, 16, 4, 4)
-    found, whole = (
-        FluxTransformer.load(place, [3], torch.float32, "cpu").capture(latents, text, 100, 3.5)[3]
-        for place in (folder, tiny_flux / "transformer")
-    )
-    assert torch.equal(found, whole)
-
-
-def test_broken_model_folders_are_reported(tiny_flux: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "transformer"
-
-    def message(block: int = 3) -> str:
-        with pytest.raises(UserError) as caught:
-            FluxTransformer.load(folder, [block], torch.float32, "cpu")
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
-    assert "config.json: not found" in message()
-    shutil.copytree(tiny_flux / "transformer", folder)
-    assert "blocks: 57 is not a block" in message(57)
-    config, weights = folder / "config.json", folder / "diffusion_pytorch_model.safetensors"
-    text = config.read_text()
-    config.write_text(text.replace('"attention_head_dim": 16', '"attention_head_dim": 32'))
-    assert "tensors disagree with config.json" in message()
-    config.write_text(text.replace("FluxTransformer2DModel", "Other"))
-    assert "not FluxTransformer2DModel" in message()
-    config.write_text("{")
-    assert "not valid JSON" in message()
-    config.write_text(text)
-    weights.write_bytes(weights.read_bytes()[:1000])
-    assert "weights cannot be read" in message()
-    weights.unlink()
-    torch.save({}, folder / "diffusion_pytorch_model.bin")
-    assert "safetensors only" in message()

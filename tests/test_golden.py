@@ -15,15 +15,19 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from benchmarks import reference
-from ditf.backbones.flux import FluxTransformer
+from ditf.backbones.flux import Flux
+from ditf.backbones.parts.latents import Posterior
+from ditf.backbones.unet import UNet
+from ditf.backbones.vit import ViT
 from ditf.catalog import Catalog, write_catalog
 from ditf.datasets.spair import SPair
 from ditf.features.descriptors import Descriptor
 from ditf.features.store import Encoding, FeatureStore
 from ditf.features.writing import Item, write_store
-from ditf.images import read_index_mask
+from ditf.images import read_index_mask, resize_for_model
 from ditf.metrics.pck import PREDICTIONS, pck
 from ditf.metrics.segmentation import evaluate_frame, summarize
+from ditf.models import Model
 from ditf.propagation import propagate
 from ditf.propagation.labels import first_labels, hard_mask
 from ditf.propagation.voting import Voting
@@ -43,14 +47,15 @@ FLUX_ROUNDING = 1e-4
 @pytest.mark.parametrize("blocks", [[19], [24], [28], [19, 24, 28]], ids=str)
 def test_flux_features_and_modulation(golden: Path, blocks: list[int], dtype: torch.dtype) -> None:
     folder = golden / "flux"
-    case, settings = load_file(folder / "case.safetensors"), json.loads((folder / "case.json").read_text())
-    h, w = settings["grid"]
+    case, case_of = load_file(folder / "case.safetensors"), json.loads((folder / "case.json").read_text())
+    h, w = case_of["grid"]
     latents = case["latents"].reshape(-1, h, w, 16, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(-1, 16, 2 * h, 2 * w)
     text = {"prompt_embeds": case["prompt_embeds"][0], "pooled": case["pooled_prompt_embeds"][0]}
-    flux = FluxTransformer.load(folder / "transformer", blocks, dtype, "cpu")
+    settings = Flux(blocks=blocks, timestep=int(case_of["timestep"]), guidance=case_of["guidance"])
+    flux = settings.load_denoiser(folder / "transformer", dtype, "cpu")
 
-    features = flux.capture(latents, text, settings["timestep"], settings["guidance"])
-    modulation = flux.modulation(text, settings["timestep"], settings["guidance"])
+    features = flux.features(latents, text)
+    modulation = flux.modulation(Posterior(latents[0], latents[0]), text, "both")
 
     for block in blocks:
         limit = FLUX_ROUNDING if dtype == torch.float64 else 2 * FLUX_ROUNDING
@@ -61,6 +66,70 @@ def test_flux_features_and_modulation(golden: Path, blocks: list[int], dtype: to
     read = [n for n in flux.tensors_read if n.startswith("single_transformer_blocks.")]
     assert max(int(n.split(".")[1]) for n in read) == blocks[-1] - 19
     assert [n for n in read if int(n.split(".")[1]) == blocks[-1] - 19 and ".norm.linear." not in n] == []
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_unet_features_of_each_up_block(golden: Path, number: int) -> None:
+    case, runs = load_file(golden / "dift/case.safetensors"), json.loads((golden / "dift/case.json").read_text())
+    run = runs["unet_runs"][number]
+    settings = UNet(blocks=[0, 1, 2, 3], timestep=run["timestep"], ensemble_size=run["ensemble_size"])
+    part = settings.load_denoiser(golden / "dift/model/unet", torch.float32, "cpu")
+    found = part.features(case[run["latents"]], {"prompt_embeds": case[run["encoder_hidden_states"]][0]})
+    for answer in run["features"]:
+        block = answer["up_ft_index"]
+        for tokens, name in ((found[block], "feature"), (found[block].mean(0, keepdim=True), "ensembled")):
+            torch.testing.assert_close(tokens, case[answer[name]].flatten(2).transpose(1, 2), rtol=0, atol=1e-4)
+        assert part.shape(block) == (answer["downscale"], answer["shape"][1])
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_unet_features_from_pixels(golden: Path, number: int) -> None:
+    folder = golden / "dift"
+    case, runs = load_file(folder / "case.safetensors"), json.loads((folder / "case.json").read_text())
+    run = runs["end_to_end"][number]
+    tensors = {name: case[key] for name, key in run["tensors"].items()}
+    model = Model("unet", str(folder / "model"), "main", "")
+    settings = UNet(blocks=[run["up_ft_index"]], timestep=run["timestep"])
+    part = settings.load(model, torch.float32, "cpu")
+    text = next(iter(settings.encode_prompts(model, [run["prompt"]], torch.float32, "cpu")))
+    torch.testing.assert_close(text["prompt_embeds"], case[run["encoder_hidden_states"]][0], rtol=0, atol=1e-5)
+
+    image, width, height = tensors["image"].numpy(), run["pixels_shape"][2], run["pixels_shape"][1]
+    if "short_side" in run:
+        resized = resize_for_model(image, "shorter", run["short_side"], part.stride)
+    else:
+        resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    pixels = torch.tensor(resized).permute(2, 0, 1) / 127.5 - 1
+    torch.testing.assert_close(pixels, tensors["pixels"], rtol=0, atol=1e-6)
+    encoded = part.encode(pixels)
+    torch.testing.assert_close(encoded.mean, tensors["posterior_mean"][0], rtol=0, atol=1e-4)
+    latents = part.encoder.noisy(
+        encoded, torch.stack([tensors["posterior_noise"], tensors["noise"]], 1), *part.schedule
+    )
+    torch.testing.assert_close(latents, tensors["noisy_latents"], rtol=0, atol=1e-4)
+    found = part.features(latents, text)[run["up_ft_index"]]
+    torch.testing.assert_close(found.mean(0), tensors["ensembled"][0].flatten(1).T, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["small", "wide", "native", "landscape", "portrait"])
+def test_dinov2_tokens_of_each_block(golden: Path, name: str) -> None:
+    folder = golden / "fusion/dino"
+    case, inputs = load_file(folder / "case.safetensors"), json.loads((folder / "case.json").read_text())["inputs"]
+    model = Model("vit", str(folder / "model"), "main", "")
+    for final_norm in (False, True):
+        part = ViT(blocks=[0, 1, 2, 3], final_norm=final_norm).load(model, torch.float32, "cpu")
+        if f"{name}.input" in case:
+            encoded = case[f"{name}.input"]
+        else:
+            file = folder / (inputs[name].get("canvas") or inputs[name]["file"])
+            pixels = torch.tensor(np.asarray(Image.open(file).convert("RGB"))).permute(2, 0, 1) / 127.5 - 1
+            encoded = part.encode(pixels)
+        found = part.capture(encoded, {}, [])
+        answers = {"norm": 3} if final_norm else {f"block{block}": block for block in found}
+        for answer, block in answers.items():
+            expected = case.get(f"{name}.published.{answer}")
+            if expected is not None:
+                assert (found[block][0] - expected).norm() <= 1e-5 * expected.norm()
 
 
 def make_spair(golden: Path, folder: Path, encoding: Encoding) -> tuple[FeatureStore, Catalog]:

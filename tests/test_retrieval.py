@@ -47,7 +47,7 @@ def test_every_kind_finds_what_exact_search_finds(tmp_path: Path, kind: str) -> 
     store = make_store(tmp_path / "store")
     found, recall = make(tmp_path / "index", kind, store)
     every = every_descriptor(store)
-    starts = np.cumsum([0, *store.grids.prod(1)])
+    starts = np.cumsum([0, *store.grids(28).prod(1)])
     assert len(found) == len(every)
     hits = []
     for row in range(0, len(every), 37):

@@ -105,36 +105,37 @@ def _opened(data: bytes, path: Path, what: str) -> Iterator[Image.Image]:
         raise UserError(f"{path}: not a readable {what} ({error}); replace it by a whole copy") from None
 
 
-def model_size(rule: Rule, img_size: int, width: int, height: int, stride: int) -> tuple[int, int]:
-    """The (width, height) in pixels at which a model sees an image; both are multiples of `stride`.
+def model_size(rule: Rule, img_size: int, width: int, height: int, multiple: int) -> tuple[int, int]:
+    """The (width, height) in pixels at which a model sees an image; both are multiples of `multiple`.
 
     Args:
-        rule: "longer" (SPair-71k): the longer side becomes `img_size`, each side rounded to a multiple of `stride`.
-            "shorter" (DAVIS): the shorter side becomes `img_size`, the longer is floored to a multiple of
-            2 * `stride`. "square": both sides become `img_size`.
+        rule: "longer" (SPair-71k): the longer side becomes `img_size`, each side rounded to a multiple of
+            `multiple`. "shorter" (DAVIS): the shorter side becomes `img_size`, the longer is floored to a multiple of
+            32, or of `multiple` above that. "square": both sides become `img_size`.
         img_size: in pixels.
         width, height: of the image, in pixels.
-        stride: pixels that a token covers along each side.
+        multiple: of which the model takes sides, in pixels.
 
     Raises:
-        UserError: `img_size` is not a multiple of `stride`, and the rule cannot round it.
+        UserError: `img_size` is not a multiple of `multiple`, and the rule cannot round it.
     """
     if rule == "longer":
         scale = img_size / max(width, height)
-        w, h = (max(stride, round(side * scale / stride) * stride) for side in (width, height))
+        w, h = (max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))
         return w, h
-    if img_size % stride:
-        raise UserError(f"img_size: {img_size} is not a multiple of {stride}, the pixels that a token covers")
+    if img_size % multiple:
+        raise UserError(f"img_size: {img_size} is not a multiple of {multiple}, as the model needs it")
     if rule == "square":
         return img_size, img_size
-    longer = max(width, height) * img_size // min(width, height) // (2 * stride) * (2 * stride)
+    step = -(-32 // multiple) * multiple
+    longer = max(width, height) * img_size // min(width, height) // step * step
     longer = max(longer, img_size)
     return (img_size, longer) if width < height else (longer, img_size)
 
 
-def resize_for_model(image: RGB, rule: Rule, img_size: int, stride: int) -> RGB:
+def resize_for_model(image: RGB, rule: Rule, img_size: int, multiple: int) -> RGB:
     """Resize an image as `model_size` says: bilinear by OpenCV for "shorter", else bicubic by PIL."""
-    size = model_size(rule, img_size, image.shape[1], image.shape[0], stride)
+    size = model_size(rule, img_size, image.shape[1], image.shape[0], multiple)
     if rule == "shorter":
         return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))

@@ -3,9 +3,10 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -13,10 +14,30 @@ from tqdm import tqdm
 from ditf.backbones import Backbone
 from ditf.errors import UserError
 from ditf.files import Hashes, fingerprint, write_whole
-from ditf.settings import code_of, find_type
+from ditf.settings import Section, code_of, find_type
 
 SETTINGS = ("*.json", "*.txt", "*.model")  # of a component, all but its weights
 TINY = "tiny:"
+PINNED = ("family", "source", "revision", "digest", "weights")
+
+
+class Loading(Section):
+    """How a model is fitted into memory.
+
+    offload: "blocks" keeps the blocks in the CPU's memory, and copies each to the GPU when it runs. quantize: weights
+    of 8 ("int8") or 4 bits ("nf4"). gguf: a file of quantized weights, in place of the folder's. tiling: the
+    autoencoder encodes large images in tiles. compile: torch compiles the blocks. Offload and compile do not change
+    results, but for rounding.
+    """
+
+    offload: Literal["none", "blocks"] = "none"
+    quantize: Literal["none", "int8", "nf4"] = "none"
+    gguf: str | None = None
+    tiling: bool = False
+    compile: bool = False
+
+
+PLAIN = Loading()
 
 
 @dataclass(frozen=True)
@@ -25,12 +46,15 @@ class Model:
 
     family: of its backbone. source: a Hub id, a local folder, or "tiny:SEED" for a random model of the family.
     revision: on the Hub. digest: of a folder, the hash of its files, wherever it lies; of a Hub id, the commit.
+    weights: the hash of a GGUF file. loading: how it is fitted into memory.
     """
 
     family: str
     source: str
     revision: str
     digest: str
+    weights: str = ""
+    loading: Loading = PLAIN
 
     @property
     def backbone(self) -> type[Backbone]:
@@ -40,27 +64,33 @@ class Model:
     @property
     def made_by(self) -> dict[str, str]:
         """What of the model determines features: not where it lies."""
-        return {"family": self.family, "digest": self.digest, "code": fingerprint(code_of(self.backbone))}
+        made_by = {"family": self.family, "digest": self.digest, "code": fingerprint(code_of(self.backbone))}
+        changed = {"weights": self.weights, "quantize": self.loading.quantize, "tiling": self.loading.tiling}
+        return made_by | {name: str(value) for name, value in changed.items() if value not in ("", "none", False)}
 
     @classmethod
     def load(cls, path: Path) -> "Model":
         """The model that `save` wrote."""
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{field.name: str(found[field.name]) for field in fields(cls)})
+            loading = Loading(quantize=found["quantize"], tiling=found["tiling"])
+            return cls(**{name: str(found[name]) for name in PINNED}, loading=loading)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a pinned model ({error}); run `dvc repro`") from None
 
     def save(self, path: Path) -> None:
         """Write it as JSON; a file that holds the same is left as it is."""
-        text = json.dumps(asdict(self), indent=1) + "\n"
+        pinned = {name: getattr(self, name) for name in PINNED}
+        pinned |= {"quantize": self.loading.quantize, "tiling": self.loading.tiling}
+        text = json.dumps(pinned, indent=1) + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_whole(path, text.encode())
 
     def check(self, hashes: Hashes) -> None:
         """Raises `UserError` where the source no longer holds what was pinned."""
-        found = pin(self.family, self.source, self.digest if is_hub(self.source) else self.revision, hashes).digest
-        if found != self.digest:
+        revision = self.digest if is_hub(self.source) else self.revision
+        found = pin(self.family, self.source, revision, hashes, self.loading)
+        if (found.digest, found.weights) != (self.digest, self.weights):
             raise UserError(f"{self.source}: its files changed since it was pinned; run `dvc repro`, or put them back")
 
     def component(self, name: str, weights: Iterable[str] = ("*.safetensors",)) -> Path:
@@ -76,7 +106,7 @@ class Model:
         return _fetch(self.source, self.digest, [f"{prefix}{pattern}" for pattern in (*SETTINGS, *weights)]) / name
 
 
-def pin(family: str, source: str, revision: str, hashes: Hashes) -> Model:
+def pin(family: str, source: str, revision: str, hashes: Hashes, loading: Loading = PLAIN) -> Model:
     """Find out what `source` is at this moment.
 
     Args:
@@ -84,14 +114,18 @@ def pin(family: str, source: str, revision: str, hashes: Hashes) -> Model:
         source: a local folder, the id of a Hub repository, or "tiny:SEED".
         revision: branch, tag or commit on the Hub; others have none.
         hashes: what is known of local files.
+        loading: how it is fitted into memory.
 
     Raises:
         UserError: the folder lacks a component or holds weights that are not safetensors, or the Hub does not answer.
     """
+    if loading.gguf and not Path(loading.gguf).is_file():
+        raise UserError(f"gguf: {loading.gguf} is not a file")
+    weights = hashes.of(Path(loading.gguf)) if loading.gguf else ""
     if is_hub(source):
-        return Model(family, source, revision, _fetch(source, revision, ["*.json"]).name)
+        return Model(family, source, revision, _fetch(source, revision, ["*.json"]).name, weights, loading)
     folder = local_folder(family, source)
-    components = find_type(Backbone, "ditf.backbones", family).components  # type: ignore[type-abstract]
+    components = find_type(Backbone, "ditf.backbones", family).components(folder)  # type: ignore[type-abstract]
     for name in components:
         if not (folder / name).is_dir():
             raise UserError(f"{folder / name}: not found; a model of type {family} has {', '.join(components)}")
@@ -104,7 +138,8 @@ def pin(family: str, source: str, revision: str, hashes: Hashes) -> Model:
     if not any(path.suffix == ".safetensors" for path in files):
         raise UserError(f"{folder}: holds no .safetensors file; weights are read as safetensors only")
     bar = tqdm(files, "hashing the model", unit="file", delay=1)
-    return Model(family, source, revision, fingerprint([[p.relative_to(folder).as_posix(), hashes.of(p)] for p in bar]))
+    digest = fingerprint([[p.relative_to(folder).as_posix(), hashes.of(p)] for p in bar])
+    return Model(family, source, revision, digest, weights, loading)
 
 
 def is_hub(source: str) -> bool:

@@ -12,6 +12,7 @@ from ditf.datasets import Dataset
 from ditf.errors import UserError
 from ditf.features.store import Encoding
 from ditf.images import Rule
+from ditf.models import PLAIN, Loading
 from ditf.settings import Section, find_type, parse
 from ditf.tasks import Task
 
@@ -20,8 +21,8 @@ NAME = r"^[A-Za-z0-9][\w-]*$"  # of an entry: it is part of file names, and of D
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class ModelEntry(Section):
-    """An entry of `models`.
+class ModelEntry(Loading):
+    """An entry of `models`, with the options of `Loading`.
 
     type: of its backbone. source: a Hub id, a local folder, or tiny:SEED. revision: on the Hub. dtype: of the
     arithmetic; auto is bfloat16 on a GPU and float32 on a CPU. device: auto is the GPU where there is one. batch_size:
@@ -34,6 +35,11 @@ class ModelEntry(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_size: int = Field(default=8, ge=1)
+
+    @property
+    def loading(self) -> Loading:
+        """How it is fitted into memory."""
+        return Loading(**{name: getattr(self, name) for name in Loading.model_fields})
 
 
 class FeaturesEntry(Section):
@@ -127,7 +133,7 @@ def _entry(section: str, name: Any, entry: Any, known: dict[str, dict[str, Any]]
     try:
         if section == "models":
             model = parse(ModelEntry, entry, where)
-            find_type(Backbone, "ditf.backbones", model.type)  # type: ignore[type-abstract]
+            _check_loading(model, where)
             return model
         if section == "features":
             return _features(entry, known, where)
@@ -143,6 +149,16 @@ def _entry(section: str, name: Any, entry: Any, known: dict[str, dict[str, Any]]
     if isinstance(found, Task):
         _check_task(found, known, where)
     return found
+
+
+def _check_loading(model: ModelEntry, where: str) -> None:
+    """That a model's family heeds the options that are set."""
+    family = find_type(Backbone, "ditf.backbones", model.type)  # type: ignore[type-abstract]
+    for name in Loading.model_fields:
+        if getattr(model, name) != getattr(PLAIN, name) and name not in family.options:
+            raise UserError(f"{where}.{name}: models of type {model.type} have no such option; remove it")
+    if model.gguf and model.quantize != "none":
+        raise UserError(f"{where}.quantize: the weights of gguf are quantized already; remove one of the two")
 
 
 def _features(entry: dict[str, Any], known: dict[str, dict[str, Any]], where: str) -> FeaturesEntry:

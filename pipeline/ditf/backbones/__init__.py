@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from ditf.features.descriptors import BOTH, Condition, Norm
 from ditf.settings import Distinct, Section
 
 if TYPE_CHECKING:
@@ -22,19 +23,39 @@ Text = Mapping[str, "Tensor"]
 Block = Annotated[int, Field(ge=0)]
 
 
+@dataclass(frozen=True)
+class Published:
+    """A model on the Hub that a family is known to read.
+
+    config: what of its configuration differs from the defaults of its class. text: parameters of its text encoders, in
+    billions. licence: as its page on the Hub names it.
+    """
+
+    licence: str
+    text: float = 0.0
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Backbone(Section):
     """A family's own settings, which stand in an entry of `features`, and how a model of it is loaded.
 
     Attributes:
-        components: the folders of a model that are read; their files are what is hashed.
+        published: models on the Hub, by their id.
+        options: of `ditf.models.Loading`, those that the family heeds.
         blocks: captured in one pass.
         ensemble_size: noise samples averaged; 1 for a family without noise.
     """
 
-    components: ClassVar[tuple[str, ...]] = ("",)
+    published: ClassVar[Mapping[str, Published]] = {}
+    options: ClassVar[frozenset[str]] = frozenset()
 
     blocks: Distinct[Block]
     ensemble_size: int = Field(default=1, ge=1, le=1024)
+
+    @classmethod
+    def components(cls, folder: Path) -> tuple[str, ...]:
+        """The folders within a model's `folder` that are read; their files are what is hashed."""
+        return ("",)
 
     @abstractmethod
     def load(self, model: Model, dtype: torch.dtype, device: str) -> LoadedBackbone:
@@ -46,8 +67,8 @@ class Backbone(Section):
         """Encode prompts one at a time: each result is a dictionary of tensors on the CPU; empty without text."""
         return ({} for _ in prompts)
 
-    def sizes(self, model: Model | None) -> Sizes:
-        """What a pass costs, for `ditf plan`. model: None for the family's published model, where that is known."""
+    def sizes(self, model: Model) -> Sizes:
+        """What a pass costs, for `ditf plan`; of a model on the Hub, as `published` has it."""
         raise NotImplementedError
 
     @classmethod
@@ -59,12 +80,25 @@ class Backbone(Section):
 
 
 class LoadedBackbone(ABC):
-    """A loaded model. stride: pixels that a token covers along each side. channels: of a token. adaln: whether there is
-    modulation."""
+    """A loaded model.
+
+    Attributes:
+        stride: pixels that a token covers along each side. An image's sides are multiples of it.
+        channels: of a token.
+        norm: what the AdaLN modulates; None for a model without AdaLN.
+        conditions: of the modulation: of all that the model embeds and, where it embeds timestep and text, of each.
+        sized: whether the modulation depends on the image's size, besides the prompt.
+    """
 
     stride: int
     channels: int
-    adaln: bool = False
+    norm: Norm | None = None
+    conditions: tuple[Condition, ...] = (BOTH,)
+    sized: bool = False
+
+    def shape(self, block: int) -> tuple[int, int]:
+        """Stride and channels of a block's tokens, where blocks differ."""
+        return self.stride, self.channels
 
     @abstractmethod
     def encode(self, pixels: Tensor) -> Any:
@@ -83,8 +117,8 @@ class LoadedBackbone(ABC):
             For each block, [noise samples, tokens, C], the tokens in row-major order.
         """
 
-    def modulation(self, text: Text) -> dict[int, Tensor]:
-        """AdaLN shift, scale and gate of each block, [3, C], where `adaln` is true."""
+    def modulation(self, encoded: Any, text: Text, condition: Condition) -> dict[int, Tensor]:
+        """AdaLN shift, scale and gate of each block, [3, C], where `norm` is set."""
         return {}
 
 
@@ -93,14 +127,17 @@ class Sizes:
     """What a model's sizes say of its cost.
 
     channels: of a feature. stride: pixels that a token covers along each side. text_tokens: beside the image's.
-    weights: parameters loaded. flops_per_token, flops_per_pair: multiplications and additions of a pass, per token
-    and per pair of tokens. activations: numbers held per token.
+    weights: parameters loaded. resident_weights: those outside the blocks. block_weights: of the largest block.
+    flops: multiplications and additions of a pass over n tokens of an image, as (a, b, c) of a + b n + c n^2.
+    activations: numbers held per token. text_weights: parameters of the text encoders.
     """
 
     channels: int
     stride: int
     text_tokens: int
     weights: float
-    flops_per_token: float
-    flops_per_pair: float
+    resident_weights: float
+    block_weights: float
+    flops: tuple[float, float, float]
     activations: float
+    text_weights: float

@@ -19,13 +19,21 @@ from ditf.models import Model, is_hub
 from ditf.params import FeaturesEntry, Params
 from ditf.retrieval.index import AXES, FLAT_TOKENS
 
-OTHER_WEIGHTS = 0.2e9  # bytes: the VAE, embeddings and the last norm, in 16 bits
+AUTOENCODER = 0.2e9  # bytes, in 16 bits
+RESERVED = 1e9  # bytes that CUDA and the allocator take of a GPU
+GPUS = (8, 12, 16, 24, 40, 80)  # GB
 BYTES = {"float16": 2, "float32": 4, "int8": 1}
+QUANTIZED = {"quantize: int8": 1.0, "quantize: nf4": 0.56}  # bytes per weight of a block, with its scales
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of an extraction. flops: multiplications and additions. memory: of a worker's model, in bytes."""
+    """Of an extraction.
+
+    flops: multiplications and additions. memory: of a GPU that holds the model and one batch, in bytes, by the options
+    of the model's entry that are set for it; "" for none. text: the same, of the text encoders. copy, work: bytes of a
+    block that `offload: blocks` copies, and multiplications and additions meanwhile.
+    """
 
     images: int
     tokens: int
@@ -33,7 +41,10 @@ class Cost:
     feature_bytes: int
     files: int
     index_bytes: int
-    memory: float
+    memory: dict[str, float]
+    text: float
+    copy: float
+    work: float
 
 
 def estimate(sizes: Sizes, tokens: Mapping[int, int], entry: FeaturesEntry, batch_size: int, number_bytes: int) -> Cost:
@@ -48,14 +59,20 @@ def estimate(sizes: Sizes, tokens: Mapping[int, int], entry: FeaturesEntry, batc
     images, blocks = sum(tokens.values()), len(entry.backbone.blocks)
     total, most = sum(n * count for n, count in tokens.items()), max(tokens)
     samples = entry.backbone.ensemble_size
+    batch = min(samples, batch_size)
 
     def flops(n: int) -> float:
-        every = n + sizes.text_tokens
-        return every * sizes.flops_per_token + every**2 * sizes.flops_per_pair
+        a, b, c = sizes.flops
+        return a + b * n + c * n**2
 
     shared = min(MOST_SHARED, math.ceil(images * blocks / MOST_FILES))
-    activations = min(samples, batch_size) * (most + sizes.text_tokens) * sizes.activations
     axes = sizes.channels * 4 if total <= FLAT_TOKENS else min(AXES, sizes.channels) + 8
+    inside = sizes.weights - sizes.resident_weights
+    outside = sizes.resident_weights * number_bytes + AUTOENCODER * number_bytes / 2
+    outside += batch * (most + sizes.text_tokens) * sizes.activations * number_bytes
+    memory = {"": outside + inside * number_bytes}
+    memory |= {option: outside + inside * size for option, size in QUANTIZED.items()}
+    memory["offload: blocks"] = outside + 2 * min(sizes.block_weights, inside) * number_bytes
     return Cost(
         images=images,
         tokens=total,
@@ -63,16 +80,28 @@ def estimate(sizes: Sizes, tokens: Mapping[int, int], entry: FeaturesEntry, batc
         feature_bytes=blocks * total * sizes.channels * BYTES[entry.encoding],
         files=blocks * -(-images // shared),
         index_bytes=total * axes + images * 4 * sizes.channels,
-        memory=number_bytes * (sizes.weights + activations) + OTHER_WEIGHTS * number_bytes / 2,
+        memory=memory,
+        text=sizes.text_weights * number_bytes,
+        copy=sizes.block_weights * number_bytes,
+        work=batch * flops(most) * sizes.block_weights / max(inside, sizes.block_weights),
     )
 
 
-def plan(params: Params, tflops: float, images: int | None, size: tuple[int, int] | None) -> None:
-    """Print what the entries of features cost, or `images` images of `size` (width, height) in each of them."""
+def plan(
+    params: Params, tflops: float, images: int | None, size: tuple[int, int] | None, gigabytes: float = 25.0
+) -> None:
+    """Print what the entries of features cost, or `images` images of `size` (width, height) in each of them.
+
+    tflops, gigabytes: of the GPU's arithmetic, and of copying to it, per second.
+    """
     columns: dict[str, Cost] = {}
+    options: dict[str, tuple[str, ...]] = {}
     for name, entry in params.features.items():
         model = params.models[entry.model]
-        sizes = entry.backbone.sizes(_model(model.type, model.source, model.revision))
+        if is_hub(model.source) and model.source not in entry.backbone.published:
+            known = next(iter(entry.backbone.published), "a model of its family")
+            print(f"{name}: the sizes of {model.source} are taken to be those of {known}")
+        sizes = entry.backbone.sizes(Model(model.type, model.source, model.revision, ""))
         counts, rule = _image_sizes(params, entry)
         if images and size:
             counts = Counter({size: images})
@@ -83,6 +112,8 @@ def plan(params: Params, tflops: float, images: int | None, size: tuple[int, int
             tokens[(w // sizes.stride) * (h // sizes.stride)] += count
         number_bytes = 4 if model.dtype == "float32" else 2
         columns[name] = estimate(sizes, tokens, entry, model.batch_size, number_bytes)
+        heeded = entry.backbone.options
+        options[name] = tuple(o for o in columns[name].memory if not o or o.partition(":")[0] in heeded)
     table = Table(title=f"at {tflops:g} TFLOP/s", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
     for name in columns:
@@ -95,16 +126,26 @@ def plan(params: Params, tflops: float, images: int | None, size: tuple[int, int
         "features on disk": lambda c: _bytes(c.feature_bytes),
         "files of tokens": lambda c: f"{c.files:,}",
         "index (kind auto)": lambda c: _bytes(c.index_bytes),
-        "memory of a worker": lambda c: _bytes(c.memory),
+        "memory of a worker": lambda c: _bytes(c.memory[""]),
+        "memory of the text encoders": lambda c: _bytes(c.text),
     }
     for label, cell in rows.items():
         table.add_row(label, *(cell(column) for column in columns.values()))
+    for option in ("", *QUANTIZED, "offload: blocks"):
+        cells = (_gpu(cost, option) if option in options[name] else "-" for name, cost in columns.items())
+        table.add_row(f"a GPU of, with {option}" if option else "a GPU of", *cells)
+    copies = (
+        f"{_hours(c.copy / gigabytes / 1e9)} / {_hours(c.work / tflops / 1e12)}" if "offload: blocks" in o else "-"
+        for c, o in zip(columns.values(), options.values(), strict=True)
+    )
+    table.add_row(f"copy of a block at {gigabytes:g} GB/s / its work", *copies)
     Console().print(table)
 
 
-def _model(type: str, source: str, revision: str) -> Model | None:
-    """A model whose configuration can be read without a network; None for one of the Hub."""
-    return None if is_hub(source) else Model(type, source, revision, "")
+def _gpu(cost: Cost, option: str) -> str:
+    """The smallest usual GPU for an extraction and its text encoders. Offloading takes in both."""
+    needed = max(cost.memory[option], 0 if option == "offload: blocks" else cost.text) + RESERVED
+    return next((f"{size} GB" for size in GPUS if needed <= size * 1e9), "more than 80 GB")
 
 
 def _image_sizes(params: Params, entry: FeaturesEntry) -> tuple[Counter[tuple[int, int]], Rule]:

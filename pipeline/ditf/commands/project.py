@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,9 @@ def pinned(params: Params, name: str) -> Model:
             f"params.yaml: models.{name}: {requested.source} is not what was pinned, {model.source}; set it back, "
             "or run `dvc repro`"
         )
+    if (model.loading.quantize, model.loading.tiling) != (requested.quantize, requested.tiling):
+        raise UserError(f"params.yaml: models.{name}: quantize or tiling is not what was pinned; run `dvc repro`")
+    model = replace(model, loading=requested.loading)
     model.check(hashes())
     return model
 

@@ -13,15 +13,35 @@ from numpy.typing import NDArray
 
 from ditf.errors import UserError
 
-LAYER_NORM_EPS = 1e-6
 ROWS = 256  # tokens described at once, so that they stay in the processor's cache
 
 # Massive activations are about 100x the median channel; ordinary channels stay below 3x.
 MASSIVE_RATIO = 30.0
 MASSIVE_SPREAD = 1.0
 
-Descriptor = Literal["original", "adaln", "adaln+discard"]
+Descriptor = Literal["original", "adaln", "adaln+discard", "adaln:t", "adaln:t+discard", "adaln:c", "adaln:c+discard"]
 DESCRIPTORS: tuple[Descriptor, ...] = get_args(Descriptor)
+
+# What an AdaLN is modulated by: all that the model embeds, its timestep alone, or its text alone.
+Condition = Literal["both", "t", "c"]
+BOTH: Condition = "both"
+
+
+@dataclass(frozen=True)
+class Norm:
+    """What an AdaLN modulates: a layer norm or an RMS norm over the channels, without affine parameters."""
+
+    kind: Literal["layer", "rms"] = "layer"
+    eps: float = 1e-6
+
+
+LAYER_NORM = Norm()
+
+
+def condition_of(descriptor: Descriptor) -> Condition:
+    """By what a descriptor's AdaLN is modulated."""
+    condition = descriptor.partition("+")[0].partition(":")[2]
+    return "t" if condition == "t" else "c" if condition == "c" else BOTH
 
 
 def describe(
@@ -29,14 +49,18 @@ def describe(
     modulation: NDArray[np.floating] | None,
     descriptor: Descriptor,
     channels: Iterable[int] | None = None,
+    norm: Norm = LAYER_NORM,
 ) -> NDArray[np.float32]:
     """Turn raw features into descriptors.
 
     Args:
         tokens: features entering the block, [n, C].
-        modulation: the block's AdaLN shift, scale and gate, [3, C]; None for a model without AdaLN.
-        descriptor: "original" (as it is), "adaln", or "adaln+discard" (`channels` set to 0, then AdaLN).
-        channels: the massive channels, which "adaln+discard" needs.
+        modulation: the block's AdaLN shift, scale and gate, [3, C], for the condition that the descriptor names; None
+            for a model without AdaLN.
+        descriptor: "original" (as it is), "adaln" (modulated by all that the model embeds), "adaln:t" (by the timestep
+            alone), "adaln:c" (by the text alone); each AdaLN with "+discard": `channels` set to 0 first.
+        channels: the massive channels, which "+discard" needs.
+        norm: what the model's AdaLN modulates.
 
     Returns:
         Descriptors [n, C], float32, not normalized to unit length.
@@ -50,9 +74,10 @@ def describe(
         return np.array(tokens, np.float32)
     if modulation is None:
         raise UserError(f"descriptor: {descriptor!r} needs AdaLN, which this model does not have; use 'original'")
-    if descriptor == "adaln+discard" and channels is None:
-        raise UserError("descriptor: 'adaln+discard' needs the massive channels; give `channels`")
-    discarded = [] if descriptor == "adaln" else list(channels or ())
+    discards = descriptor.endswith("+discard")
+    if discards and channels is None:
+        raise UserError(f"descriptor: {descriptor!r} needs the massive channels; give `channels`")
+    discarded = list(channels or ()) if discards else []
     if any(not 0 <= channel < tokens.shape[1] for channel in discarded):
         raise UserError(f"channels: {discarded}, but features have channels 0..{tokens.shape[1] - 1}")
     shift, scale, _ = np.asarray(modulation, np.float32)
@@ -62,8 +87,9 @@ def describe(
         x = result[start : start + ROWS]
         x[:] = tokens[start : start + ROWS]
         x[:, discarded] = 0
-        x -= x.mean(axis=1, keepdims=True)
-        x /= np.sqrt(np.vecdot(x, x)[:, None] / x.shape[1] + LAYER_NORM_EPS)
+        if norm.kind == "layer":
+            x -= x.mean(axis=1, keepdims=True)
+        x /= np.sqrt(np.vecdot(x, x)[:, None] / x.shape[1] + norm.eps)
         x *= gain
         x += shift
     return result

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ditf.backbones import Text
 from ditf.errors import UserError
-from ditf.features.extractor import Extractor, Job, Source, key_of
+from ditf.features.extractor import SHAPE, Extractor, Job, Source, key_of
 from ditf.features.store import FeatureStore
 from ditf.features.text import load_text
 from ditf.features.writing import StoreWriter, encode, lay_out
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LOOKAHEAD = 2  # tasks read, or written, ahead of or behind the model
 # Of an image, by block: the arrays in which a store keeps its tokens, and its modulation.
 BlocksEncoded = dict[int, tuple[Mapping[str, NDArray[Any]], NDArray[np.float32] | None]]
-Shape = tuple[int, int, bool]  # of a model: stride, channels, whether there is AdaLN
+Shape = Mapping[str, Any]  # what a store's attributes say of its model
 Inputs = BlocksEncoded | tuple[Source, NDArray[np.uint8], Text]
 Task = tuple[str, tuple[Path, Job, range, list[Source], list[FeatureStore]]]  # name, and arguments of _extract_task
 
@@ -107,9 +107,9 @@ def lay_out_for(
     shard: int | None = None,
 ) -> None:
     """Make the store of a job that lacks its features. shape: the model's, unless given."""
-    stride, channels, adaln = shape or _shape_of_model(job)
-    items = [job.item(source, stride) for source in sources]
-    lay_out(path, items, {**job.attributes, "stride": stride, "adaln": adaln}, channels, shard)
+    shape = shape or _shape_of_model(job)
+    items = [job.item(source, shape["multiple"], shape["strides"][0]) for source in sources]
+    lay_out(path, items, {**job.attributes, **shape}, shard)
 
 
 def _in_process(work: Iterable[Task]) -> Iterator[tuple[str, int]]:
@@ -218,18 +218,16 @@ def _readable(path: Path) -> FeatureStore | None:
 
 
 def _shape(job: Job, client: "Client | None", donors: list[FeatureStore]) -> Shape:
-    """Stride, channels and whether there is AdaLN: as a donor has them, or of the model."""
+    """As a donor has it, or of the model."""
     if donors:
-        attributes = donors[0].attributes
-        return attributes["stride"], attributes["channels"], attributes["adaln"]
+        return {name: donors[0].attributes[name] for name in SHAPE}
     [(_, found)] = run(client, _shape_of_model, [(job.model.source, (job,))])
     return found
 
 
 def _shape_of_model(job: Job) -> Shape:
     with _one_at_a_time:
-        extractor = _extractor(job)
-    return extractor.loaded.stride, extractor.loaded.channels, extractor.loaded.adaln
+        return _extractor(job).shape
 
 
 def _absolute(job: Job) -> Job:

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from torch import Tensor
 from ditf.backbones import Backbone, LoadedBackbone, Text
 from ditf.device import choose
 from ditf.errors import UserError
-from ditf.features.descriptors import ChannelStatistics
+from ditf.features.descriptors import BOTH, LAYER_NORM, ChannelStatistics
 from ditf.features.store import VERSION, Encoding, ImageFeatures
 from ditf.features.writing import BlockFeatures, Item
 from ditf.files import Hashes
@@ -29,6 +29,7 @@ from ditf.workers import run
 if TYPE_CHECKING:
     from distributed import Client
 
+SHAPE = ("multiple", "strides", "channels", "norm", "conditions", "sized")  # of a store's attributes
 LIBRARIES = ("torch", "diffusers", "transformers")
 
 
@@ -95,9 +96,9 @@ class Job:
         device, dtype = choose(self.device, self.dtype)
         return Extractor(self.backbone.load(self.model, dtype, device), self.backbone, self.seed, self.batch_size)
 
-    def item(self, source: Source, stride: int) -> Item:
-        """An image's place in the store."""
-        width, height = model_size(self.rule, self.img_size, source.width, source.height, stride)
+    def item(self, source: Source, multiple: int, stride: int) -> Item:
+        """An image's place in the store. multiple: of its sides, as the model sees it. stride: of the first block."""
+        width, height = model_size(self.rule, self.img_size, source.width, source.height, multiple)
         key = key_of(source.sha256, source.prompt)
         return Item(source.id, key, (height // stride, width // stride), (source.width, source.height), source.prompt)
 
@@ -179,13 +180,36 @@ class Extractor:
             raise UserError("this extractor has no text encoder; make one with `Extractor.from_pretrained`")
         resized = resize_for_model(pixels, *self._resize, self.loaded.stride)
         found = self.features(resized, self._encode_text(prompt), hashlib.sha256(data).hexdigest())
-        tokens, modulation = found[self.backbone.blocks[0]]
-        grid = (resized.shape[0] // self.loaded.stride, resized.shape[1] // self.loaded.stride)
-        size = (pixels.shape[1], pixels.shape[0])
-        return ImageFeatures(tokens, modulation, grid, size, ChannelStatistics.of([tokens]).massive)
+        block = self.backbone.blocks[0]
+        tokens, modulation = found[block]
+        stride, loaded = self.loaded.shape(block)[0], self.loaded
+        rest = {} if modulation is None else dict(zip(loaded.conditions, modulation, strict=True))
+        return ImageFeatures(
+            tokens,
+            rest.pop(BOTH, None),
+            grid=(resized.shape[0] // stride, resized.shape[1] // stride),
+            size=(pixels.shape[1], pixels.shape[0]),
+            massive=ChannelStatistics.of([tokens]).massive,
+            conditions=rest,
+            norm=loaded.norm or LAYER_NORM,
+        )
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What a store's attributes say of the model."""
+        loaded, shapes = self.loaded, [self.loaded.shape(block) for block in sorted(self.backbone.blocks)]
+        values = (
+            loaded.stride,
+            [stride for stride, _ in shapes],
+            [channels for _, channels in shapes],
+            asdict(loaded.norm) if loaded.norm else None,
+            list(loaded.conditions) if loaded.norm else [],
+            loaded.sized,
+        )
+        return dict(zip(SHAPE, values, strict=True))
 
     def features(self, pixels: NDArray[np.uint8], text: Text, sha256: str) -> dict[int, BlockFeatures]:
-        """Ensembled features of one image for each block: tokens [n, C] and modulation [3, C] or None, float32.
+        """Ensembled features of one image for each block: tokens [n, C], modulation [conditions, 3, C] or None.
 
         Args:
             pixels: RGB, resized for the model, [height, width, 3].
@@ -202,11 +226,13 @@ class Extractor:
                 for block, tokens in self.loaded.capture(encoded, text, noise).items():
                     part = tokens.float().sum(0)
                     total[block] = total[block] + part if block in total else part
-            modulation = self.loaded.modulation(text)
+            found = (
+                [self.loaded.modulation(encoded, text, c) for c in self.loaded.conditions] if self.loaded.norm else []
+            )
         return {
             block: (
                 (tokens / count).cpu().numpy(),
-                modulation[block].float().cpu().numpy() if block in modulation else None,
+                torch.stack([one[block].float() for one in found]).cpu().numpy() if found else None,
             )
             for block, tokens in total.items()
         }

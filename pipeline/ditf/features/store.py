@@ -1,13 +1,14 @@
 """The feature store: a Zarr v3 group, written and read by zarr-python.
 
-    <store>/                           attributes: format, version, made_by, source, blocks, encoding, stride,
-                                                   channels, adaln, checksum
+    <store>/                           attributes: format, version, made_by, source, encoding, multiple, norm,
+                                                   conditions, sized, checksum; per block: blocks, strides, channels
         ids, keys          [item]             string: the image's id; hash of the image's content and its prompt
-        grid, size         [item, 2]          int32: tokens (down, across); the image's (width, height) in pixels
+        grid, size         [item, 2]          int32: tokens (down, across) of the first block; the image's (width,
+                                              height) in pixels
         prompt             [item]             int32: the item's row in `prompts`
-        prompts            [prompt]           string
+        prompts            [prompt]           string; for models whose AdaLN embeds the image's size, one per size, too
         block28/tokens     [item, token, C]   float16, float32 or int8: row-major; rows past the item's own tokens are 0
-        block28/modulation [prompt, 3, C]     float32: AdaLN shift, scale, gate; only for models with AdaLN
+        block28/modulation [prompt, condition, 3, C]  float32: AdaLN shift, scale, gate; only for models with AdaLN
         block28/quantization [item, 2, C]     float32, with int8 only: offset and scale of each channel of each item
         block28/statistics [3, C]             float64: magnitude, mean and std of each channel over all tokens
 
@@ -27,11 +28,11 @@ import zarr
 from numpy.typing import NDArray
 
 from ditf.errors import UserError
-from ditf.features.descriptors import ChannelStatistics, Descriptor, describe
+from ditf.features.descriptors import BOTH, LAYER_NORM, ChannelStatistics, Descriptor, Norm, condition_of, describe
 from ditf.files import fingerprint
 
 FORMAT = "ditf-features"
-VERSION = 3
+VERSION = 4
 
 Encoding = Literal["float16", "float32", "int8"]
 TABLES = {"ids": "c.0", "keys": "c.0", "grid": "c.0.0", "size": "c.0.0", "prompt": "c.0", "prompts": "c.0"}  # and chunk
@@ -43,7 +44,8 @@ class ImageFeatures:
     """Features of one image at one block.
 
     tokens: [n, C], row-major, float16 or float32. modulation: AdaLN shift, scale and gate, [3, C], or None. grid:
-    tokens (down, across). size: of the image in pixels, (width, height). massive: the massive channels.
+    tokens (down, across). size: of the image in pixels, (width, height). massive: the massive channels. conditions: by
+    name, the modulation by timestep ("t") and text ("c") alone, where the model embeds both. norm: what is modulated.
     """
 
     tokens: NDArray[np.floating]
@@ -51,6 +53,8 @@ class ImageFeatures:
     grid: tuple[int, int]
     size: tuple[int, int]
     massive: Sequence[int] = field(default=())
+    conditions: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+    norm: Norm = LAYER_NORM
 
     def descriptors(
         self, descriptor: Descriptor | None = None, channels: Iterable[int] | None = None, rows: Any = slice(None)
@@ -63,7 +67,16 @@ class ImageFeatures:
             rows: of the tokens, if not all are requested.
         """
         descriptor = descriptor or ("original" if self.modulation is None else "adaln+discard")
-        return describe(self.tokens[rows], self.modulation, descriptor, self.massive if channels is None else channels)
+        modulation, condition = self.modulation, condition_of(descriptor)
+        if condition != BOTH and modulation is not None:
+            modulation = self.conditions.get(condition)
+            if modulation is None:
+                raise UserError(
+                    f"descriptor: {descriptor!r}: the AdaLN of this model does not embed timestep and text apart; use "
+                    "'adaln'"
+                )
+        channels = self.massive if channels is None else channels
+        return describe(self.tokens[rows], modulation, descriptor, channels, self.norm)
 
     def map(self, descriptor: Descriptor | None = None, channels: Iterable[int] | None = None) -> NDArray[np.float32]:
         """Descriptors as a map, [C, down, across]."""
@@ -74,7 +87,7 @@ class FeatureStore:
     """A finished store, opened for reading. Indexed by an image's id, it gives `ImageFeatures` of its first block.
 
     Attributes:
-        ids, keys: of the items, in order. grids, sizes: [items, 2]. blocks: that it holds.
+        ids, keys: of the items, in order. sizes: [items, 2]. blocks: that it holds.
         attributes: all that made it.
 
     Raises:
@@ -99,7 +112,7 @@ class FeatureStore:
             self.blocks: list[int] = list(self.attributes["blocks"])
             self._arrays = {name: cast("zarr.Array[Any]", group[name]) for name in names}
             self.ids, self.keys, self.prompts = ([str(s) for s in self._whole(n)] for n in ("ids", "keys", "prompts"))
-            self.grids, self.sizes, self._prompt = (self._whole(name) for name in ("grid", "size", "prompt"))
+            self._grid, self.sizes, self._prompt = (self._whole(name) for name in ("grid", "size", "prompt"))
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"{path}: not a feature store, or a damaged one ({_reason(error)}); mend it with `ditf repair`, or "
@@ -148,9 +161,29 @@ class FeatureStore:
         except KeyError:
             raise UserError(f"{self.path}: no features of {item!r}; it holds {len(self)} others") from None
 
-    def grid(self, item: str) -> tuple[int, int]:
-        """Tokens (down, across) of an item."""
-        h, w = self.grids[self.index(item)]
+    @property
+    def norm(self) -> Norm:
+        """What the AdaLN of the model modulates."""
+        return Norm(**(self.attributes["norm"] or {}))
+
+    def stride(self, block: int) -> int:
+        """Pixels that a token of a block covers along each side."""
+        self._has(block)
+        return int(self.attributes["strides"][self.blocks.index(block)])
+
+    def channels(self, block: int) -> int:
+        """Channels of a block's tokens."""
+        self._has(block)
+        return int(self.attributes["channels"][self.blocks.index(block)])
+
+    def grids(self, block: int) -> NDArray[np.int32]:
+        """Tokens (down, across) of a block, for each item, [items, 2]."""
+        found: NDArray[np.int32] = self._grid * self.stride(self.blocks[0]) // self.stride(block)
+        return found
+
+    def grid(self, item: str, block: int | None = None) -> tuple[int, int]:
+        """Tokens (down, across) of an item, at the first block unless given."""
+        h, w = self.grids(self.blocks[0] if block is None else block)[self.index(item)]
         return int(h), int(w)
 
     def size(self, item: str) -> tuple[int, int]:
@@ -160,8 +193,9 @@ class FeatureStore:
 
     def features(self, block: int, item: str) -> ImageFeatures:
         """The cached features of an item: tokens float16 or float32. Raises `UserError` where they are damaged."""
-        tokens, modulation = self.tokens(block, item), self.modulation(block, item)
-        return ImageFeatures(tokens, modulation, self.grid(item), self.size(item), self.massive(block))
+        tokens, rest = self.tokens(block, item), self.conditions(block, item)
+        grid, size = self.grid(item, block), self.size(item)
+        return ImageFeatures(tokens, rest.pop(BOTH, None), grid, size, self.massive(block), rest, self.norm)
 
     def tokens(self, block: int, item: str) -> NDArray[np.floating]:
         """The tokens of `features` alone, [n, C]."""
@@ -178,13 +212,18 @@ class FeatureStore:
         index = self.index(item)
         names = [name for name in PER_ITEM if f"block{block}/{name}" in self._arrays]
         arrays = {name: self._chunk(f"block{block}/{name}", index, repr(item)) for name in names}
-        return arrays | {"tokens": arrays["tokens"][: self.grids[index].prod()]}
+        return arrays | {"tokens": arrays["tokens"][: self.grids(block)[index].prod()]}
 
     def modulation(self, block: int, item: str) -> NDArray[np.float32] | None:
-        """The block's AdaLN shift, scale and gate, [3, C], for the item's prompt; None for a model without AdaLN."""
+        """The block's AdaLN shift, scale and gate for the item, [conditions, 3, C]; None for a model without AdaLN."""
         if f"block{block}/modulation" not in self._arrays:
             return None
         return self._modulation(block, int(self._prompt[self.index(item)]))
+
+    def conditions(self, block: int, item: str) -> dict[str, NDArray[np.float32]]:
+        """The same, [3, C], by condition: "both" and, where the model embeds them apart, "t" and "c"."""
+        found = self.modulation(block, item)
+        return {} if found is None else dict(zip(self.attributes["conditions"], found, strict=True))
 
     def _read_modulation(self, block: int, prompt: int) -> NDArray[np.float32]:
         return self._chunk(f"block{block}/modulation", prompt, f"of prompt {self.prompts[prompt]!r}")
@@ -271,7 +310,7 @@ def chunk_path(array: "zarr.Array[Any]", index: int) -> Path:
 def array_names(attributes: Mapping[str, Any]) -> list[str]:
     """The arrays of a store with these attributes, the tables first."""
     kinds = ["tokens", *(["quantization"] if attributes["encoding"] == "int8" else [])]
-    kinds += [*(["modulation"] if attributes["adaln"] else []), "statistics"]
+    kinds += [*(["modulation"] if attributes["conditions"] else []), "statistics"]
     return [*TABLES, *(f"block{block}/{kind}" for block in attributes["blocks"] for kind in kinds)]
 
 

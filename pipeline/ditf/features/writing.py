@@ -7,7 +7,7 @@ whole or not at all, so that what exists is done.
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ditf.errors import UserError
-from ditf.features.descriptors import ChannelStatistics
+from ditf.features.descriptors import BOTH, LAYER_NORM, ChannelStatistics
 from ditf.features.store import FORMAT, VERSION, Encoding, FeatureStore, array_names, chunk_path, metadata_checksum
 from ditf.files import remove_partials
 
@@ -31,7 +31,8 @@ FLOAT16_MAX = float(np.finfo(np.float16).max)
 class Item:
     """An image in a store.
 
-    id: of the catalog. key: hash of its content and prompt. grid: tokens (down, across). size: (width, height), pixels.
+    id: of the catalog. key: hash of its content and prompt. grid: tokens (down, across) of the first block. size:
+    (width, height), pixels.
     """
 
     id: str
@@ -42,10 +43,11 @@ class Item:
 
     @property
     def tokens(self) -> int:
+        """Tokens of the first block."""
         return self.grid[0] * self.grid[1]
 
 
-# Of one block of one item: tokens [n, C], float32, and modulation [3, C] or None.
+# Of one block of one item: tokens [n, C], float32, and modulation [conditions, 3, C], or [3, C] for one, or None.
 BlockFeatures = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
 
@@ -70,23 +72,21 @@ def encode(tokens: NDArray[np.float32], encoding: Encoding, item: str, block: in
     return {"tokens": quantized, "quantization": np.stack([offset, scale])}
 
 
-def lay_out(
-    path: Path, items: Sequence[Item], attributes: Mapping[str, Any], channels: int, shard: int | None = None
-) -> None:
+def lay_out(path: Path, items: Sequence[Item], attributes: Mapping[str, Any], shard: int | None = None) -> None:
     """Make a store that lacks its features.
 
     Args:
         path: of the store, where nothing is yet.
         items: in the order of the store.
-        attributes: blocks, encoding, adaln (whether there is modulation), and what made the features.
-        channels: of each token.
+        attributes: of the store; see `ditf.features.store`.
         shard: items in a file; chosen by their number unless given.
     """
     blocks, encoding = attributes["blocks"], attributes["encoding"]
-    count, longest = len(items), max(item.tokens for item in items)
+    count, sized, conditions = len(items), attributes["sized"], len(attributes["conditions"])
     shard = min(shard or min(MOST_SHARED, math.ceil(count * len(blocks) / MOST_FILES)), count)
-    prompts = sorted({item.prompt for item in items})
-    row = {prompt: number for number, prompt in enumerate(prompts)}
+    conditioned = [(item.prompt, item.grid if sized else ()) for item in items]
+    rows = sorted(set(conditioned))
+    prompts, row = [prompt for prompt, _ in rows], {found: number for number, found in enumerate(rows)}
     group = zarr.open_group(path, mode="w")
 
     def create(name: str, shape: tuple[int, ...], dtype: str, first: int, **more: Any) -> "zarr.Array[Any]":
@@ -99,19 +99,21 @@ def lay_out(
         create("keys", (count,), "str", count)[:] = np.array([item.key for item in items], object)
         create("grid", (count, 2), "int32", count)[:] = np.array([item.grid for item in items], np.int32)
         create("size", (count, 2), "int32", count)[:] = np.array([item.size for item in items], np.int32)
-        create("prompt", (count,), "int32", count)[:] = np.array([row[item.prompt] for item in items], np.int32)
+        create("prompt", (count,), "int32", count)[:] = np.array([row[found] for found in conditioned], np.int32)
         create("prompts", (len(prompts),), "str", len(prompts))[:] = np.array(prompts, object)
-    for block in blocks:
+    strides = attributes["strides"]
+    for block, stride, channels in zip(blocks, strides, attributes["channels"], strict=True):
+        longest = max(math.prod(side * strides[0] // stride for side in item.grid) for item in items)
         shape = (count, longest, channels)
         shards = {"shards": (shard, longest, channels)} if shard > 1 else {}
         create(f"block{block}/tokens", shape, encoding, 1, **shards)
         if encoding == "int8":
             shards = {"shards": (shard, 2, channels)} if shard > 1 else {}
             create(f"block{block}/quantization", (count, 2, channels), "float32", 1, **shards)
-        if attributes["adaln"]:
-            create(f"block{block}/modulation", (len(prompts), 3, channels), "float32", 1)
+        if conditions:
+            create(f"block{block}/modulation", (len(prompts), conditions, 3, channels), "float32", 1)
         create(f"block{block}/statistics", (3, channels), "float64", 3)
-    whole = {"format": FORMAT, "version": VERSION, **attributes, "channels": channels}
+    whole = {"format": FORMAT, "version": VERSION, **attributes}
     group.attrs.update(whole)
     group.attrs["checksum"] = metadata_checksum(path, array_names(whole))
 
@@ -138,16 +140,28 @@ def write_store(
     """
     remaining = iter(features)
     first = next(remaining)
-    tokens, modulation = next(iter(first.values()))
-    attributes = {"made_by": dict(made_by or {}), "source": "", "blocks": sorted(first), "encoding": encoding}
-    lay_out(path, items, attributes | {"stride": stride, "adaln": modulation is not None}, tokens.shape[1], shard)
+    blocks = sorted(first)
+    _, modulation = first[blocks[0]]
+    attributes = {
+        "made_by": dict(made_by or {}),
+        "source": "",
+        "encoding": encoding,
+        "blocks": blocks,
+        "strides": [stride] * len(blocks),
+        "channels": [first[block][0].shape[1] for block in blocks],
+        "multiple": stride,
+        "norm": None if modulation is None else asdict(LAYER_NORM),
+        "conditions": [] if modulation is None else [BOTH],
+        "sized": False,
+    }
+    lay_out(path, items, attributes, shard)
     writer, remaining = StoreWriter(path), itertools.chain([first], remaining)
     for task in writer.tasks():
         encoded, modulations = [], []
         for index, found in zip(task, itertools.islice(remaining, len(task)), strict=True):
             whole = {block: np.asarray(tokens, np.float32) for block, (tokens, _) in found.items()}
             encoded.append({block: encode(x, encoding, items[index].id, block) for block, x in whole.items()})
-            modulations.append({block: modulation for block, (_, modulation) in found.items()})
+            modulations.append({b: None if m is None else m.reshape(1, 3, -1) for b, (_, m) in found.items()})
         writer.write(task, encoded, modulations)
     writer.finish()
     return FeatureStore(path)
@@ -168,7 +182,7 @@ class StoreWriter:
         self.encoding = cast(Encoding, attributes["encoding"])
         self._tokens = self._array(f"block{self.blocks[0]}/tokens")
         self._prompt = np.asarray(self._array("prompt")[:])
-        self._adaln = bool(attributes["adaln"])
+        self._adaln = bool(attributes["conditions"])
 
     def tasks(self) -> list[range]:
         """The items of each task, in order."""

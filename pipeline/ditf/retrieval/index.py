@@ -102,8 +102,8 @@ def build(
     """
     start = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
-    tokens = int(store.grids.prod(1, dtype=np.int64).sum())
-    channels = int(store.attributes["channels"])
+    tokens = int(store.grids(settings.block).prod(1, dtype=np.int64).sum())
+    channels = store.channels(settings.block)
     factory = factory_string(settings.kind, tokens, channels)
     index, inner, linear = _train(store, settings, factory, tokens, channels)
     images = faiss.IndexFlatIP(channels)
@@ -116,7 +116,7 @@ def build(
             inner.add(reduced)
             images.add(mean)
             exact.add(similarity)
-            boxes.append(_boxes(store, number))
+            boxes.append(_boxes(store, settings.block, number))
             if number + 1 == len(store) or len(boxes) == ROW_GROUP:
                 rows.write_table(pa.concat_tables(boxes))
                 boxes = []
@@ -147,9 +147,9 @@ def _in_order(results: Iterator[tuple[str, Any]], names: list[str]) -> Iterator[
         yield waiting.pop(name)
 
 
-def _boxes(store: FeatureStore, number: int) -> pa.Table:
+def _boxes(store: FeatureStore, block: int, number: int) -> pa.Table:
     """The rows of one item in rows.parquet."""
-    (h, w), size = (int(n) for n in store.grids[number]), store.sizes[number]
+    (h, w), size = (int(n) for n in store.grids(block)[number]), store.sizes[number]
     y, x = (p.ravel() for p in np.indices((h, w)))
     across, down = size[0] / w, size[1] / h
     columns = [[store.ids[number]] * (h * w), np.arange(h * w), x * across, y * down, (x + 1) * across, (y + 1) * down]
@@ -213,7 +213,7 @@ def _sample(store: FeatureStore, settings: IndexSettings, count: int) -> Iterato
     """About `count` unit descriptors from images all over the store: first those for the axes, then the others."""
     rng = np.random.default_rng(SEED)
     items = rng.permutation(len(store))[:SAMPLE_ITEMS]
-    share = count / max(1, store.grids[items].prod(1, dtype=np.int64).sum())
+    share = count / max(1, store.grids(settings.block)[items].prod(1, dtype=np.int64).sum())
     parts: list[Floats] = []
     for number in tqdm(items, "sample", unit="image", delay=1):
         tokens_of = described(store, settings, store.ids[number])
@@ -241,7 +241,7 @@ class _Exact:
     def __init__(self, store: FeatureStore, settings: IndexSettings, tokens: int) -> None:
         rng = np.random.default_rng([SEED, 1])
         self._own = np.sort(rng.choice(tokens, min(QUERIES, tokens), replace=False))
-        ends = np.cumsum(store.grids.prod(1, dtype=np.int64))
+        ends = np.cumsum(store.grids(settings.block).prod(1, dtype=np.int64))
         items = np.searchsorted(ends, self._own, side="right")
         places = self._own - np.concatenate([[0], ends])[items]
         vectors = [described(store, settings, store.ids[n])[places[items == n]] for n in np.unique(items)]

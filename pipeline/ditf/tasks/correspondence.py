@@ -126,10 +126,10 @@ def predict(
     with threadpool_limits(1, user_api="blas"), tqdm(desc=descriptor, total=total, unit="image", delay=2) as bar:
         # In the order of the sources, so that pairs of the same images are in the same batch.
         order = np.argsort(source, kind="stable")
-        count = max(1, QUERY_BYTES // (4 * store.attributes["channels"]))
+        count = max(1, QUERY_BYTES // (4 * store.channels(block)))
         for start in range(0, len(order), count):
             batch = order[start : start + count]
-            queries = np.empty((len(batch), store.attributes["channels"]), np.float32)
+            queries = np.empty((len(batch), store.channels(block)), np.float32)
             tasks = ((name, (*described, name, clicked[batch[at]])) for name, at in _by_image(store, source[batch]))
             places = dict(_by_image(store, source[batch]))
             for name, vectors in run(client, describe_points, tasks, cores()):

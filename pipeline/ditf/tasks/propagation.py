@@ -162,8 +162,8 @@ def carry(
     mask = decode_mask(first, folder / names[0][1])
     save_mask(folder / f"{names[0][1]}.png", mask)
     maps = (store.features(block, item).descriptors(descriptor, channels) for item, _ in names)
-    labels = first_labels(mask, store.grid(names[0][0]))
-    size, stride, device = (mask.shape[1], mask.shape[0]), store.attributes["stride"], choose("auto", "auto")[0]
+    labels = first_labels(mask, store.grid(names[0][0], block))
+    size, stride, device = (mask.shape[1], mask.shape[0]), store.stride(block), choose("auto", "auto")[0]
     for (_, name), soft in zip(names[1:], propagate(maps, labels, voting, device), strict=True):
         save_mask(folder / f"{name}.png", hard_mask(soft, size, stride))
     return len(names)

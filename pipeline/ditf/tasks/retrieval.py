@@ -61,7 +61,7 @@ class Retrieval(Task):
 
         index = FeatureIndex(predictions, store)
         for number, item in enumerate(store.ids[:: max(1, len(store) // DRAWN)][:DRAWN]):
-            (h, w), (width, height) = store.grid(item), store.size(item)
+            (h, w), (width, height) = store.grid(item, self.predict.block), store.size(item)
             query = index.descriptors(item)[h // 2 * w + w // 2]
             places = index.search(query, min(PLACES, len(store)), per_image=True)
             rows: list[dict[str, Any]] = [{"rank": rank, **vars(place)} for rank, place in enumerate(places, 1)]

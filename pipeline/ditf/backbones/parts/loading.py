@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,6 @@ for _library in (diffusers_logging, transformers_logging):
     _library.set_verbosity_error()  # they warn of what is not used here, and of each prompt that CLIP cuts off
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-class Passthrough(nn.Module):
-    """Stands where a model's output layers were, so that it returns its residual stream."""
-
-    def forward(self, hidden_states: Tensor, *_: Any) -> Tensor:
-        return hidden_states
 
 
 def load_component(kind: Any, folder: Path, **options: Any) -> Any:
@@ -74,14 +67,12 @@ def weight_index(folder: Path) -> dict[str, str] | None:
         raise UserError(f"{path}: not an index of weights ({error})") from None
 
 
-def read_tensors(
-    folder: Path, choose: Callable[[Iterable[str]], list[str]], dtype: torch.dtype, device: str
-) -> dict[str, Tensor]:
+def read_tensors(folder: Path, names: list[str], dtype: torch.dtype, device: str) -> dict[str, Tensor]:
     """Tensors of a folder of safetensors, in one file or several, by name.
 
     Args:
         folder: of a diffusers component.
-        choose: gives of all names those requested.
+        names: of the tensors requested.
         dtype, device: to load them as and to.
     """
     try:
@@ -91,7 +82,9 @@ def read_tensors(
                 raise UserError(f"{folder / WEIGHTS}: not found; weights are read as safetensors only")
             with safe_open(folder / WEIGHTS, "pt") as file:
                 index = dict.fromkeys(file.keys(), WEIGHTS)
-        names = choose(index)
+        missing = [name for name in names if name not in index]
+        if missing:
+            raise UserError(f"{folder}: tensors disagree with config.json: {missing[0]} is missing")
         state: dict[str, Tensor] = {}
         for part in sorted({index[name] for name in names}):
             with safe_open(folder / part, "pt", device=device) as file:

@@ -4,19 +4,19 @@ Two massive channels are planted in its residual stream, and the captured blocks
 So its results show that the pipeline works, not how well FLUX sees.
 """
 
-import json
 from pathlib import Path
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+
+from ditf.backbones.parts import tiny
 
 HEADS, HEAD_DIM = 4, 16
 TEXT_DIM, POOLED_DIM = 32, 24
-T5_TOKENS, CLIP_TOKENS = 32, 32
+TOKENS = 32
 MASSIVE_CHANNELS = (11, 42)
 MASSIVE_VALUE = 120.0
 MASSIVE_SPREAD = 30.0  # their standard deviation over tokens
@@ -28,24 +28,15 @@ def build(folder: Path, seed: int) -> None:
     """Write the model into `folder`: transformer, VAE, both text encoders and both tokenizers."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        _transformer().save_pretrained(folder / "transformer")
-        _vae().save_pretrained(folder / "vae")
-        _t5().save_pretrained(folder / "text_encoder_2")
-        _clip().save_pretrained(folder / "text_encoder")
-    t5_words = T5Tokenizer(vocab=_t5_vocabulary(), extra_ids=0, model_max_length=T5_TOKENS)
-    t5_words.save_pretrained(folder / "tokenizer_2")
-    clip_words = CLIPTokenizer(vocab=_clip_vocabulary(), merges=[], model_max_length=CLIP_TOKENS)
-    clip_words.save_pretrained(folder / "tokenizer")
-    parts = {
-        "transformer": ["diffusers", "FluxTransformer2DModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "text_encoder_2": ["transformers", "T5EncoderModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "tokenizer_2": ["transformers", "T5Tokenizer"],
-    }
-    index = json.dumps({"_class_name": "FluxPipeline", **parts}, indent=2)
-    (folder / "model_index.json").write_text(index + "\n", encoding="utf-8")
+        parts = {
+            "transformer": _transformer(),
+            "vae": _vae(),
+            "text_encoder_2": tiny.t5(TEXT_DIM),
+            "text_encoder": tiny.clip(POOLED_DIM, TOKENS),
+        }
+    tokenizers = {"tokenizer": tiny.clip_tokenizer(TOKENS), "tokenizer_2": tiny.t5_tokenizer(TOKENS)}
+    scheduler = {"scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0)}
+    tiny.save(folder, "FluxPipeline", parts | tokenizers | scheduler)
 
 
 def _transformer() -> FluxTransformer2DModel:
@@ -113,47 +104,3 @@ def _vae() -> AutoencoderKL:
         out.weight[channels:] = 0
         out.bias[channels:] = LOG_VARIANCE
     return vae
-
-
-def _t5() -> T5EncoderModel:
-    return T5EncoderModel(
-        T5Config(
-            vocab_size=len(_t5_vocabulary()),
-            d_model=TEXT_DIM,
-            d_kv=8,
-            d_ff=64,
-            num_layers=2,
-            num_heads=4,
-            feed_forward_proj="gated-gelu",
-        )
-    )
-
-
-def _clip() -> CLIPTextModel:
-    vocabulary = _clip_vocabulary()
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=POOLED_DIM,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=CLIP_TOKENS,
-            bos_token_id=vocabulary["<|startoftext|>"],
-            eos_token_id=vocabulary["<|endoftext|>"],
-            pad_token_id=vocabulary["<|endoftext|>"],
-        )
-    )
-
-
-def _t5_vocabulary() -> list[tuple[str, float]]:
-    """A unigram vocabulary of single characters, with T5's special tokens first."""
-    characters = ["\u2581", *map(chr, range(33, 127))]
-    return [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((c, -2.0) for c in characters)]
-
-
-def _clip_vocabulary() -> dict[str, int]:
-    """A byte-level vocabulary without merges: bytes, bytes that end a word, and CLIP's special tokens."""
-    alphabet = sorted(ByteLevel.alphabet())
-    words = [*alphabet, *(c + "</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>"]
-    return {word: number for number, word in enumerate(words)}

@@ -1,0 +1,83 @@
+"""What a model's configuration says of its cost, counted on the meta device: no weights, no arithmetic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ditf.backbones import Backbone, Sizes
+from ditf.backbones.parts.diffusion import Diffusion
+from ditf.errors import UserError
+from ditf.models import Model, is_hub
+
+ACTIVATIONS = 20  # of the width, per token and noise sample: the residual stream, q, k, v, the MLP, and their copies
+GRIDS = ((16, 16), (32, 32), (48, 48))
+
+
+def denoiser_sizes(settings: Diffusion, model: Model) -> Sizes:
+    """The sizes of a diffusion model up to the deepest captured block."""
+    kind = settings.loaded()
+    layout = kind.layout()
+    if is_hub(model.source):
+        config, text_weights = published_config(settings, model)
+    else:
+        config = layout.config(model.component(settings.denoiser, ()))
+        text_weights = sum(_parameters(path) for path in model.component("", ()).glob("text_encoder*/*.safetensors"))
+    network = layout.skeleton(config).to("meta")
+    layout.check(settings.blocks, network, Path(model.source))
+    shapes = {name: weight.numel() for name, weight in network.state_dict().items()}
+    part = kind(network, settings)
+    words = {name: torch.ones(shape, device="meta") for name, shape in part.text_shapes().items()}
+
+    def run(grid: tuple[int, int]) -> None:
+        squares = part.stride // part.latent_stride
+        part.features(torch.empty(1, part.latent_channels(), *(n * squares for n in grid), device="meta"), words)
+
+    needed = layout.needed(network, max(settings.blocks))
+    weights = sum(shapes[name] for name in needed)
+    return Sizes(
+        channels=part.shape(settings.blocks[0])[1],
+        stride=part.stride,
+        text_tokens=max(shape[0] for shape in part.text_shapes().values() if len(shape) > 1),
+        weights=weights,
+        resident_weights=sum(shapes[name] for name in needed if name.split(".")[0] not in layout.stacks),
+        block_weights=max(sum(w.numel() for w in block.parameters()) for block in layout.blocks(network)),
+        flops=fit(run, GRIDS),
+        activations=ACTIVATIONS * part.activations(),
+        text_weights=text_weights,
+    )
+
+
+def published_config(settings: Backbone, model: Model) -> tuple[dict[str, Any], float]:
+    """The configuration of a model on the Hub, and the parameters of its text encoders; of one that is not known, those
+    of the family's first."""
+    found = settings.published.get(model.source) or next(iter(settings.published.values()))
+    return dict(found.config), found.text * 1e9
+
+
+def fit(run: Callable[[tuple[int, int]], None], grids: Iterable[tuple[int, int]]) -> tuple[float, float, float]:
+    """Multiplications and additions of `run` over n tokens, (a, b, c) of a + b n + c n^2, from runs on three grids."""
+    counts, tokens = [], []
+    for grid in grids:
+        with FlopCounterMode(display=False) as counter:
+            run(grid)
+        counts.append(float(counter.get_total_flops()))
+        tokens.append(grid[0] * grid[1])
+    a, b, c = np.linalg.solve(np.vander(np.array(tokens, float), 3, increasing=True), counts)
+    return float(a), float(b), float(c)
+
+
+def _parameters(path: Path) -> float:
+    """How many numbers a file of safetensors holds."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return float(sum(np.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a file of safetensors ({error})") from None

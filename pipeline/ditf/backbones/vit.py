@@ -1,0 +1,63 @@
+"""Vision transformers of the transformers library: DINOv2, DINOv3, SigLIP, CLIP and others with patch tokens.
+
+No noise, no prompt, no AdaLN: `original` is the only descriptor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from ditf.backbones import Backbone, Block, LoadedBackbone, Published, Sizes
+from ditf.settings import Distinct
+
+if TYPE_CHECKING:
+    import torch
+
+    from ditf.models import Model
+
+BASE: dict[str, Any] = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "patch_size": 14}
+REGISTERS = BASE | {"model_type": "dinov2_with_registers"}
+DINOV3 = BASE | {"model_type": "dinov3_vit", "patch_size": 16, "intermediate_size": 3072}
+SIGLIP = BASE | {"model_type": "siglip_vision_model", "patch_size": 16, "image_size": 512}
+LARGE: dict[str, Any] = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14}
+CLIP = LARGE | {"model_type": "clip_vision_model", "intermediate_size": 4096}
+
+
+class ViT(Backbone):
+    """A vision transformer. The default is the last block of a base model.
+
+    blocks: whose outputs are the features, counted from 0: 0..11 in a base model. final_norm: apply the model's last
+    normalization to them, as its own output has it; correspondence papers take them before it.
+    """
+
+    published: ClassVar[Mapping[str, Published]] = {
+        "facebook/dinov2-base": Published("Apache 2.0", config=BASE | {"model_type": "dinov2"}),
+        "facebook/dinov2-large": Published("Apache 2.0", config=LARGE | {"model_type": "dinov2"}),
+        "facebook/dinov2-with-registers-base": Published("Apache 2.0", config=REGISTERS),
+        "facebook/dinov3-vitb16-pretrain-lvd1689m": Published("DINOv3 License", config=DINOV3),
+        "google/siglip2-base-patch16-512": Published("Apache 2.0", config=SIGLIP),
+        "openai/clip-vit-large-patch14": Published("MIT", config=CLIP),
+    }
+
+    blocks: Distinct[Block] = Field(default=[11])
+    final_norm: bool = False
+
+    def load(self, model: Model, dtype: torch.dtype, device: str) -> LoadedBackbone:
+        from ditf.backbones.parts.vision import LoadedViT
+
+        return LoadedViT.load(model.component(""), self.blocks, self.final_norm, dtype, device)
+
+    def sizes(self, model: Model) -> Sizes:
+        from ditf.backbones.parts.vision import sizes
+
+        return sizes(self, model)
+
+    @classmethod
+    def build_tiny(cls, folder: Path, seed: int) -> None:
+        from ditf.backbones.parts import tiny
+
+        tiny.vit(folder, seed)
