@@ -19,8 +19,9 @@ def main(params: Params, name: str) -> None:
             known = Model.load(path)
         except UserError:
             known = None
-        requested = Model(entry.type, entry.source, entry.revision, "", "", entry.loading)
-        if known and replace(known, digest="") == requested:
+        same = known and (known.family, known.source, known.revision) == (entry.type, entry.source, entry.revision)
+        if known and same and not (known.weights or entry.gguf):
+            replace(known, loading=entry.loading).save(path)
             return  # a commit stays what it is, even if the branch moved on: remove the file to follow it
     pin(entry.type, entry.source, entry.revision, hashes(), entry.loading).save(path)
 

@@ -156,8 +156,8 @@ def test_modulation_by_timestep_and_by_text_alone(family: str) -> None:
     later, _ = load(family, timestep=700)
     cases: list[tuple[Condition, bool, bool]] = [("both", True, True), ("t", False, True), ("c", True, False)]
     for condition, of_text, of_time in cases:
-        for block, one in part.modulation(encoded, text, condition).items():  # type: ignore[arg-type]
-            same_text = torch.equal(one, part.modulation(encoded, other, condition)[block])  # type: ignore[arg-type]
+        for block, one in part.modulation(encoded, text, condition).items():
+            same_text = torch.equal(one, part.modulation(encoded, other, condition)[block])
             same_time = torch.equal(one, later.modulation(encoded, text, condition)[block])
             assert (same_text, same_time) == (not of_text, not of_time)
     # What is embedded is a sum, so that both parts make up the whole before the block's own layer.

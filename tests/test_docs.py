@@ -37,8 +37,8 @@ def test_a_data_set_and_a_backbone_of_ones_own(project: Project) -> None:
     rows = [("a.png", "b.png", "summer", 50, 50, 50, 50), ("a.png", "c.png", "winter", 50, 50, 109, 69)]
     with (data / "pairs.csv").open("w", newline="") as file:
         csv.writer(file).writerows([columns, *rows])
-    project.check("dvc", "repro", "score@mine-dino")
-    with (project.folder / "results/mine-dino/tables/pck.csv").open() as file:
+    project.check("dvc", "repro", "score@mine-convnext")
+    with (project.folder / "results/mine-convnext/tables/pck.csv").open() as file:
         scores = {(row["group"], row["value"]): float(row["point"]) for row in csv.DictReader(file)}
     assert scores["season", "summer"] == 100
     assert {group for group, _ in scores} == {"category", "season"}
@@ -52,10 +52,11 @@ def test_no_file_is_long() -> None:
         assert len(path.read_text().splitlines()) <= 350, path
 
 
-@pytest.mark.parametrize("word", ["spair", "davis", "flux"])
+@pytest.mark.parametrize("word", ["spair", "davis", "flux", "sd3", "pixart", "qwen", "sana", "dinov2", "unet"])
 def test_only_its_own_file_names_a_data_set_or_a_model(word: str) -> None:
-    own = {"datasets/spair.py", "datasets/davis.py", "backbones/flux.py", "sample.py"}
-    own |= {"commands/app.py", "commands/published.py"}  # the published commands
+    own = {"datasets/spair.py", "datasets/davis.py", f"backbones/{word}.py", "sample.py"}
+    own |= {"commands/app.py", "commands/scripts.py"}  # the published commands
+    own |= {"backbones/flux2.py", "backbones/qwen_image.py", "backbones/vit.py"}
     own |= {"features/extractor.py"}  # the default family of `Extractor.from_pretrained`
     for path in (*ROOT.glob("pipeline/ditf/**/*.py"), *ROOT.glob("stages/*.py")):
         name = (

@@ -75,7 +75,7 @@ def test_damaged_metadata_and_tables_are_written_anew(project: Project, names: t
 def test_damage_in_many_places_is_mended_at_once(project: Project) -> None:
     whole = contents(project.folder / FEATURES)
     for number, name in enumerate(
-        ("zarr.json", "block28/modulation/c.1.0.0", "block28/statistics/c.0.0", "block28/tokens/c.0.0.0")
+        ("zarr.json", "block28/modulation/c.1.0.0.0", "block28/statistics/c.0.0", "block28/tokens/c.0.0.0")
     ):
         damage(project.folder / FEATURES / name, seed=number)
     project.check(*REPAIR)

@@ -14,22 +14,24 @@ from tqdm import tqdm
 from ditf.backbones import Backbone
 from ditf.errors import UserError
 from ditf.files import Hashes, fingerprint, write_whole
-from ditf.settings import Section, code_of, find_type
+from ditf.settings import Section, code_of, find_type, parse
 
 SETTINGS = ("*.json", "*.txt", "*.model")  # of a component, all but its weights
 TINY = "tiny:"
 PINNED = ("family", "source", "revision", "digest", "weights")
+RECORDED = ("dtype", "quantize", "tiling")  # of how it is loaded, what decides features
 
 
 class Loading(Section):
-    """How a model is fitted into memory.
+    """How a model is loaded.
 
-    offload: "blocks" keeps the blocks in the CPU's memory, and copies each to the GPU when it runs. quantize: weights
-    of 8 ("int8") or 4 bits ("nf4"). gguf: a file of quantized weights, in place of the folder's. tiling: the
-    autoencoder encodes large images in tiles. compile: torch compiles the blocks. Offload and compile do not change
-    results, but for rounding.
+    dtype: of the arithmetic; "auto" is bfloat16 on a GPU and float32 on a CPU. offload: "blocks" keeps the blocks in
+    the CPU's memory, and copies each to the GPU when it runs. quantize: weights of 8 ("int8") or 4 bits ("nf4"). gguf:
+    a file of quantized weights, in place of the folder's. tiling: the autoencoder encodes large images in tiles.
+    compile: torch compiles the blocks. Offload and compile do not change results, but for rounding.
     """
 
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     offload: Literal["none", "blocks"] = "none"
     quantize: Literal["none", "int8", "nf4"] = "none"
     gguf: str | None = None
@@ -46,7 +48,7 @@ class Model:
 
     family: of its backbone. source: a Hub id, a local folder, or "tiny:SEED" for a random model of the family.
     revision: on the Hub. digest: of a folder, the hash of its files, wherever it lies; of a Hub id, the commit.
-    weights: the hash of a GGUF file. loading: how it is fitted into memory.
+    weights: the hash of a GGUF file. loading: how it is loaded.
     """
 
     family: str
@@ -73,7 +75,7 @@ class Model:
         """The model that `save` wrote."""
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            loading = Loading(quantize=found["quantize"], tiling=found["tiling"])
+            loading = parse(Loading, {name: found[name] for name in RECORDED}, "")
             return cls(**{name: str(found[name]) for name in PINNED}, loading=loading)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a pinned model ({error}); run `dvc repro`") from None
@@ -81,7 +83,7 @@ class Model:
     def save(self, path: Path) -> None:
         """Write it as JSON; a file that holds the same is left as it is."""
         pinned = {name: getattr(self, name) for name in PINNED}
-        pinned |= {"quantize": self.loading.quantize, "tiling": self.loading.tiling}
+        pinned |= {name: getattr(self.loading, name) for name in RECORDED}
         text = json.dumps(pinned, indent=1) + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_whole(path, text.encode())
@@ -114,7 +116,7 @@ def pin(family: str, source: str, revision: str, hashes: Hashes, loading: Loadin
         source: a local folder, the id of a Hub repository, or "tiny:SEED".
         revision: branch, tag or commit on the Hub; others have none.
         hashes: what is known of local files.
-        loading: how it is fitted into memory.
+        loading: how it is loaded.
 
     Raises:
         UserError: the folder lacks a component or holds weights that are not safetensors, or the Hub does not answer.

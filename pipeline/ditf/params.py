@@ -24,21 +24,19 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 class ModelEntry(Loading):
     """An entry of `models`, with the options of `Loading`.
 
-    type: of its backbone. source: a Hub id, a local folder, or tiny:SEED. revision: on the Hub. dtype: of the
-    arithmetic; auto is bfloat16 on a GPU and float32 on a CPU. device: auto is the GPU where there is one. batch_size:
-    noise samples per forward pass; with another, features differ by rounding at most.
+    type: of its backbone. source: a Hub id, a local folder, or tiny:SEED. revision: on the Hub. device: auto is the GPU
+    where there is one. batch_size: noise samples per forward pass; with another, features differ by rounding at most.
     """
 
     type: str
     source: str = Field(min_length=1)
     revision: str = Field(default="main", min_length=1)
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_size: int = Field(default=8, ge=1)
 
     @property
     def loading(self) -> Loading:
-        """How it is fitted into memory."""
+        """How it is loaded."""
         return Loading(**{name: getattr(self, name) for name in Loading.model_fields})
 
 
@@ -155,7 +153,7 @@ def _check_loading(model: ModelEntry, where: str) -> None:
     """That a model's family heeds the options that are set."""
     family = find_type(Backbone, "ditf.backbones", model.type)  # type: ignore[type-abstract]
     for name in Loading.model_fields:
-        if getattr(model, name) != getattr(PLAIN, name) and name not in family.options:
+        if name != "dtype" and getattr(model, name) != getattr(PLAIN, name) and name not in family.options:
             raise UserError(f"{where}.{name}: models of type {model.type} have no such option; remove it")
     if model.gguf and model.quantize != "none":
         raise UserError(f"{where}.quantize: the weights of gguf are quantized already; remove one of the two")
@@ -173,7 +171,14 @@ def _features(entry: dict[str, Any], known: dict[str, dict[str, Any]], where: st
 def _check_task(task: Task, known: dict[str, dict[str, Any]], where: str) -> None:
     """What a task says of other entries."""
     _check_names(task.model_dump(), {"dataset": "datasets", "features": "features"}, known, where)
-    blocks = known["features"][task.features].backbone.blocks
+    backbone = known["features"][task.features].backbone
+    unknown = [name for name in task.predict.descriptors if name not in backbone.descriptors]
+    if unknown:
+        raise UserError(
+            f"{where}.predict.descriptors: {unknown[0]} is not a descriptor of features.{task.features}, which has "
+            f"{', '.join(backbone.descriptors)}"
+        )
+    blocks = backbone.blocks
     if task.predict.block not in blocks:
         raise UserError(
             f"{where}.predict.block: {task.predict.block} is not among blocks {blocks} of features.{task.features}: "

@@ -38,6 +38,11 @@ def parse(kind: type[S], data: Any, where: str) -> S:
         raise UserError("\n".join(lines)) from None
 
 
+def registered(package: str) -> list[str]:
+    """The names of the classes of a package, one in each of its modules."""
+    return [m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__) if not m.ispkg]
+
+
 def find_type(base: type[T], package: str, name: object) -> type[T]:
     """The subclass of `base` that `name` stands for.
 
@@ -49,7 +54,7 @@ def find_type(base: type[T], package: str, name: object) -> type[T]:
     Raises:
         UserError: nothing of that name can be imported.
     """
-    known = [m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__) if not m.ispkg]
+    known = registered(package)
     module, _, attribute = str(name).partition(":")
     if not attribute and module not in known:
         raise UserError(f"type: {name!r} is not known; use {', '.join(known)}, or 'package.module:Class'")

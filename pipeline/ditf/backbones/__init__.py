@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditf.features.descriptors import BOTH, Condition, Norm
+from ditf.features.descriptors import BOTH, ORIGINAL, Condition, Descriptor, Norm
 from ditf.settings import Distinct, Section
 
 if TYPE_CHECKING:
@@ -27,11 +27,15 @@ Block = Annotated[int, Field(ge=0)]
 class Published:
     """A model on the Hub that a family is known to read.
 
-    config: what of its configuration differs from the defaults of its class. text: parameters of its text encoders, in
-    billions. licence: as its page on the Hub names it.
+    licence: as its page on the Hub names it. parameters: of what features come from, in billions. blocks: how many.
+    channels: of a token; of a U-Net's, at its first block. text: parameters of its text encoders, in billions. config:
+    what of its configuration differs from the defaults of its class.
     """
 
     licence: str
+    parameters: float
+    blocks: int
+    channels: int
     text: float = 0.0
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -42,12 +46,14 @@ class Backbone(Section):
     Attributes:
         published: models on the Hub, by their id.
         options: of `ditf.models.Loading`, those that the family heeds.
+        descriptors: that its features have.
         blocks: captured in one pass.
         ensemble_size: noise samples averaged; 1 for a family without noise.
     """
 
     published: ClassVar[Mapping[str, Published]] = {}
     options: ClassVar[frozenset[str]] = frozenset()
+    descriptors: ClassVar[tuple[Descriptor, ...]] = ORIGINAL
 
     blocks: Distinct[Block]
     ensemble_size: int = Field(default=1, ge=1, le=1024)
@@ -126,14 +132,15 @@ class LoadedBackbone(ABC):
 class Sizes:
     """What a model's sizes say of its cost.
 
-    channels: of a feature. stride: pixels that a token covers along each side. text_tokens: beside the image's.
+    stride: pixels that a token covers along each side. shapes: stride and channels of the features of each captured
+    block, where a U-Net's differ. text_tokens: beside the image's.
     weights: parameters loaded. resident_weights: those outside the blocks. block_weights: of the largest block.
     flops: multiplications and additions of a pass over n tokens of an image, as (a, b, c) of a + b n + c n^2.
     activations: numbers held per token. text_weights: parameters of the text encoders.
     """
 
-    channels: int
     stride: int
+    shapes: tuple[tuple[int, int], ...]
     text_tokens: int
     weights: float
     resident_weights: float

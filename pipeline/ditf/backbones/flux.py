@@ -13,7 +13,7 @@ from pydantic import Field, FiniteFloat
 
 from ditf.backbones import Block, Published
 from ditf.backbones.parts.diffusion import Diffusion, LoadedDiffusion
-from ditf.features.descriptors import Condition
+from ditf.features.descriptors import DESCRIPTORS, Condition, Descriptor
 from ditf.settings import Distinct
 
 if TYPE_CHECKING:
@@ -33,10 +33,11 @@ class Flux(Diffusion):
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ("FluxPipeline",)
+    descriptors: ClassVar[tuple[Descriptor, ...]] = DESCRIPTORS
     published: ClassVar[Mapping[str, Published]] = {
-        "black-forest-labs/FLUX.1-dev": Published("FLUX.1 [dev] Non-Commercial License", 4.9, DEV),
-        "black-forest-labs/FLUX.1-schnell": Published("Apache 2.0", 4.9),
-        "black-forest-labs/FLUX.1-Krea-dev": Published("FLUX.1 [dev] Non-Commercial License", 4.9, DEV),
+        "black-forest-labs/FLUX.1-dev": Published("FLUX.1 [dev] Non-Commercial License", 11.9, 57, 3072, 4.9, DEV),
+        "black-forest-labs/FLUX.1-schnell": Published("Apache 2.0", 11.9, 57, 3072, 4.9),
+        "black-forest-labs/FLUX.1-Krea-dev": Published("FLUX.1 [dev] Non-Commercial License", 11.9, 57, 3072, 4.9, DEV),
     }
 
     blocks: Distinct[Block] = Field(default=[28])

@@ -32,9 +32,9 @@ class Flux2(Diffusion):
 
     pipelines: ClassVar[tuple[str, ...]] = ("Flux2Pipeline", "Flux2KleinPipeline")
     published: ClassVar[Mapping[str, Published]] = {
-        "black-forest-labs/FLUX.2-dev": Published("FLUX [dev] Non-Commercial License", 24.0),
-        "black-forest-labs/FLUX.2-klein-4B": Published("Apache 2.0", 4.0, KLEIN_4B),
-        "black-forest-labs/FLUX.2-klein-9B": Published("FLUX Non-Commercial License", 8.2, KLEIN_9B),
+        "black-forest-labs/FLUX.2-dev": Published("FLUX [dev] Non-Commercial License", 32.2, 56, 6144, 24.0),
+        "black-forest-labs/FLUX.2-klein-4B": Published("Apache 2.0", 3.88, 25, 3072, 4.0, KLEIN_4B),
+        "black-forest-labs/FLUX.2-klein-9B": Published("FLUX Non-Commercial License", 9.08, 32, 4096, 8.2, KLEIN_9B),
     }
 
     blocks: Distinct[Block] = Field(default=[12])

@@ -31,9 +31,11 @@ class PixArt(Diffusion):
 
     pipelines: ClassVar[tuple[str, ...]] = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
     published: ClassVar[Mapping[str, Published]] = {
-        "PixArt-alpha/PixArt-XL-2-512x512": Published(RAIL, 4.8, XL | {"sample_size": 64}),
-        "PixArt-alpha/PixArt-XL-2-1024-MS": Published(RAIL, 4.8, XL),
-        "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": Published(RAIL, 4.8, XL | {"use_additional_conditions": False}),
+        "PixArt-alpha/PixArt-XL-2-512x512": Published(RAIL, 0.611, 28, 1152, 4.8, XL | {"sample_size": 64}),
+        "PixArt-alpha/PixArt-XL-2-1024-MS": Published(RAIL, 0.611, 28, 1152, 4.8, XL),
+        "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": Published(
+            RAIL, 0.611, 28, 1152, 4.8, XL | {"use_additional_conditions": False}
+        ),
     }
 
     blocks: Distinct[Block] = Field(default=[14])

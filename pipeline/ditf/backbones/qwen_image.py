@@ -27,8 +27,8 @@ class QwenImage(Diffusion):
 
     pipelines: ClassVar[tuple[str, ...]] = ("QwenImagePipeline",)
     published: ClassVar[Mapping[str, Published]] = {
-        "Qwen/Qwen-Image": Published("Apache 2.0", 8.3),
-        "Qwen/Qwen-Image-2512": Published("Apache 2.0", 8.3),
+        "Qwen/Qwen-Image": Published("Apache 2.0", 20.4, 60, 3072, 8.3),
+        "Qwen/Qwen-Image-2512": Published("Apache 2.0", 20.4, 60, 3072, 8.3),
     }
 
     blocks: Distinct[Block] = Field(default=[30])

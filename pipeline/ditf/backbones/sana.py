@@ -31,8 +31,12 @@ class Sana(Diffusion):
 
     pipelines: ClassVar[tuple[str, ...]] = ("SanaPipeline",)
     published: ClassVar[Mapping[str, Published]] = {
-        "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers": Published("NVIDIA's, non-commercial", 2.6),
-        "Efficient-Large-Model/Sana_600M_1024px_diffusers": Published("NVIDIA's, non-commercial", 2.6, SMALL),
+        "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers": Published(
+            "NVIDIA's, non-commercial", 1.6, 20, 2240, 2.6
+        ),
+        "Efficient-Large-Model/Sana_600M_1024px_diffusers": Published(
+            "NVIDIA's, non-commercial", 0.592, 28, 1152, 2.6, SMALL
+        ),
     }
 
     blocks: Distinct[Block] = Field(default=[10])

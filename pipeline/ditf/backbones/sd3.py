@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ditf.backbones import Block, Published
 from ditf.backbones.parts.diffusion import Diffusion, LoadedDiffusion
-from ditf.features.descriptors import Condition
+from ditf.features.descriptors import DESCRIPTORS, Condition, Descriptor
 from ditf.settings import Distinct
 
 if TYPE_CHECKING:
@@ -32,11 +32,12 @@ class SD3(Diffusion):
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusion3Pipeline",)
+    descriptors: ClassVar[tuple[Descriptor, ...]] = DESCRIPTORS
     published: ClassVar[Mapping[str, Published]] = {
-        "stabilityai/stable-diffusion-3.5-medium": Published(COMMUNITY, 5.6, MEDIUM | DUAL),
-        "stabilityai/stable-diffusion-3.5-large": Published(COMMUNITY, 5.6, LARGE),
-        "stabilityai/stable-diffusion-3.5-large-turbo": Published(COMMUNITY, 5.6, LARGE),
-        "stabilityai/stable-diffusion-3-medium-diffusers": Published(COMMUNITY, 5.6, MEDIUM),
+        "stabilityai/stable-diffusion-3.5-medium": Published(COMMUNITY, 2.24, 24, 1536, 5.6, MEDIUM | DUAL),
+        "stabilityai/stable-diffusion-3.5-large": Published(COMMUNITY, 8.06, 38, 2432, 5.6, LARGE),
+        "stabilityai/stable-diffusion-3.5-large-turbo": Published(COMMUNITY, 8.06, 38, 2432, 5.6, LARGE),
+        "stabilityai/stable-diffusion-3-medium-diffusers": Published(COMMUNITY, 2.03, 24, 1536, 5.6, MEDIUM),
     }
 
     blocks: Distinct[Block] = Field(default=[12])

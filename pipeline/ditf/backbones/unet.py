@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ditf.backbones import Block, Published
 from ditf.backbones.parts.diffusion import Diffusion, LoadedDiffusion, ddpm_schedule
+from ditf.features.descriptors import ORIGINAL, Descriptor
 from ditf.settings import Distinct
 
 if TYPE_CHECKING:
@@ -47,10 +48,11 @@ class UNet(Diffusion):
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
     denoiser: ClassVar[str] = "unet"
+    descriptors: ClassVar[tuple[Descriptor, ...]] = ORIGINAL
     published: ClassVar[Mapping[str, Published]] = {
-        "stabilityai/stable-diffusion-2-1": Published("CreativeML Open RAIL++-M", 0.34, SD2),
-        "stable-diffusion-v1-5/stable-diffusion-v1-5": Published("CreativeML Open RAIL-M", 0.12, SD1),
-        "stabilityai/stable-diffusion-xl-base-1.0": Published("CreativeML Open RAIL++-M", 0.82, XL),
+        "stabilityai/stable-diffusion-2-1": Published("CreativeML Open RAIL++-M", 0.866, 4, 1280, 0.34, SD2),
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": Published("CreativeML Open RAIL-M", 0.86, 4, 1280, 0.12, SD1),
+        "stabilityai/stable-diffusion-xl-base-1.0": Published("CreativeML Open RAIL++-M", 2.57, 3, 1280, 0.82, XL),
     }
 
     blocks: Distinct[Block] = Field(default=[1])

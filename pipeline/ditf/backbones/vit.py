@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ditf.models import Model
 
 BASE: dict[str, Any] = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "patch_size": 14}
-REGISTERS = BASE | {"model_type": "dinov2_with_registers"}
+DINOV2 = {"model_type": "dinov2", "image_size": 518}
+REGISTERS = BASE | {"model_type": "dinov2_with_registers", "image_size": 518}
 DINOV3 = BASE | {"model_type": "dinov3_vit", "patch_size": 16, "intermediate_size": 3072}
 SIGLIP = BASE | {"model_type": "siglip_vision_model", "patch_size": 16, "image_size": 512}
 LARGE: dict[str, Any] = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14}
@@ -35,12 +36,12 @@ class ViT(Backbone):
     """
 
     published: ClassVar[Mapping[str, Published]] = {
-        "facebook/dinov2-base": Published("Apache 2.0", config=BASE | {"model_type": "dinov2"}),
-        "facebook/dinov2-large": Published("Apache 2.0", config=LARGE | {"model_type": "dinov2"}),
-        "facebook/dinov2-with-registers-base": Published("Apache 2.0", config=REGISTERS),
-        "facebook/dinov3-vitb16-pretrain-lvd1689m": Published("DINOv3 License", config=DINOV3),
-        "google/siglip2-base-patch16-512": Published("Apache 2.0", config=SIGLIP),
-        "openai/clip-vit-large-patch14": Published("MIT", config=CLIP),
+        "facebook/dinov2-base": Published("Apache 2.0", 0.0866, 12, 768, config=BASE | DINOV2),
+        "facebook/dinov2-large": Published("Apache 2.0", 0.304, 24, 1024, config=LARGE | DINOV2),
+        "facebook/dinov2-with-registers-base": Published("Apache 2.0", 0.0866, 12, 768, config=REGISTERS),
+        "facebook/dinov3-vitb16-pretrain-lvd1689m": Published("DINOv3 License", 0.0857, 12, 768, config=DINOV3),
+        "google/siglip2-base-patch16-512": Published("Apache 2.0", 0.0935, 12, 768, config=SIGLIP),
+        "openai/clip-vit-large-patch14": Published("MIT", 0.303, 24, 1024, config=CLIP),
     }
 
     blocks: Distinct[Block] = Field(default=[11])

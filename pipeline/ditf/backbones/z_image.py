@@ -27,8 +27,8 @@ class ZImage(Diffusion):
 
     pipelines: ClassVar[tuple[str, ...]] = ("ZImagePipeline",)
     published: ClassVar[Mapping[str, Published]] = {
-        "Tongyi-MAI/Z-Image-Turbo": Published("Apache 2.0", 4.0),
-        "Tongyi-MAI/Z-Image": Published("Apache 2.0", 4.0),
+        "Tongyi-MAI/Z-Image-Turbo": Published("Apache 2.0", 6.15, 30, 3840, 4.0),
+        "Tongyi-MAI/Z-Image": Published("Apache 2.0", 6.15, 30, 3840, 4.0),
     }
 
     blocks: Distinct[Block] = Field(default=[15])

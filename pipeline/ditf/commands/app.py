@@ -3,14 +3,13 @@
 import shutil
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ditf.commands import scripts
 from ditf.commands.project import enter, guard
 from ditf.errors import UserError
-
-HUB_FLUX = "black-forest-labs/FLUX.1-dev"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,118 +24,8 @@ app = typer.Typer(
 )
 
 
-def _option(name: str, text: str) -> Any:
-    """An option of the published scripts, with underscores or hyphens."""
-    return typer.Option(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), help=text)
-
-
-Source = Annotated[str, _option("model", "A Hub id, a local folder, or tiny:SEED.")]
-Kind = Annotated[str, _option("dit_model", "The family of the model, such as flux.")]
-Timestep = Annotated[int, _option("t", "Timestep, 0..1000.")]
-Block = Annotated[int, _option("k", "Block whose input is the feature; of FLUX 0..18 double, 19..56 single.")]
-Ensemble = Annotated[int, _option("ensemble_size", "Noise samples averaged.")]
-Discard = Annotated[bool, typer.Option("--cd", help="Discard the massive channels before the AdaLN.")]
-
-
-@app.command()
-def spair(
-    dataset_path: Annotated[Path, _option("dataset_path", "SPair-71k's folder.")],
-    save_path: Annotated[Path, _option("save_path", "Folder for predictions, PCK tables and visualizations.")],
-    dit_model: Kind = "flux",
-    img_size: Annotated[tuple[int, int], _option("img_size", "Length of the longer side, twice.")] = (640, 640),
-    t: Timestep = 260,
-    k: Block = 28,
-    ensemble_size: Ensemble = 8,
-    cd: Discard = False,
-    model: Source = HUB_FLUX,
-) -> None:
-    """Semantic correspondence on SPair-71k: PCK by category.
-
-    Example: ditf spair --dataset_path SPair-71k --save_path out --img_size 640 640 --t 260 --k 28 --cd
-    """
-
-    def work() -> None:
-        if img_size[0] != img_size[1]:
-            raise UserError(f"--img_size: {img_size[0]} {img_size[1]}; both are the longer side, so they are equal")
-        captions = "captions.json" if (dataset_path / "captions.json").exists() else None
-        dataset = {"type": "spair", "split": "test", "captions": captions}
-        task = {"type": "correspondence", "predict": _predict(k, cd), "score": {"alphas": [0.05, 0.1, 0.15]}}
-        extraction = _extraction(img_size[0], t, k, ensemble_size)
-        _published(
-            "spair-command", "--dataset_path", dataset_path, save_path, dit_model, model, dataset, extraction, task
-        )
-
-    guard(work)
-
-
-@app.command()
-def davis(
-    data_path: Annotated[Path, _option("data_path", "DAVIS's folder.")],
-    output_dir: Annotated[Path, _option("output_dir", "Folder for masks, J&F tables and visualizations.")],
-    dit_model: Kind = "flux",
-    img_size: Annotated[int, _option("img_size", "Length of the shorter side.")] = 960,
-    t: Timestep = 90,
-    k: Block = 24,
-    ensemble_size: Ensemble = 8,
-    cd: Discard = False,
-    temperature: Annotated[float, _option("temperature", "Of the weights exp(similarity / temperature).")] = 0.1,
-    n_last_frames: Annotated[int, _option("n_last_frames", "Frames of context besides the first.")] = 7,
-    size_mask_neighborhood: Annotated[
-        int, _option("size_mask_neighborhood", "Sources are within +- this many tokens; 0: anywhere.")
-    ] = 12,
-    topk: Annotated[int, _option("topk", "Sources kept for each token.")] = 5,
-    year: Annotated[int, _option("year", "2017, or 2016 for grey masks of one object.")] = 2017,
-    model: Source = HUB_FLUX,
-) -> None:
-    """Video segmentation on DAVIS by label propagation: J and F.
-
-    Example: ditf davis --data_path DAVIS --output_dir out --img_size 960 --k 24 --t 90 --cd --ensemble_size 8
-    """
-
-    def work() -> None:
-        predict = _predict(k, cd) | {
-            "temperature": temperature,
-            "n_last_frames": n_last_frames,
-            "size_mask_neighborhood": size_mask_neighborhood,
-            "topk": topk,
-        }
-        dataset, task = {"type": "davis", "year": year}, {"type": "propagation", "predict": predict, "score": {}}
-        settings = _extraction(img_size, t, k, ensemble_size)
-        _published("davis-command", "--data_path", data_path, output_dir, dit_model, model, dataset, settings, task)
-
-    guard(work)
-
-
-def _published(
-    name: str,
-    flag: str,
-    root: Path,
-    out: Path,
-    family: str,
-    source: str,
-    dataset: dict[str, Any],
-    features: dict[str, Any],
-    task: dict[str, Any],
-) -> None:
-    """Run a published command as entries of its own, and show what came out."""
-    from ditf.commands import published, results
-    from ditf.params import load_params
-
-    out = out.resolve()
-    local = Path(source).resolve() if Path(source).is_dir() else None
-    dataset["root"] = published.folder(flag, root)
-    if local:
-        source = str(local.relative_to(Path.cwd()) if local.is_relative_to(Path.cwd()) else local)
-    published.reproduce(name, {"type": family, "source": source, "dtype": "auto"}, dataset, features, task, out)
-    results.show_task(load_params(), name)
-
-
-def _extraction(img_size: int, t: int, k: int, ensemble_size: int) -> dict[str, Any]:
-    return {"img_size": img_size, "timestep": t, "blocks": [k], "ensemble_size": ensemble_size}
-
-
-def _predict(k: int, cd: bool) -> dict[str, Any]:
-    return {"block": k, "descriptors": ["adaln+discard" if cd else "adaln"]}
+app.command()(scripts.spair)
+app.command()(scripts.davis)
 
 
 @app.command()
@@ -262,8 +151,10 @@ def plan(
     tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="What a worker reaches, in TFLOP/s.")] = 150,
     images: Annotated[int | None, typer.Option("--images", min=1, help="As if there were so many images, ...")] = None,
     size: Annotated[str | None, typer.Option("--size", metavar="W,H", help="... each of this size in pixels.")] = None,
+    bandwidth: Annotated[float, typer.Option("--gb-per-s", min=0.001, help="Of copying to the GPU.")] = 25,
 ) -> None:
-    """What the current parameters will cost, before anything is run: tokens, arithmetic, time, bytes, memory.
+    """What the current parameters will cost, before anything is run: tokens, arithmetic, time, bytes, and which GPU
+    suffices with which options of a model's entry.
 
     Example: ditf plan --images 1000000 --size 500,375
     """
@@ -278,7 +169,22 @@ def plan(
         from ditf.commands.plan import plan
         from ditf.params import load_params
 
-        plan(load_params(), tflops, images, (int(sides[0]), int(sides[1])) if size else None)
+        plan(load_params(), tflops, images, (int(sides[0]), int(sides[1])) if size else None, bandwidth)
+
+    guard(work)
+
+
+@app.command("models")
+def models_command() -> None:
+    """The families of models that `type` of an entry of models may name, and the published models of each.
+
+    Any finetune with the same architecture can be read, too, from a Hub id or a folder; docs/models.md says more.
+    """
+
+    def work() -> None:
+        from ditf.commands.families import show_models
+
+        show_models()
 
     guard(work)
 

@@ -57,7 +57,9 @@ def estimate(sizes: Sizes, tokens: Mapping[int, int], entry: FeaturesEntry, batc
         batch_size: noise samples per forward pass. number_bytes: of a weight.
     """
     images, blocks = sum(tokens.values()), len(entry.backbone.blocks)
-    total, most = sum(n * count for n, count in tokens.items()), max(tokens)
+    squares, most = sum(n * count for n, count in tokens.items()), max(tokens)
+    totals = [squares * (sizes.stride // stride) ** 2 for stride, _ in sizes.shapes]
+    total, channels = totals[0], sizes.shapes[0][1]
     samples = entry.backbone.ensemble_size
     batch = min(samples, batch_size)
 
@@ -66,20 +68,20 @@ def estimate(sizes: Sizes, tokens: Mapping[int, int], entry: FeaturesEntry, batc
         return a + b * n + c * n**2
 
     shared = min(MOST_SHARED, math.ceil(images * blocks / MOST_FILES))
-    axes = sizes.channels * 4 if total <= FLAT_TOKENS else min(AXES, sizes.channels) + 8
+    axes = channels * 4 if total <= FLAT_TOKENS else min(AXES, channels) + 8
     inside = sizes.weights - sizes.resident_weights
     outside = sizes.resident_weights * number_bytes + AUTOENCODER * number_bytes / 2
     outside += batch * (most + sizes.text_tokens) * sizes.activations * number_bytes
     memory = {"": outside + inside * number_bytes}
     memory |= {option: outside + inside * size for option, size in QUANTIZED.items()}
-    memory["offload: blocks"] = outside + 2 * min(sizes.block_weights, inside) * number_bytes
+    memory["offload: blocks"] = outside + min(2 * sizes.block_weights, inside) * number_bytes
     return Cost(
         images=images,
         tokens=total,
         flops=samples * sum(flops(n) * count for n, count in tokens.items()),
-        feature_bytes=blocks * total * sizes.channels * BYTES[entry.encoding],
+        feature_bytes=sum(n * c for n, (_, c) in zip(totals, sizes.shapes, strict=True)) * BYTES[entry.encoding],
         files=blocks * -(-images // shared),
-        index_bytes=total * axes + images * 4 * sizes.channels,
+        index_bytes=total * axes + images * 4 * channels,
         memory=memory,
         text=sizes.text_weights * number_bytes,
         copy=sizes.block_weights * number_bytes,
@@ -114,7 +116,11 @@ def plan(
         columns[name] = estimate(sizes, tokens, entry, model.batch_size, number_bytes)
         heeded = entry.backbone.options
         options[name] = tuple(o for o in columns[name].memory if not o or o.partition(":")[0] in heeded)
-    table = Table(title=f"at {tflops:g} TFLOP/s", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=f"at {tflops:g} TFLOP/s, copying to the GPU at {gigabytes:g} GB/s",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
     table.add_column("")
     for name in columns:
         table.add_column(name, justify="right")
@@ -132,17 +138,17 @@ def plan(
     for label, cell in rows.items():
         table.add_row(label, *(cell(column) for column in columns.values()))
     for option in ("", *QUANTIZED, "offload: blocks"):
-        cells = (_gpu(cost, option) if option in options[name] else "-" for name, cost in columns.items())
-        table.add_row(f"a GPU of, with {option}" if option else "a GPU of", *cells)
+        cells = (smallest_gpu(cost, option) if option in options[name] else "-" for name, cost in columns.items())
+        table.add_row(f"GPU, {option}" if option else "GPU that suffices", *cells)
     copies = (
         f"{_hours(c.copy / gigabytes / 1e9)} / {_hours(c.work / tflops / 1e12)}" if "offload: blocks" in o else "-"
         for c, o in zip(columns.values(), options.values(), strict=True)
     )
-    table.add_row(f"copy of a block at {gigabytes:g} GB/s / its work", *copies)
+    table.add_row("copy of a block / its work", *copies)
     Console().print(table)
 
 
-def _gpu(cost: Cost, option: str) -> str:
+def smallest_gpu(cost: Cost, option: str) -> str:
     """The smallest usual GPU for an extraction and its text encoders. Offloading takes in both."""
     needed = max(cost.memory[option], 0 if option == "offload: blocks" else cost.text) + RESERVED
     return next((f"{size} GB" for size in GPUS if needed <= size * 1e9), "more than 80 GB")

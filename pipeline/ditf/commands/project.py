@@ -15,7 +15,7 @@ from ditf.catalog import Catalog
 from ditf.errors import UserError
 from ditf.files import Hashes
 from ditf.images import RGB, read_rgb
-from ditf.models import Model
+from ditf.models import RECORDED, Model
 from ditf.params import Params
 
 if TYPE_CHECKING:
@@ -83,8 +83,11 @@ def pinned(params: Params, name: str) -> Model:
             f"params.yaml: models.{name}: {requested.source} is not what was pinned, {model.source}; set it back, "
             "or run `dvc repro`"
         )
-    if (model.loading.quantize, model.loading.tiling) != (requested.quantize, requested.tiling):
-        raise UserError(f"params.yaml: models.{name}: quantize or tiling is not what was pinned; run `dvc repro`")
+    for option in RECORDED:
+        if getattr(model.loading, option) != getattr(requested, option):
+            raise UserError(
+                f"params.yaml: models.{name}: {option} is not what was pinned; set it back, or run `dvc repro`"
+            )
     model = replace(model, loading=requested.loading)
     model.check(hashes())
     return model

@@ -21,6 +21,8 @@ MASSIVE_SPREAD = 1.0
 
 Descriptor = Literal["original", "adaln", "adaln+discard", "adaln:t", "adaln:t+discard", "adaln:c", "adaln:c+discard"]
 DESCRIPTORS: tuple[Descriptor, ...] = get_args(Descriptor)
+# Of models without AdaLN, and of those whose AdaLN does not embed timestep and text apart.
+ORIGINAL, MODULATED = DESCRIPTORS[:1], DESCRIPTORS[:3]
 
 # What an AdaLN is modulated by: all that the model embeds, its timestep alone, or its text alone.
 Condition = Literal["both", "t", "c"]

@@ -29,7 +29,8 @@ def denoiser_sizes(settings: Diffusion, model: Model) -> Sizes:
     else:
         config = layout.config(model.component(settings.denoiser, ()))
         text_weights = sum(_parameters(path) for path in model.component("", ()).glob("text_encoder*/*.safetensors"))
-    network = layout.skeleton(config).to("meta")
+    with torch.device("meta"):
+        network = layout.skeleton(config).to("meta")
     layout.check(settings.blocks, network, Path(model.source))
     shapes = {name: weight.numel() for name, weight in network.state_dict().items()}
     part = kind(network, settings)
@@ -42,8 +43,8 @@ def denoiser_sizes(settings: Diffusion, model: Model) -> Sizes:
     needed = layout.needed(network, max(settings.blocks))
     weights = sum(shapes[name] for name in needed)
     return Sizes(
-        channels=part.shape(settings.blocks[0])[1],
         stride=part.stride,
+        shapes=tuple(part.shape(block) for block in settings.blocks),
         text_tokens=max(shape[0] for shape in part.text_shapes().values() if len(shape) > 1),
         weights=weights,
         resident_weights=sum(shapes[name] for name in needed if name.split(".")[0] not in layout.stacks),

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ditf.backbones import Backbone, LoadedBackbone, Sizes, Text
 from ditf.errors import UserError
-from ditf.features.descriptors import LAYER_NORM, Condition, Norm
+from ditf.features.descriptors import LAYER_NORM, MODULATED, Condition, Descriptor, Norm
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +37,7 @@ class Diffusion(Backbone):
 
     pipelines: ClassVar[tuple[str, ...]]
     denoiser: ClassVar[str] = "transformer"
+    descriptors: ClassVar[tuple[Descriptor, ...]] = MODULATED
     options: ClassVar[frozenset[str]] = frozenset({"offload", "quantize", "gguf", "compile", "tiling"})
 
     ensemble_size: int = Field(default=8, ge=1, le=1024)

@@ -84,8 +84,8 @@ def sizes(settings: Any, model: Model) -> Sizes:
         part.capture(torch.empty(1, 3, *(n * part.stride for n in grid), device="meta"), {}, [])
 
     return Sizes(
-        channels=part.channels,
         stride=part.stride,
+        shapes=tuple(part.shape(block) for block in settings.blocks),
         text_tokens=0,
         resident_weights=0.0,
         weights=sum(weight.numel() for weight in network.parameters()),

@@ -1,0 +1,167 @@
+"""Families as users meet them: from images to PCK under DVC, `ditf models`, `ditf plan`, the published flags."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from ditf.backbones import Backbone
+from ditf.backbones.parts.diffusion import Diffusion
+from ditf.commands.plan import estimate, smallest_gpu
+from ditf.models import Model
+from ditf.params import FeaturesEntry
+from ditf.settings import find_type, registered
+from tests.conftest import MODELS, Project
+
+FAMILIES = registered("ditf.backbones")
+KINDS = {
+    "sd3": {"blocks": [4, 14], "ensemble_size": 2},
+    "pixart": {"blocks": [7], "ensemble_size": 2},
+    "unet": {"blocks": [1, 2], "ensemble_size": 2},
+    "vit": {"blocks": [5], "img_size": 168},
+}
+
+
+def kind_of(family: str) -> type[Backbone]:
+    return find_type(Backbone, "ditf.backbones", family)  # type: ignore[type-abstract]
+
+
+def test_every_kind_of_family_from_images_to_pck(project: Project) -> None:
+    document = project.params
+    for family, settings in KINDS.items():
+        document["models"][family] = {"type": family, "source": "tiny:0"}
+        document["features"][family] = {"dataset": "spair", "model": family, "img_size": 160, **settings}
+        descriptors = [name for name in kind_of(family).descriptors if family == "sd3" or ":" not in name]
+        predict = {"block": settings["blocks"][-1], "descriptors": descriptors}  # type: ignore[index]
+        document["tasks"][family] = {
+            "type": "correspondence",
+            "dataset": "spair",
+            "features": family,
+            "predict": predict,
+            "score": {"alphas": [0.1]},
+        }
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(document))
+    project.check("dvc", "repro", *(f"score@{family}" for family in KINDS))
+    for family in KINDS:
+        found = json.loads((project.folder / f"results/{family}/metrics.json").read_text())
+        wanted = document["tasks"][family]["predict"]["descriptors"]
+        assert list(found) == wanted
+        assert all(0 < row["point@0.1"] <= 100 for row in found.values())
+    with (project.folder / "results/sd3/tables/ablation.csv").open() as file:
+        assert [row["descriptor"] for row in csv.DictReader(file)] == list(kind_of("sd3").descriptors)
+    # Other conditions and blocks come from the same cache.
+    project.set("tasks.sd3.predict", {"block": 4, "descriptors": ["adaln:t"]})
+    project.set("tasks.unet.predict", {"block": 1, "descriptors": ["original"]})
+    project.check("dvc", "repro", "score@sd3", "score@unet", without=MODELS)
+    project.set("tasks.unet.predict.descriptors", ["adaln"])
+    assert "adaln is not a descriptor of features.unet, which has original" in project.fail("ditf", "plan")
+
+
+def test_a_video_through_a_unet(project: Project) -> None:
+    """With DIFT's settings for DAVIS, but for the size of the images and of the ensemble."""
+    project.set("models.unet", {"type": "unet", "source": "tiny:0"})
+    entry = {"dataset": "davis", "model": "unet", "img_size": 96, "timestep": 51, "blocks": [2], "ensemble_size": 2}
+    project.set("features.davis-unet", entry)
+    predict = {"block": 2, "descriptors": ["original"], "topk": 15, "n_last_frames": 28}
+    predict |= {"size_mask_neighborhood": 15, "temperature": 0.2}
+    entry = {"type": "propagation", "dataset": "davis", "features": "davis-unet", "predict": predict, "score": {}}
+    project.set("tasks.davis-unet", entry)
+    project.check("dvc", "repro", "score@davis-unet")
+    found = json.loads((project.folder / "results/davis-unet/metrics.json").read_text())["original"]
+    assert all(0 <= value <= 1 for name, value in found.items() if "decay" not in name.lower())
+    assert found["J&F"] > 0
+
+
+def test_the_published_command_takes_every_family(project: Project, tmp_path: Path) -> None:
+    command = "ditf spair --dataset_path data/sample/SPair-71k --dit_model vit --model tiny:0 --img_size 168 168"
+    shown = project.check(*command.split(), "--save_path", str(tmp_path / "out"))
+    assert "PCK by category" in shown
+    entry = project.params["features"]["spair-command"]
+    assert entry["blocks"] == [11]
+    assert "timestep" not in entry
+    for flags, expected in (
+        ("--t 3", "have no timestep"),
+        ("--cd", "have no AdaLN"),
+        ("--dit_model x", "is not known"),
+    ):
+        error = project.fail(*command.split(), "--save_path", str(tmp_path / "out"), *flags.split())
+        assert expected in error
+
+
+def test_models_lists_every_family(finished: Project) -> None:
+    shown = finished.check("ditf", "models", without=("torch", *MODELS))
+    for family in FAMILIES:
+        assert f"{family}: block" in shown
+    assert "FLUX.1 [dev]" in shown
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_published_sizes_are_those_of_the_configurations(family: str) -> None:
+    kind = kind_of(family)
+    for source, model in kind.published.items():
+        first, last = kind(blocks=[0]), kind(blocks=[model.blocks - 1])
+        if isinstance(first, Diffusion):
+            loaded = first.loaded()
+            with torch.device("meta"):
+                network = loaded.layout().skeleton(model.config)
+            assert len(loaded.layout().blocks(network)) == model.blocks
+            channels, total = loaded(network, first).shape(0)[1], sum(w.numel() for w in network.parameters())
+        else:
+            sizes = last.sizes(Model(family, source, "main", ""))
+            channels, total = sizes.shapes[0][1], int(sizes.weights)
+        assert (channels, float(f"{total / 1e9:.3g}")) == (model.channels, model.parameters)
+
+
+def test_arithmetic_is_counted() -> None:
+    """Of block 28 of FLUX.1-dev: q, k, v, output and an MLP of 4 widths, and two products of each pair of tokens."""
+    flux = kind_of("flux")(blocks=[28])
+    a, b, c = flux.sizes(Model("flux", "black-forest-labs/FLUX.1-dev", "main", "")).flops
+    tokens, width = 1200, 3072
+    every = tokens + 512
+    blocks = 28 * (24 * width**2 * every + 4 * width * every**2)
+    assert a + b * tokens + c * tokens**2 == pytest.approx(blocks, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("source", "option", "expected"),
+    [
+        ("black-forest-labs/FLUX.1-dev", "", "24 GB"),
+        ("black-forest-labs/FLUX.1-dev", "quantize: int8", "12 GB"),
+        ("black-forest-labs/FLUX.1-dev", "offload: blocks", "8 GB"),
+    ],
+)
+def test_the_smallest_gpu_that_suffices(source: str, option: str, expected: str) -> None:
+    flux = kind_of("flux")(blocks=[28])
+    entry = FeaturesEntry(dataset="x", model="y", img_size=640, backbone=flux)
+    cost = estimate(flux.sizes(Model("flux", source, "main", "")), {1200: 1}, entry, 8, 2)
+    assert smallest_gpu(cost, option) == expected
+
+
+def test_plan_of_models_that_are_not_here(project: Project) -> None:
+    settings: dict[str, Any] = {"dataset": "spair", "img_size": 640}
+    for name, family, source in (
+        ("sd35", "sd3", "stabilityai/stable-diffusion-3.5-medium"),
+        ("mine", "sd3", "someone/finetune"),
+        ("dino", "vit", "facebook/dinov2-base"),
+    ):
+        project.set(f"models.{name}", {"type": family, "source": source})
+        project.set(f"features.{name}", settings | {"model": name, "img_size": 644 if name == "dino" else 640})
+    shown = project.check("ditf", "plan")
+    assert (
+        "mine: the sizes of someone/finetune are taken to be those of stabilityai/stable-diffusion-3.5-medium" in shown
+    )
+    assert "GPU, offload: blocks" in " ".join(shown.split())
+
+
+def test_an_option_that_a_family_does_not_heed_is_reported(project: Project) -> None:
+    project.set("models.dino", {"type": "vit", "source": "tiny:0", "offload": "blocks"})
+    project.set("models.both", {"type": "flux", "source": "tiny:0", "gguf": "x.gguf", "quantize": "int8"})
+    project.set("models.odd", {"type": "flux", "source": "tiny:0", "quantize": "int3"})
+    error = project.fail("ditf", "plan")
+    assert "models.dino.offload: models of type vit have no such option; remove it" in error
+    assert "models.both.quantize: the weights of gguf are quantized already" in error
+    assert "models.odd.quantize" in error
