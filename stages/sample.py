@@ -3,7 +3,8 @@
 import shutil
 from pathlib import Path
 
-from ditf import sample
+from ditf import sample, sample_pairs
+from ditf.commands.prepare import prepare_ap10k
 from stages import Params, run
 
 FOLDER = Path("data/sample")
@@ -14,6 +15,10 @@ def main(params: Params) -> None:
     sample.build_spair(FOLDER / "SPair-71k", params.sample.seed)
     sample.build_davis(FOLDER / "DAVIS", params.sample.seed)
     sample.build_photos(FOLDER / "photos")
+    sample_pairs.build_ap10k(FOLDER / "ap-10k", params.sample.seed)
+    prepare_ap10k(FOLDER / "ap-10k", params.sample.seed, None)
+    sample_pairs.build_pf_pascal(FOLDER / "PF-dataset-PASCAL", params.sample.seed)
+    sample_pairs.build_pf_willow(FOLDER / "PF-WILLOW", params.sample.seed)
 
 
 if __name__ == "__main__":

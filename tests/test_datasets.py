@@ -65,7 +65,7 @@ def test_sample_keypoints_show_the_same_point(sample_data: Path) -> None:
     rows = tables["keypoints"]
     for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
         pair = pairs[row["pair"]]
-        source = patch(pair["source"], row["source_x"], row["source_y"])
+        source = patch(pair["source"], int(row["source_x"]), int(row["source_y"]))
         right.append(float(source @ patch(pair["target"], int(row["target_x"]), int(row["target_y"]))))
         if other["pair"] == row["pair"]:
             wrong.append(float(source @ patch(pair["target"], int(other["target_x"]), int(other["target_y"]))))

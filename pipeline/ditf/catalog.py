@@ -38,13 +38,17 @@ SCHEMAS = {
     "pairs": _schema(
         pair=pa.string(), category=pa.string(), source=pa.string(), target=pa.string(), threshold=pa.float64()
     ),
-    # One row per keypoint that both images show. The source is a pixel inside its image; the target is in pixels too.
+    # Further threshold rules, each with a row per pair: a keypoint is correct where its error, its x and y divided by
+    # the units, is at most alpha. The units are in pixels; they differ where a protocol squashes the image.
+    "rules": _schema(pair=pa.string(), rule=pa.string(), unit_x=pa.float64(), unit_y=pa.float64()),
+    # One row per keypoint that both images show, in pixels; the source lies inside its image. Further columns of
+    # booleans name subsets, each of which is scored, too.
     "keypoints": _schema(
         pair=pa.string(),
         keypoint=pa.int32(),
         name=pa.string(),
-        source_x=pa.int32(),
-        source_y=pa.int32(),
+        source_x=pa.float64(),
+        source_y=pa.float64(),
         target_x=pa.float64(),
         target_y=pa.float64(),
     ),
@@ -67,10 +71,15 @@ SCHEMAS = {
 
 @dataclass(frozen=True)
 class Tables:
-    """What a data set's reader returns. rows: of each table by its name. resize: the rule that benchmarks use."""
+    """What a data set's reader returns.
+
+    rows: of each table by its name. resize: the rule by which benchmarks resize images. threshold: what the column
+    threshold of pairs is, in a word.
+    """
 
     rows: dict[str, list[Row]]
     resize: Rule
+    threshold: str = "box"
 
 
 class Catalog:
@@ -78,12 +87,18 @@ class Catalog:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.resize: Rule = (self._read("images").schema.metadata or {}).get(b"resize", b"longer").decode()
+        metadata = self._read("images").schema.metadata or {}
+        self.resize: Rule = metadata.get(b"resize", b"longer").decode()
+        self.threshold: str = metadata.get(b"threshold", b"box").decode()
 
     def rows(self, name: str) -> list[Row]:
         """The rows of the table `name`, one of `SCHEMAS`. Raises `UserError` where it is missing or foreign."""
         found: list[Row] = self._read(name).to_pylist()
         return found
+
+    def has(self, name: str) -> bool:
+        """Whether there is a table `name`."""
+        return (self.folder / f"{name}.parquet").exists()
 
     def images(self) -> dict[str, Row]:
         """The rows of the table images by id."""
@@ -92,6 +107,15 @@ class Catalog:
     def groups(self) -> list[str]:
         """The columns by which pairs are grouped: the category, and those that the data set added."""
         return ["category", *(name for name in self._read("pairs").column_names if name not in SCHEMAS["pairs"].names)]
+
+    def subsets(self) -> dict[str, set[tuple[str, int]]]:
+        """The (pair, keypoint) of each subset of keypoints, by the name of its column."""
+        if not self.has("keypoints"):
+            return {}
+        table = self._read("keypoints")
+        names = [field.name for field in table.schema if pa.types.is_boolean(field.type)]
+        keys = list(zip(table["pair"].to_pylist(), table["keypoint"].to_pylist(), strict=True))
+        return {n: {k for k, member in zip(keys, table[n].to_pylist(), strict=True) if member} for n in names}
 
     def _read(self, name: str) -> pa.Table:
         path = self.folder / f"{name}.parquet"
@@ -125,7 +149,7 @@ def write_catalog(folder: Path, tables: Tables) -> None:
         except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
             raise UserError(f"{folder.name}: the reader's rows of {name} do not fit their schema ({error})") from None
         if name == "images":
-            table = table.replace_schema_metadata({"resize": tables.resize})
+            table = table.replace_schema_metadata({"resize": tables.resize, "threshold": tables.threshold})
         pq.write_table(table, folder / f"{name}.parquet")
 
 

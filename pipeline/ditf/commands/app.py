@@ -174,6 +174,37 @@ def plan(
     guard(work)
 
 
+prepare = typer.Typer(no_args_is_help=True, help="Make the layout of a benchmark from a data set's own release.")
+app.add_typer(prepare, name="prepare")
+
+
+@prepare.callback()
+def _prepare() -> None:
+    pass
+
+
+@prepare.command("ap10k")
+def prepare_ap10k_command(
+    root: Annotated[Path, typer.Argument(help="The folder of the release, with annotations/ and data/.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the pairs that are sampled.")] = 42,
+    leave_out: Annotated[
+        Path | None, typer.Option("--leave-out", help="A file of image numbers that are in no pair, such as crowds.")
+    ] = None,
+) -> None:
+    """Pairs of AP-10K within species, across species and across families, as GeoAware-SC makes them.
+
+    Example: ditf prepare ap10k /data/ap-10k
+    """
+
+    def work() -> None:
+        from ditf.commands.prepare import prepare_ap10k
+
+        for split, count in prepare_ap10k(root, seed, leave_out).items():
+            print(f"{split}: {count:,} pairs")
+
+    guard(work)
+
+
 @app.command("models")
 def models_command() -> None:
     """The families of models that `type` of an entry of models may name, and the published models of each.

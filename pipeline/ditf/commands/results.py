@@ -82,13 +82,19 @@ def changed_parameters() -> list[str]:
 
 def _show_pck(name: str, path: Path) -> None:
     """PCK by category of the last descriptor, and of all descriptors over all pairs."""
-    rows = [row for row in _read(path) if row["group"] == "category"]
+    every = _read(path)
+    rule = every[0]["rule"]
+    rows = [row for row in every if row["group"] == "category" and row["rule"] == rule]
     last = rows[-1]["descriptor"]
     title = f"{name}: PCK by category, in percent, per image and per point ({last})"
     _print(title, _by_alpha([row for row in rows if row["descriptor"] == last], "value"))
     if len({row["descriptor"] for row in rows}) > 1:
         title = f"{name}: PCK by descriptor, in percent, over all pairs"
         _print(title, _by_alpha([row for row in rows if row["value"] == "All"], "descriptor"))
+    whole = [row for row in every if row["value"] == "All" and row["descriptor"] == last]
+    others = [{**r, "value": r["rule"] if r["group"] == "category" else r["group"].replace("_", " ")} for r in whole]
+    if len(others) > len({row["alpha"] for row in rows}):
+        _print(f"{name}: PCK by threshold rule and subset of keypoints, over all pairs", _by_alpha(others, "value"))
 
 
 def _show_jf(name: str, path: Path) -> None:

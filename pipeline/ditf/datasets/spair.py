@@ -165,6 +165,6 @@ def _keypoint_rows(name: str, pair: Pair, sizes: dict[str, tuple[int, int]]) -> 
     rows: list[dict[str, Any]] = []
     for number, (label, source, target) in enumerate(zip(pair.kps_ids, pair.src_kps, pair.trg_kps, strict=True)):
         x, y = min(max(source[0], 0), width - 1), min(max(source[1], 0), height - 1)
-        row = {"pair": name, "keypoint": number, "name": str(label), "source_x": x, "source_y": y}
+        row = {"pair": name, "keypoint": number, "name": str(label), "source_x": float(x), "source_y": float(y)}
         rows.append(row | {"target_x": float(target[0]), "target_y": float(target[1])})
     return rows

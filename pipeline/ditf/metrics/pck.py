@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
 # One row per keypoint and descriptor; any other columns are groups. Points in pixels; error: pixels from prediction to
 # truth; threshold: the pixels that alpha multiplies.
 PREDICTIONS = pa.schema(
@@ -18,12 +20,12 @@ PREDICTIONS = pa.schema(
             ("pair", pa.string()),
             ("category", pa.string()),
             ("keypoint", pa.int32()),
-            ("source_x", pa.int32()),
-            ("source_y", pa.int32()),
+            ("source_x", pa.float64()),
+            ("source_y", pa.float64()),
             ("target_x", pa.float64()),
             ("target_y", pa.float64()),
-            ("predicted_x", pa.int32()),
-            ("predicted_y", pa.int32()),
+            ("predicted_x", pa.float64()),
+            ("predicted_y", pa.float64()),
             ("similarity", pa.float64()),
             ("error", pa.float64()),
             ("threshold", pa.float64()),
@@ -66,6 +68,21 @@ def pck(predictions: pa.Table, alphas: Sequence[float]) -> list[dict[str, Any]]:
                     scores += [{"value": "All", **everything}, {"value": "Mean", **everything, **mean}]
                 rows += [{"descriptor": descriptor, "group": group, "alpha": alpha, **row} for row in scores]
     return rows
+
+
+def by_rule(predictions: pa.Table, unit_x: Floats, unit_y: Floats) -> pa.Table:
+    """Predictions whose errors are measured by another threshold rule.
+
+    Args:
+        predictions: a table with the columns of `PREDICTIONS`.
+        unit_x, unit_y: of each row, in pixels: the error is the length of (dx / unit_x, dy / unit_y).
+    """
+    away = [predictions[f"predicted_{axis}"].to_numpy() - predictions[f"target_{axis}"].to_numpy() for axis in "xy"]
+    columns = {"error": np.hypot(away[0] / unit_x, away[1] / unit_y), "threshold": np.ones(len(predictions))}
+    for name, values in columns.items():
+        place = predictions.schema.get_field_index(name)
+        predictions = predictions.set_column(place, predictions.schema.field(name), pa.array(values))
+    return predictions
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[Any]]:

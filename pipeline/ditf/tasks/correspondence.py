@@ -17,14 +17,14 @@ from pydantic import Field, FiniteFloat
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from ditf.catalog import Catalog
+from ditf.catalog import SCHEMAS, Catalog
 from ditf.draw import draw_feature_colours, draw_matches
 from ditf.features.descriptors import Descriptor
 from ditf.features.store import FeatureStore, ImageFeatures
 from ditf.images import RGB
 from ditf.matching.bilinear import corners_of
 from ditf.matching.nearest import Target
-from ditf.metrics.pck import PREDICTIONS, pck
+from ditf.metrics.pck import PREDICTIONS, by_rule, pck
 from ditf.settings import Distinct, Section
 from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
 from ditf.workers import cores, run
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 HEADLINE = 0.1  # the alpha of the first metric and of the drawings, where it is scored
 QUERY_BYTES = 5 * 2**28  # of source descriptors held at once
 
-Points = NDArray[np.int64]
+Points = NDArray[Any]
 Vectors = NDArray[np.float32]
 
 
@@ -62,11 +62,13 @@ class Correspondence(Task):
 
     def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
         alphas = self.score.alphas
-        rows = pck(pq.read_table(predictions / "predictions.parquet"), alphas)
+        rows = evaluate(pq.read_table(predictions / "predictions.parquet"), catalog, alphas)
         headline = HEADLINE if HEADLINE in alphas else alphas[0]
-        categories = [row for row in rows if row["group"] == "category"]
         write_csv(folder / "pck.csv", rows)
-        shown = [row for row in categories if row["alpha"] == headline]
+        shown = [row for row in rows if row["group"] == "category" and row["alpha"] == headline]
+        others = [row for row in shown if row["rule"] != catalog.threshold]
+        shown = [row for row in shown if row["rule"] == catalog.threshold]
+        categories = [row for row in rows if row["group"] == "category" and row["rule"] == catalog.threshold]
         last = self.predict.descriptors[-1]
         write_csv(folder / "categories.csv", [row for row in shown if row["descriptor"] == last])
         write_csv(folder / "ablation.csv", [row for row in shown if row["value"] == "All"])
@@ -77,6 +79,9 @@ class Correspondence(Task):
                 found[f"point@{row['alpha']:g}"] = round(row["point"], 2)
                 if row["alpha"] == headline:
                     found[f"image@{row['alpha']:g}"] = round(row["image"], 2)
+        for row in others:
+            if row["value"] == "All":
+                metrics[row["descriptor"]][f"image@{row['alpha']:g} of {row['rule']}"] = round(row["image"], 2)
         return Scores(metrics, {row["value"]: row["point"] for row in shown if row["descriptor"] == last})
 
     def draw(
@@ -95,6 +100,29 @@ class Correspondence(Task):
             draw_matches(folder / f"matches_{title}.png", source, target, rows[name], alpha)
         images = dict.fromkeys(pairs[name][side] for name in chosen.values() for side in ("source", "target"))
         draw_feature_colours(folder / "features.png", read, store, list(images), self.predict, descriptor)
+
+
+def evaluate(predictions: pa.Table, catalog: Catalog, alphas: Sequence[float]) -> list[dict[str, Any]]:
+    """PCK by every group, threshold rule and subset of keypoints that a catalog has; see `ditf.metrics.pck`.
+
+    Returns:
+        The rows of `pck`, each with its rule. A subset is a group of its own, with the value "All".
+    """
+    rows = [{**row, "rule": catalog.threshold} for row in pck(predictions, alphas)]
+    if catalog.has("rules"):
+        table = pa.Table.from_pylist(catalog.rows("rules"))
+        for rule in pc.unique(table["rule"]).to_pylist():
+            own = table.filter(pc.equal(table["rule"], rule))
+            place = pc.index_in(predictions["pair"], own["pair"]).to_numpy()
+            found = by_rule(predictions, *(own[f"unit_{axis}"].to_numpy()[place] for axis in "xy"))
+            rows += [{**row, "rule": rule} for row in pck(found, alphas)]
+    for name, members in catalog.subsets().items():
+        keys = zip(predictions["pair"].to_pylist(), predictions["keypoint"].to_pylist(), strict=True)
+        chosen = predictions.filter(pa.array([key in members for key in keys], pa.bool_()))
+        if len(chosen):
+            every = [row for row in pck(chosen, alphas) if row["value"] == "All"]
+            rows += [{**row, "group": name, "rule": catalog.threshold} for row in every]
+    return rows
 
 
 def predict(
@@ -119,7 +147,7 @@ def predict(
     pairs, points = pa.Table.from_pylist(catalog.rows("pairs")), pa.Table.from_pylist(catalog.rows("keypoints"))
     pair = pc.index_in(points["pair"], pairs["pair"]).to_numpy()
     source, target = (_positions(store, pairs[side])[pair] for side in ("source", "target"))
-    clicked = np.stack([points[f"source_{axis}"].to_numpy() for axis in "xy"], 1).astype(np.int64)
+    clicked = np.stack([points[f"source_{axis}"].to_numpy() for axis in "xy"], 1)
     found, similarity = np.empty((len(pair), 2), np.int64), np.empty(len(pair))
     described = (store, block, descriptor, channels)
     total = len(np.unique(source)) + len(np.unique(target))
@@ -142,7 +170,7 @@ def predict(
                 bar.update()
     truth = np.stack([points[f"target_{axis}"].to_numpy() for axis in "xy"], 1)
     columns = {name: pairs[name].take(pair) for name in ("category", "threshold", *catalog.groups()[1:])}
-    columns |= {name: points[name] for name in points.column_names}
+    columns |= {name: points[name] for name in SCHEMAS["keypoints"].names}
     columns |= {"predicted_x": found[:, 0], "predicted_y": found[:, 1], "similarity": similarity}
     columns |= {"error": np.linalg.norm(found - truth, axis=1), "descriptor": [descriptor] * len(pair)}
     names = [*PREDICTIONS.names, *catalog.groups()[1:]]
