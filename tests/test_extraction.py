@@ -91,6 +91,17 @@ def test_the_ensemble_is_a_mean_of_noise_samples_and_the_seed_matters(job: Job, 
     assert np.abs(features_of(job, source, seed=1)[3][0] - features_of(job, source)[3][0]).max() > 0.01
 
 
+def test_shared_noise_is_the_same_for_all_images(job: Job, tmp_path: Path) -> None:
+    source, other = images(tmp_path, 2)
+    renamed = replace(source, sha256=other.sha256)
+    features = [
+        [features_of(replace(job, noise=n), s)[3][0] for s in (source, renamed)] for n in ("per-image", "shared")
+    ]
+    assert np.abs(features[0][0] - features[0][1]).max() > 0.01
+    np.testing.assert_array_equal(features[1][0], features[1][1])
+    assert replace(job, noise="shared").made_by != job.made_by
+
+
 def test_bytes_do_not_depend_on_the_order_of_the_images(job: Job, tmp_path: Path) -> None:
     sources = images(tmp_path, 3)
     one, other = (FeatureStore(extract(tmp_path / n, s, job).path) for n, s in (("a", sources), ("b", sources[::-1])))

@@ -190,7 +190,13 @@ def test_pck_of_the_published_predictions(answer: str) -> None:
     expected = json.loads((SLICE / "spair" / f"expected_{answer}.json").read_text())
     rows = []
     for number, row in enumerate(expected["predictions"]):
-        columns = {"descriptor": "adaln", "keypoint": number, "similarity": 1.0, "threshold": row["threshold"]}
+        columns = {
+            "descriptor": "adaln",
+            "keypoint": number,
+            "similarity": 1.0,
+            "confidence": 1.0,
+            "threshold": row["threshold"],
+        }
         error = float(np.linalg.norm(np.subtract(row["pred"], row["trg"])))
         points = dict.fromkeys((f"{name}_{axis}" for name in ("source", "target", "predicted") for axis in "xy"), 0)
         rows.append({**columns, **points, "pair": row["pair"], "category": row["category"], "error": error})

@@ -45,7 +45,7 @@ def scores(catalog: Catalog, predicted: Mapping[str, Sequence[Sequence[float]]],
         for keypoint, (x, y) in zip(keypoints, predicted[pair], strict=True):
             error = float(np.hypot(x - keypoint["target_x"], y - keypoint["target_y"]))
             row = {"descriptor": "original", "category": pairs[pair]["category"], "predicted_x": x, "predicted_y": y}
-            row |= {"similarity": 1.0, "error": error, "threshold": pairs[pair]["threshold"]}
+            row |= {"similarity": 1.0, "confidence": 1.0, "error": error, "threshold": pairs[pair]["threshold"]}
             rows.append({name: keypoint[name] for name in keypoint if name in PREDICTIONS.names} | row)
     return evaluate(pa.Table.from_pylist(rows, schema=PREDICTIONS), catalog, alphas)
 

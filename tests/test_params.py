@@ -60,7 +60,11 @@ T, U = "tasks.spair-flux", "tasks.davis-flux"
         (f"{S}.split", "all", rf"{S}.split"),
         (f"{S}.root", None, rf"{S}.root: .*valid string"),
         (f"{S}.root", "", rf"{S}.root"),
-        (f"{S}.type", "coco", rf"{S}.type: 'coco' is not known; use davis, folder, spair, video, or"),
+        (
+            f"{S}.type",
+            "coco",
+            rf"{S}.type: 'coco' is not known; use ap10k, davis, folder, pf_pascal, pf_willow, spair, video, or",
+        ),
         (f"{S}.type", ..., rf"{S}.type: missing"),
         (f"{S}.type", "no.such:Thing", rf"{S}.type: 'no.such:Thing' cannot be imported"),
         (f"{S}.type", "ditf.images:RGB", rf"{S}.type: .*has no RGB that is a Dataset"),

@@ -12,7 +12,14 @@ def row(pair: str, category: str, error: float, **changes: object) -> dict[str, 
     points = dict.fromkeys(
         ("keypoint", "source_x", "source_y", "target_x", "target_y", "predicted_x", "predicted_y"), 0
     )
-    base = {"descriptor": "adaln", "pair": pair, "category": category, "similarity": 1.0, "threshold": 100.0}
+    base = {
+        "descriptor": "adaln",
+        "pair": pair,
+        "category": category,
+        "similarity": 1.0,
+        "confidence": 1.0,
+        "threshold": 100.0,
+    }
     return {**base, **points, "error": error, "occlusion": 0, **changes}
 
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from ditf.backbones import Backbone
 from ditf.datasets import Dataset
 from ditf.errors import UserError
-from ditf.features.store import Encoding
+from ditf.features.store import Encoding, Noise
 from ditf.images import Rule
 from ditf.models import PLAIN, Loading
 from ditf.settings import Section, find_type, parse
@@ -44,7 +44,8 @@ class FeaturesEntry(Section):
     """An entry of `features`, but for the backbone's own settings, which stand beside these.
 
     dataset, model: names of entries. img_size: in pixels. rule: how images are resized; auto is the data set's own.
-    seed: of the noise. encoding: of the store; int8 halves the bytes of float16, float32 doubles them.
+    seed: of the noise. noise: "per-image", or "shared" by all images of one size, as the model sees them. encoding: of
+    the store; int8 halves the bytes of float16, float32 doubles them.
     """
 
     dataset: str
@@ -52,6 +53,7 @@ class FeaturesEntry(Section):
     img_size: int = Field(ge=32, le=4096)
     rule: Literal["auto"] | Rule = "auto"
     seed: Seed = 0
+    noise: Noise = "per-image"
     encoding: Encoding = "float16"
     backbone: Backbone
 

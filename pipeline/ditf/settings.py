@@ -56,6 +56,7 @@ def find_type(base: type[T], package: str, name: object) -> type[T]:
     """
     known = registered(package)
     module, _, attribute = str(name).partition(":")
+    module = module.replace("-", "_") if not attribute else module
     if not attribute and module not in known:
         raise UserError(f"type: {name!r} is not known; use {', '.join(known)}, or 'package.module:Class'")
     try:

@@ -114,6 +114,7 @@ def extraction(params: Params, name: str, client: "Client | None" = None) -> tup
         rule=catalog.resize if requested.rule == "auto" else requested.rule,
         img_size=requested.img_size,
         seed=requested.seed,
+        noise=requested.noise,
         encoding=requested.encoding,
         texts=TEXTS / name,
         dtype=resolve_dtype(model.dtype, model.device, client),

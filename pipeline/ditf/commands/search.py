@@ -222,7 +222,7 @@ def _alike(store: FeatureStore, other: FeatureStore) -> bool:
     return one == two
 
 
-RESIZING = ("rule", "img_size", "seed", "encoding")
+RESIZING = ("rule", "img_size", "seed", "noise", "encoding")
 
 
 def _there(pixels: RGB | None) -> RGB:

@@ -18,7 +18,7 @@ from ditf.backbones import Backbone, LoadedBackbone, Text
 from ditf.device import choose
 from ditf.errors import UserError
 from ditf.features.descriptors import BOTH, LAYER_NORM, ChannelStatistics
-from ditf.features.store import VERSION, Encoding, ImageFeatures
+from ditf.features.store import VERSION, Encoding, ImageFeatures, Noise
 from ditf.features.writing import BlockFeatures, Item
 from ditf.files import Hashes
 from ditf.images import Rule, decode, model_size, resize_for_model
@@ -59,10 +59,10 @@ class Source:
 class Job:
     """All that features depend on besides the images, and how the model is run; it can be sent to a worker.
 
-    rule, img_size: how images are resized; see `ditf.images.model_size`. stride: pixels per token. seed: of the noise.
-    encoding: of the store. texts: folder of the encoded prompts. dtype, text_dtype: of the arithmetic, such as
-    "float32". device: "auto" is resolved where the work runs. batch_size: noise samples per forward pass; with
-    another, features differ by rounding at most.
+    rule, img_size: how images are resized; see `ditf.images.model_size`. seed: of the noise. encoding: of the store.
+    texts: folder of the encoded prompts. dtype, text_dtype: of the arithmetic, such as "float32". device: "auto" is
+    resolved where the work runs. batch_size: noise samples per forward pass; with another, features differ by rounding
+    at most. noise: "per-image", or "shared" by all images of one size.
     """
 
     model: Model
@@ -76,11 +76,12 @@ class Job:
     text_dtype: str
     device: str
     batch_size: int
+    noise: Noise = "per-image"
 
     @property
     def made_by(self) -> dict[str, Any]:
         """All that determines an image's features besides the image: what a store is known by."""
-        names = ("rule", "img_size", "seed", "encoding", "dtype", "text_dtype")
+        names = ("rule", "img_size", "seed", "noise", "encoding", "dtype", "text_dtype")
         settings = self.backbone.model_dump() | {"blocks": sorted(self.backbone.blocks)}
         own = {name: getattr(self, name) for name in names}
         return {"format": VERSION, "model": self.model.made_by, **settings, **own, **versions_of(LIBRARIES)}
@@ -94,7 +95,8 @@ class Job:
     def load(self) -> "Extractor":
         """The model, loaded."""
         device, dtype = choose(self.device, self.dtype)
-        return Extractor(self.backbone.load(self.model, dtype, device), self.backbone, self.seed, self.batch_size)
+        loaded = self.backbone.load(self.model, dtype, device)
+        return Extractor(loaded, self.backbone, self.seed, self.batch_size, self.noise)
 
     def item(self, source: Source, multiple: int, stride: int) -> Item:
         """An image's place in the store. multiple: of its sides, as the model sees it. stride: of the first block."""
@@ -111,9 +113,13 @@ class Extractor:
         backbone: its settings.
         seed: of the noise.
         batch_size: noise samples per forward pass.
+        noise: "per-image", or "shared" by all images of one size.
     """
 
-    def __init__(self, loaded: LoadedBackbone, backbone: Backbone, seed: int = 0, batch_size: int = 8) -> None:
+    def __init__(
+        self, loaded: LoadedBackbone, backbone: Backbone, seed: int = 0, batch_size: int = 8, noise: Noise = "per-image"
+    ) -> None:
+        self._noise = noise
         self.loaded, self.backbone, self._seed, self._batch_size = loaded, backbone, seed, batch_size
         self._encode_text: Callable[[str], Text] | None = None
         self._resize: tuple[Rule, int] = ("longer", 640)
@@ -222,7 +228,8 @@ class Extractor:
             encoded = self.loaded.encode(torch.tensor(pixels).permute(2, 0, 1) / 127.5 - 1)
             for start in range(0, count, self._batch_size):
                 samples = range(start, min(start + self._batch_size, count))
-                noise = [noise_generator(self._seed, sha256, sample) for sample in samples]
+                own = sha256 if self._noise == "per-image" else self._noise
+                noise = [noise_generator(self._seed, own, sample) for sample in samples]
                 for block, tokens in self.loaded.capture(encoded, text, noise).items():
                     part = tokens.float().sum(0)
                     total[block] = total[block] + part if block in total else part
@@ -239,7 +246,7 @@ class Extractor:
 
 
 def noise_generator(seed: int, sha256: str, sample: int) -> torch.Generator:
-    """The generator of one noise sample of one image, on the CPU."""
+    """The generator of one noise sample of one image, or of what stands for all images, on the CPU."""
     digest = hashlib.sha256(f"{seed} {sha256} {sample}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 

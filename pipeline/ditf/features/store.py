@@ -35,6 +35,7 @@ FORMAT = "ditf-features"
 VERSION = 4
 
 Encoding = Literal["float16", "float32", "int8"]
+Noise = Literal["per-image", "shared"]
 TABLES = {"ids": "c.0", "keys": "c.0", "grid": "c.0.0", "size": "c.0.0", "prompt": "c.0", "prompts": "c.0"}  # and chunk
 PER_ITEM = ("tokens", "quantization")
 

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-# One row per keypoint and descriptor; any other columns are groups. Points in pixels; error: pixels from prediction to
+# One row per keypoint and descriptor; any other columns are groups. Points in pixels; confidence: by which a matcher
+# ranks its matches; error: pixels from prediction to
 # truth; threshold: the pixels that alpha multiplies.
 PREDICTIONS = pa.schema(
     [
@@ -27,11 +28,15 @@ PREDICTIONS = pa.schema(
             ("predicted_x", pa.float64()),
             ("predicted_y", pa.float64()),
             ("similarity", pa.float64()),
+            ("confidence", pa.float64()),
             ("error", pa.float64()),
             ("threshold", pa.float64()),
         )
     ]
 )
+
+
+COVERAGES = tuple(range(100, 0, -10))  # percent of the keypoints, the most confident first
 
 
 def pck(predictions: pa.Table, alphas: Sequence[float]) -> list[dict[str, Any]]:
@@ -83,6 +88,32 @@ def by_rule(predictions: pa.Table, unit_x: Floats, unit_y: Floats) -> pa.Table:
         place = predictions.schema.get_field_index(name)
         predictions = predictions.set_column(place, predictions.schema.field(name), pa.array(values))
     return predictions
+
+
+def by_coverage(predictions: pa.Table, alphas: Sequence[float]) -> list[dict[str, Any]]:
+    """PCK per point of the most confident matches.
+
+    Args:
+        predictions: a table with the columns of `PREDICTIONS`.
+        alphas: as in `pck`.
+
+    Returns:
+        Rows with descriptor, alpha, coverage (percent of the keypoints), confidence (the least of them) and point (PCK
+        in percent).
+    """
+    rows = []
+    for descriptor in pc.unique(predictions["descriptor"]).to_pylist():
+        table = predictions.filter(pc.equal(predictions["descriptor"], descriptor))
+        confidence, error, threshold = (table[name].to_numpy() for name in ("confidence", "error", "threshold"))
+        order = np.argsort(-confidence, kind="stable")
+        for alpha in alphas:
+            correct = (error <= alpha * threshold)[order]
+            for coverage in COVERAGES:
+                count = math.ceil(len(order) * coverage / 100)
+                least = float(confidence[order[count - 1]])
+                row = {"descriptor": descriptor, "alpha": alpha, "coverage": coverage, "confidence": least}
+                rows.append({**row, "point": 100 * float(correct[:count].mean())})
+    return rows
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[Any]]:

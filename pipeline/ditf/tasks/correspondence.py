@@ -13,19 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat
+from pydantic import BeforeValidator, Field, FiniteFloat, SerializeAsAny
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from ditf.catalog import SCHEMAS, Catalog
 from ditf.draw import draw_feature_colours, draw_matches
+from ditf.errors import UserError
 from ditf.features.descriptors import Descriptor
 from ditf.features.store import FeatureStore, ImageFeatures
 from ditf.images import RGB
+from ditf.matchers import Matcher
+from ditf.matchers.nearest import Nearest
 from ditf.matching.bilinear import corners_of
-from ditf.matching.nearest import Target
-from ditf.metrics.pck import PREDICTIONS, by_rule, pck
-from ditf.settings import Distinct, Section
+from ditf.metrics.pck import PREDICTIONS, by_coverage, by_rule, pck
+from ditf.settings import Distinct, Section, find_type, parse
 from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
 from ditf.workers import cores, run
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 HEADLINE = 0.1  # the alpha of the first metric and of the drawings, where it is scored
 QUERY_BYTES = 5 * 2**28  # of source descriptors held at once
+
+NEAREST = Nearest(type="nearest")
 
 Points = NDArray[Any]
 Vectors = NDArray[np.float32]
@@ -45,24 +49,45 @@ class Alphas(Section):
     alphas: Distinct[Annotated[FiniteFloat, Field(gt=0, le=1)]] = Field(default=[0.05, 0.1, 0.15])
 
 
-class Correspondence(Task):
-    """Semantic correspondence by nearest neighbours of descriptors."""
+def _matcher(given: Any) -> Matcher:
+    """A matcher by its type alone, or by its type and settings."""
+    if isinstance(given, Matcher):
+        return given
+    entry = {"type": given} if isinstance(given, str) else given
+    if not isinstance(entry, dict) or "type" not in entry:
+        raise ValueError("give the type of a matcher, such as nearest, or a mapping with its type and settings")
+    try:
+        kind = find_type(Matcher, "ditf.matchers", entry["type"])  # type: ignore[type-abstract]
+        return parse(kind, entry, "")
+    except UserError as error:
+        raise ValueError("; ".join(str(error).split("\n"))) from None
 
-    predict: Reading
+
+class Matching(Reading):
+    """matcher: the type of a matcher, or a mapping with its type and settings."""
+
+    matcher: Annotated[SerializeAsAny[Matcher], BeforeValidator(_matcher)] = NEAREST
+
+
+class Correspondence(Task):
+    """Semantic correspondence by matching descriptors."""
+
+    predict: Matching
     score: Alphas = Alphas()
 
     def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         channels = self.predict.discarded(store)
         tables = [
-            predict(store, catalog, self.predict.block, descriptor, channels, client)
+            predict(store, catalog, self.predict.block, descriptor, channels, client, self.predict.matcher)
             for descriptor in self.predict.descriptors
         ]
         pq.write_table(pa.concat_tables(tables), folder / "predictions.parquet")
 
     def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
         alphas = self.score.alphas
-        rows = evaluate(pq.read_table(predictions / "predictions.parquet"), catalog, alphas)
+        table = pq.read_table(predictions / "predictions.parquet")
+        rows = evaluate(table, catalog, alphas)
         headline = HEADLINE if HEADLINE in alphas else alphas[0]
         write_csv(folder / "pck.csv", rows)
         shown = [row for row in rows if row["group"] == "category" and row["alpha"] == headline]
@@ -72,6 +97,7 @@ class Correspondence(Task):
         last = self.predict.descriptors[-1]
         write_csv(folder / "categories.csv", [row for row in shown if row["descriptor"] == last])
         write_csv(folder / "ablation.csv", [row for row in shown if row["value"] == "All"])
+        write_csv(folder / "coverage.csv", by_coverage(table, alphas))
         metrics: Metrics = {}
         for row in categories:
             if row["value"] == "All":
@@ -132,6 +158,7 @@ def predict(
     descriptor: Descriptor,
     channels: Sequence[int] | None = None,
     client: "Client | None" = None,
+    matcher: Matcher = NEAREST,
 ) -> pa.Table:
     """Match every keypoint of every pair; each image is read once as a source and once as a target per batch of pairs.
 
@@ -140,6 +167,7 @@ def predict(
         catalog: with images, pairs and keypoints.
         block, descriptor, channels: which descriptors are matched; see `ditf.features.descriptors`.
         client: of the workers that match; None for this process.
+        matcher: how.
 
     Returns:
         A table with the columns of `PREDICTIONS` and those by which the catalog groups pairs, in the catalog's order.
@@ -148,30 +176,41 @@ def predict(
     pair = pc.index_in(points["pair"], pairs["pair"]).to_numpy()
     source, target = (_positions(store, pairs[side])[pair] for side in ("source", "target"))
     clicked = np.stack([points[f"source_{axis}"].to_numpy() for axis in "xy"], 1)
-    found, similarity = np.empty((len(pair), 2), np.int64), np.empty(len(pair))
+    found, similarity, distance = np.empty((len(pair), 2)), np.empty(len(pair)), np.zeros(len(pair))
     described = (store, block, descriptor, channels)
-    total = len(np.unique(source)) + len(np.unique(target))
+    total = (len(np.unique(source)) + len(np.unique(target))) * (1 + matcher.back)
     with threadpool_limits(1, user_api="blas"), tqdm(desc=descriptor, total=total, unit="image", delay=2) as bar:
+
+        def each(work: Any, fixed: tuple[Any, ...], images: NDArray[np.int64], values: NDArray[Any]) -> Iterator[Any]:
+            """The work's results, image by image, with the rows of `values` that they are of."""
+            places = dict(_by_image(store, images))
+            tasks = ((name, (*described, *fixed, name, values[at])) for name, at in places.items())
+            for name, result in run(client, work, tasks, cores()):
+                yield places[name], result
+                bar.update()
+
         # In the order of the sources, so that pairs of the same images are in the same batch.
         order = np.argsort(source, kind="stable")
         count = max(1, QUERY_BYTES // (4 * store.channels(block)))
         for start in range(0, len(order), count):
             batch = order[start : start + count]
             queries = np.empty((len(batch), store.channels(block)), np.float32)
-            tasks = ((name, (*described, name, clicked[batch[at]])) for name, at in _by_image(store, source[batch]))
-            places = dict(_by_image(store, source[batch]))
-            for name, vectors in run(client, describe_points, tasks, cores()):
-                queries[places[name]] = vectors
-                bar.update()
-            tasks = ((name, (*described, name, queries[at])) for name, at in _by_image(store, target[batch]))
-            places = dict(_by_image(store, target[batch]))
-            for name, (pixels, values) in run(client, match_target, tasks, cores()):
-                found[batch[places[name]]], similarity[batch[places[name]]] = pixels, values
-                bar.update()
+            for at, vectors in each(describe_points, (), source[batch], clicked[batch]):
+                queries[at] = vectors
+            for at, (places, values) in each(match_target, (matcher,), target[batch], queries):
+                found[batch[at]], similarity[batch[at]] = places, values
+            if matcher.back:
+                for at, vectors in each(describe_points, (), target[batch], found[batch]):
+                    queries[at] = vectors
+                for at, (places, _) in each(match_target, (matcher,), source[batch], queries):
+                    rows = batch[at]
+                    token = store.sizes[source[rows]] / store.grids(block)[source[rows], ::-1]
+                    distance[rows] = np.linalg.norm((places - clicked[rows]) / token, axis=1)
     truth = np.stack([points[f"target_{axis}"].to_numpy() for axis in "xy"], 1)
     columns = {name: pairs[name].take(pair) for name in ("category", "threshold", *catalog.groups()[1:])}
     columns |= {name: points[name] for name in SCHEMAS["keypoints"].names}
     columns |= {"predicted_x": found[:, 0], "predicted_y": found[:, 1], "similarity": similarity}
+    columns |= {"confidence": matcher.confidence(similarity, distance)}
     columns |= {"error": np.linalg.norm(found - truth, axis=1), "descriptor": [descriptor] * len(pair)}
     names = [*PREDICTIONS.names, *catalog.groups()[1:]]
     table = pa.table({name: columns[name] for name in names})
@@ -206,12 +245,13 @@ def match_target(
     block: int,
     descriptor: Descriptor,
     channels: Sequence[int] | None,
+    matcher: Matcher,
     image: str,
     queries: Vectors,
 ) -> tuple[Points, NDArray[np.float64]]:
-    """The best pixels (x, y) of a target image, [k, 2], and their similarities, [k], for queries [k, C]."""
+    """The points (x, y) of a target image, [k, 2], and their similarities, [k], for queries [k, C]."""
     features = store.features(block, image)
-    return Target(features.descriptors(descriptor, channels), features.grid, features.size).match(queries)
+    return matcher.match(queries, features.descriptors(descriptor, channels), features.grid, features.size)
 
 
 def _positions(store: FeatureStore, names: pa.ChunkedArray) -> NDArray[np.int64]:
