@@ -17,8 +17,8 @@ from benchmarks.report import machine, peak_memory, show, timed
 from ditf.catalog import Catalog, Row, Tables, write_catalog
 from ditf.features.store import FeatureStore
 from ditf.features.writing import BlockFeatures, Item, write_store
+from ditf.matching.keypoints import predict
 from ditf.metrics.pck import pck
-from ditf.tasks.correspondence import predict
 
 CHANNELS, MASSIVE = 3072, (11, 154)
 SIZES = {(500, 375): (30, 40), (375, 500): (40, 30), (500, 333): (27, 40)}  # pixels: tokens at 640 px

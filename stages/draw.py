@@ -4,7 +4,7 @@ import shutil
 
 from ditf.catalog import Catalog
 from ditf.commands.project import CATALOGS, FEATURES, RESULTS, image_reader
-from ditf.features.store import FeatureStore
+from ditf.features.fusion import open_store
 from stages import Params, run
 
 
@@ -12,7 +12,7 @@ def main(params: Params, name: str) -> None:
     task, folder = params.tasks[name], RESULTS / name
     shutil.rmtree(folder / "visualizations", ignore_errors=True)
     (folder / "visualizations").mkdir(parents=True)
-    store, catalog = FeatureStore(FEATURES / task.features), Catalog(CATALOGS / task.dataset)
+    store, catalog = open_store(FEATURES / task.features), Catalog(CATALOGS / task.dataset)
     read = image_reader(params, task.dataset)
     task.draw(store, catalog, read, folder / "predictions", folder / "visualizations")
 

@@ -5,14 +5,14 @@ import shutil
 from ditf.catalog import Catalog
 from ditf.commands.project import CATALOGS, FEATURES, RESULTS
 from ditf.errors import UserError
-from ditf.features.store import FeatureStore
+from ditf.features.fusion import open_store
 from ditf.workers import cluster
 from stages import Params, run
 
 
 def main(params: Params, name: str) -> None:
     task, folder = params.tasks[name], RESULTS / name / "predictions"
-    store, catalog = FeatureStore(FEATURES / task.features), Catalog(CATALOGS / task.dataset)
+    store, catalog = open_store(FEATURES / task.features), Catalog(CATALOGS / task.dataset)
     for item, row in catalog.images().items():
         if store.size(item) != (row["width"], row["height"]):
             raise UserError(f"{store.path}: its features of {item!r} are of an image of another size; run `dvc repro`")

@@ -25,13 +25,13 @@ from ditf.features.descriptors import Descriptor
 from ditf.features.store import Encoding, FeatureStore
 from ditf.features.writing import Item, write_store
 from ditf.images import read_index_mask, resize_for_model
+from ditf.matching.keypoints import predict
 from ditf.metrics.pck import PREDICTIONS, pck
 from ditf.metrics.segmentation import evaluate_frame, summarize
 from ditf.models import Model
 from ditf.propagation import propagate
 from ditf.propagation.labels import first_labels, hard_mask
 from ditf.propagation.voting import Voting
-from ditf.tasks.correspondence import predict
 
 MASSIVE = (154, 1446)
 SLICE = Path(__file__).parent / "golden"

@@ -20,9 +20,10 @@ from ditf.matchers.cycle import Cycle
 from ditf.matchers.mutual import Mutual
 from ditf.matchers.nearest import Nearest
 from ditf.matchers.window_soft_argmax import WindowSoftArgmax, soft_argmax
+from ditf.matching.keypoints import predict
 from ditf.metrics.pck import by_coverage
 from ditf.settings import find_type
-from ditf.tasks.correspondence import Matching, predict
+from ditf.tasks.correspondence import Matching
 
 GRID, SIZE = (10, 12), (240, 200)
 WINDOWS = {"window5": 5, "window7": 7, "global": 0, "gaussian5": -5}

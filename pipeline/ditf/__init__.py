@@ -9,7 +9,8 @@ for _name in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_PROGRE
 
 if TYPE_CHECKING:
     from ditf.features.extractor import Extractor
-    from ditf.features.store import FeatureStore, ImageFeatures, open_store
+    from ditf.features.fusion import open_store
+    from ditf.features.store import FeatureStore, ImageFeatures
     from ditf.notebook import load_results, match
 
 __all__ = ["Extractor", "FeatureStore", "ImageFeatures", "load_results", "match", "open_store"]
@@ -18,7 +19,7 @@ _HOMES = {
     "Extractor": "ditf.features.extractor",
     "FeatureStore": "ditf.features.store",
     "ImageFeatures": "ditf.features.store",
-    "open_store": "ditf.features.store",
+    "open_store": "ditf.features.fusion",
     "load_results": "ditf.notebook",
     "match": "ditf.notebook",
 }

@@ -35,8 +35,8 @@ def match(
     Raises:
         UserError: a point is outside the source image.
     """
+    from ditf.matching.keypoints import descriptors_at
     from ditf.matching.nearest import Target
-    from ditf.tasks.correspondence import descriptors_at
 
     asked = np.array([tuple(point) for point in points], np.int64).reshape(-1, 2)
     width, height = source.size

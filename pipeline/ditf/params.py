@@ -10,6 +10,8 @@ from pydantic import AfterValidator, Field
 from ditf.backbones import Backbone
 from ditf.datasets import Dataset
 from ditf.errors import UserError
+from ditf.features.descriptors import ORIGINAL
+from ditf.features.fusion import BLOCK, Fusion
 from ditf.features.store import Encoding, Noise
 from ditf.images import Rule
 from ditf.models import PLAIN, Loading
@@ -80,7 +82,14 @@ class Params(Section):
     models: dict[str, ModelEntry]
     datasets: dict[str, Dataset]
     features: dict[str, FeaturesEntry]
+    fusions: dict[str, Fusion]
     tasks: dict[str, Task]
+
+    def sources_of(self, features: str) -> list[str]:
+        """The sources of the models behind an entry of `features` or `fusions`."""
+        fusion = self.fusions.get(features)
+        names = [fusion.first.features, fusion.second.features] if fusion else [features]
+        return [self.models[self.features[name].model].source for name in names]
 
 
 def load_params(path: Path = FILE) -> Params:
@@ -100,8 +109,8 @@ def validate(data: Any, where: str = str(FILE)) -> Params:
         raise UserError(f"{where}: not a mapping of parameters")
     lines: list[str] = []
     entries: dict[str, dict[str, Any]] = {}
-    for section in ("models", "datasets", "features", "tasks"):
-        given = data.get(section)
+    for section in ("models", "datasets", "features", "fusions", "tasks"):
+        given = data.get(section, {} if section == "fusions" else None)
         entries[section] = {}
         if not isinstance(given, dict):
             lines.append(f"{where}: {section}: missing; give a mapping of entries, or {{}}")
@@ -137,6 +146,8 @@ def _entry(section: str, name: Any, entry: Any, known: dict[str, dict[str, Any]]
             return model
         if section == "features":
             return _features(entry, known, where)
+        if section == "fusions":
+            return _fusion(name, entry, known, where)
         base, package = (Dataset, "ditf.datasets") if section == "datasets" else (Task, "ditf.tasks")
         if "type" not in entry:
             raise UserError(f"{where}.type: missing; add it")
@@ -170,20 +181,50 @@ def _features(entry: dict[str, Any], known: dict[str, dict[str, Any]], where: st
     return parse(FeaturesEntry, {k: v for k, v in entry.items() if k in common} | {"backbone": backbone}, where)
 
 
+def _fusion(name: str, entry: dict[str, Any], known: dict[str, dict[str, Any]], where: str) -> Fusion:
+    """An entry of `fusions`, and what it says of others."""
+    fusion = parse(Fusion, entry, where)
+    if name in known["features"]:
+        raise UserError(f"{where}: features has an entry of this name; give another")
+    datasets = []
+    for side in ("first", "second"):
+        half = getattr(fusion, side)
+        _check_names({"features": half.features}, {"features": "features"}, known, f"{where}.{side}")
+        features = known["features"][half.features]
+        datasets.append(features.dataset)
+        if half.descriptor not in features.backbone.descriptors:
+            have = ", ".join(features.backbone.descriptors)
+            raise UserError(
+                f"{where}.{side}.descriptor: {half.descriptor} is not one of features.{half.features}: {have}"
+            )
+        if missing := [block for block in half.blocks if block not in features.backbone.blocks]:
+            raise UserError(f"{where}.{side}.blocks: {missing[0]} is not among those of features.{half.features}")
+        if half.pca and len(half.pca) != len(half.blocks):
+            raise UserError(f"{where}.{side}.pca: {len(half.pca)} numbers for {len(half.blocks)} blocks")
+    if datasets[0] != datasets[1]:
+        raise UserError(f"{where}: its halves are of two data sets, {datasets[0]} and {datasets[1]}")
+    return fusion
+
+
 def _check_task(task: Task, known: dict[str, dict[str, Any]], where: str) -> None:
     """What a task says of other entries."""
-    _check_names(task.model_dump(), {"dataset": "datasets", "features": "features"}, known, where)
-    backbone = known["features"][task.features].backbone
-    unknown = [name for name in task.predict.descriptors if name not in backbone.descriptors]
-    if unknown:
+    section = "fusions" if task.features in known["fusions"] else "features"
+    _check_names(
+        {"dataset": task.dataset, "features": task.features}, {"dataset": "datasets", "features": section}, known, where
+    )
+    entry = known[section][task.features]
+    of = entry if section == "features" else known["features"][entry.first.features]
+    if of.dataset != task.dataset:
+        raise UserError(f"{where}.features: {task.features} is of the data set {of.dataset}, not {task.dataset}")
+    have, blocks = (ORIGINAL, [BLOCK]) if section == "fusions" else (of.backbone.descriptors, of.backbone.blocks)
+    if unknown := [name for name in task.predict.descriptors if name not in have]:
         raise UserError(
-            f"{where}.predict.descriptors: {unknown[0]} is not a descriptor of features.{task.features}, which has "
-            f"{', '.join(backbone.descriptors)}"
+            f"{where}.predict.descriptors: {unknown[0]} is not a descriptor of {section}.{task.features}, which has "
+            f"{', '.join(have)}"
         )
-    blocks = backbone.blocks
     if task.predict.block not in blocks:
         raise UserError(
-            f"{where}.predict.block: {task.predict.block} is not among blocks {blocks} of features.{task.features}: "
+            f"{where}.predict.block: {task.predict.block} is not among blocks {blocks} of {section}.{task.features}: "
             "add it there"
         )
 

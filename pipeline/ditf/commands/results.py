@@ -27,7 +27,7 @@ def show_all(params: Params) -> None:
         raise UserError(f"{RESULTS}: no results yet; run `dvc repro`")
     for name in done:
         show_task(params, name)
-    if any(params.models[params.features[params.tasks[name].features].model].source.startswith(TINY) for name in done):
+    if any(source.startswith(TINY) for name in done for source in params.sources_of(params.tasks[name].features)):
         print(
             "These are results of a tiny random model, in which two massive channels were planted:\n"
             "they show that the pipeline works, not how well a trained model sees."

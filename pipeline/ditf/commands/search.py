@@ -14,12 +14,13 @@ from ditf.commands.project import CATALOGS, FEATURES, QUERIES, RESULTS, check_en
 from ditf.datasets.folder import PLAIN
 from ditf.errors import UserError
 from ditf.features.descriptors import unit
+from ditf.features.fusion import open_store
 from ditf.features.store import FeatureStore, ImageFeatures
 from ditf.files import exclusive, fingerprint
 from ditf.images import RGB, read_rgb
+from ditf.matching.keypoints import descriptors_at
 from ditf.params import Params
 from ditf.retrieval.search import FeatureIndex
-from ditf.tasks.correspondence import descriptors_at
 from ditf.tasks.retrieval import Retrieval
 
 
@@ -51,7 +52,7 @@ class Library:
 
     def __init__(self, params: Params, task: str) -> None:
         self.params, self.name, self.task = params, task, params.tasks[task]
-        self.store = FeatureStore(FEATURES / self.task.features)
+        self.store = open_store(FEATURES / self.task.features)
         self.index = FeatureIndex(RESULTS / task / "predictions", self.store)
         self._read = image_reader(params, self.task.dataset)
 
@@ -65,7 +66,7 @@ class Library:
         there = [name for name in known if (RESULTS / name / "predictions" / "index.json").exists()]
         if not there:
             raise UserError("no index yet: run `dvc repro`, with a task of type retrieval in params.yaml")
-        found = [name for name in there if set(names) & set(FeatureStore(FEATURES / known[name].features).ids)]
+        found = [name for name in there if set(names) & set(open_store(FEATURES / known[name].features).ids)]
         if not found and not any(Path(name).is_file() for name in names):
             raise UserError(f"{names[0]}: neither a file nor an image that {', '.join(there)} can search")
         choice = found or there
@@ -104,6 +105,8 @@ class Library:
         for item, row in Catalog(CATALOGS / self.task.dataset).images().items():
             if row["sha256"] == digest and prompt in (None, row["prompt"]) and item in self.store:
                 return self.store, item
+        if self.task.features in self.params.fusions:
+            raise UserError(f"{path}: a fusion has no model of its own; give an image of the data set by its id")
         if prompt is None:
             prompt = getattr(self.params.datasets[self.task.dataset], "prompt", "").replace("{category}", PLAIN)
         made_by = self.store.attributes["made_by"]

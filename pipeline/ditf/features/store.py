@@ -123,6 +123,15 @@ class FeatureStore:
         self._statistics: dict[int, ChannelStatistics] = {}
         self._modulation = functools.lru_cache(maxsize=1024)(self._read_modulation)
 
+    @property
+    def joint(self) -> bool:
+        """Whether the features of an image depend on the one that it is paired with."""
+        return False
+
+    def pair(self, block: int, source: str, target: str) -> tuple[ImageFeatures, ImageFeatures]:
+        """The features of two images of a pair."""
+        return self.features(block, source), self.features(block, target)
+
     @functools.cached_property
     def digest(self) -> str:
         """A name of what the store holds: equal where the same images went through the same model and settings."""
@@ -285,11 +294,6 @@ class FeatureStore:
         if not chunk_path(self._arrays[name], 0).is_file():
             raise ValueError(f"{name}: its file is missing")
         return np.asarray(self._arrays[name][:])
-
-
-def open_store(path: Path | str) -> FeatureStore:
-    """Open the feature store in the folder `path`. Raises `UserError` where it holds none."""
-    return FeatureStore(path)
 
 
 @functools.lru_cache(maxsize=4)

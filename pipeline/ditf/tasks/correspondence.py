@@ -4,7 +4,7 @@ Protocol: SPair-71k (Min et al., arXiv 1908.10543).
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,35 +12,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, FiniteFloat, SerializeAsAny
-from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
-from ditf.catalog import SCHEMAS, Catalog
+from ditf.catalog import Catalog
 from ditf.draw import draw_feature_colours, draw_matches
 from ditf.errors import UserError
-from ditf.features.descriptors import Descriptor
-from ditf.features.store import FeatureStore, ImageFeatures
+from ditf.features.store import FeatureStore
 from ditf.images import RGB
 from ditf.matchers import Matcher
-from ditf.matchers.nearest import Nearest
-from ditf.matching.bilinear import corners_of
-from ditf.metrics.pck import PREDICTIONS, by_coverage, by_rule, pck
+from ditf.matching.keypoints import NEAREST, predict
+from ditf.metrics.pck import by_coverage, by_rule, pck
 from ditf.settings import Distinct, Section, find_type, parse
 from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
-from ditf.workers import cores, run
 
 if TYPE_CHECKING:
     from distributed import Client
 
 HEADLINE = 0.1  # the alpha of the first metric and of the drawings, where it is scored
-QUERY_BYTES = 5 * 2**28  # of source descriptors held at once
-
-NEAREST = Nearest(type="nearest")
-
-Points = NDArray[Any]
-Vectors = NDArray[np.float32]
 
 
 class Alphas(Section):
@@ -149,118 +137,3 @@ def evaluate(predictions: pa.Table, catalog: Catalog, alphas: Sequence[float]) -
             every = [row for row in pck(chosen, alphas) if row["value"] == "All"]
             rows += [{**row, "group": name, "rule": catalog.threshold} for row in every]
     return rows
-
-
-def predict(
-    store: FeatureStore,
-    catalog: Catalog,
-    block: int,
-    descriptor: Descriptor,
-    channels: Sequence[int] | None = None,
-    client: "Client | None" = None,
-    matcher: Matcher = NEAREST,
-) -> pa.Table:
-    """Match every keypoint of every pair; each image is read once as a source and once as a target per batch of pairs.
-
-    Args:
-        store: the features.
-        catalog: with images, pairs and keypoints.
-        block, descriptor, channels: which descriptors are matched; see `ditf.features.descriptors`.
-        client: of the workers that match; None for this process.
-        matcher: how.
-
-    Returns:
-        A table with the columns of `PREDICTIONS` and those by which the catalog groups pairs, in the catalog's order.
-    """
-    pairs, points = pa.Table.from_pylist(catalog.rows("pairs")), pa.Table.from_pylist(catalog.rows("keypoints"))
-    pair = pc.index_in(points["pair"], pairs["pair"]).to_numpy()
-    source, target = (_positions(store, pairs[side])[pair] for side in ("source", "target"))
-    clicked = np.stack([points[f"source_{axis}"].to_numpy() for axis in "xy"], 1)
-    found, similarity, distance = np.empty((len(pair), 2)), np.empty(len(pair)), np.zeros(len(pair))
-    described = (store, block, descriptor, channels)
-    total = (len(np.unique(source)) + len(np.unique(target))) * (1 + matcher.back)
-    with threadpool_limits(1, user_api="blas"), tqdm(desc=descriptor, total=total, unit="image", delay=2) as bar:
-
-        def each(work: Any, fixed: tuple[Any, ...], images: NDArray[np.int64], values: NDArray[Any]) -> Iterator[Any]:
-            """The work's results, image by image, with the rows of `values` that they are of."""
-            places = dict(_by_image(store, images))
-            tasks = ((name, (*described, *fixed, name, values[at])) for name, at in places.items())
-            for name, result in run(client, work, tasks, cores()):
-                yield places[name], result
-                bar.update()
-
-        # In the order of the sources, so that pairs of the same images are in the same batch.
-        order = np.argsort(source, kind="stable")
-        count = max(1, QUERY_BYTES // (4 * store.channels(block)))
-        for start in range(0, len(order), count):
-            batch = order[start : start + count]
-            queries = np.empty((len(batch), store.channels(block)), np.float32)
-            for at, vectors in each(describe_points, (), source[batch], clicked[batch]):
-                queries[at] = vectors
-            for at, (places, values) in each(match_target, (matcher,), target[batch], queries):
-                found[batch[at]], similarity[batch[at]] = places, values
-            if matcher.back:
-                for at, vectors in each(describe_points, (), target[batch], found[batch]):
-                    queries[at] = vectors
-                for at, (places, _) in each(match_target, (matcher,), source[batch], queries):
-                    rows = batch[at]
-                    token = store.sizes[source[rows]] / store.grids(block)[source[rows], ::-1]
-                    distance[rows] = np.linalg.norm((places - clicked[rows]) / token, axis=1)
-    truth = np.stack([points[f"target_{axis}"].to_numpy() for axis in "xy"], 1)
-    columns = {name: pairs[name].take(pair) for name in ("category", "threshold", *catalog.groups()[1:])}
-    columns |= {name: points[name] for name in SCHEMAS["keypoints"].names}
-    columns |= {"predicted_x": found[:, 0], "predicted_y": found[:, 1], "similarity": similarity}
-    columns |= {"confidence": matcher.confidence(similarity, distance)}
-    columns |= {"error": np.linalg.norm(found - truth, axis=1), "descriptor": [descriptor] * len(pair)}
-    names = [*PREDICTIONS.names, *catalog.groups()[1:]]
-    table = pa.table({name: columns[name] for name in names})
-    own = [pa.field(name, table.schema.field(name).type) for name in names[len(PREDICTIONS) :]]
-    return table.cast(pa.schema([*PREDICTIONS, *own]))
-
-
-def describe_points(
-    store: FeatureStore,
-    block: int,
-    descriptor: Descriptor,
-    channels: Sequence[int] | None,
-    image: str,
-    points: Points,
-) -> Vectors:
-    """Descriptors of an image of `store` at pixels (x, y) [k, 2], [k, C]."""
-    return descriptors_at(store.features(block, image), points, descriptor, channels)
-
-
-def descriptors_at(
-    features: ImageFeatures, points: Points, descriptor: Descriptor | None = None, channels: Sequence[int] | None = None
-) -> Vectors:
-    """Descriptors [k, C] at pixels (x, y) [k, 2] inside the image: only the tokens around them are described."""
-    corners, weights = corners_of(features.grid, features.size, points)
-    needed, place = np.unique(corners, return_inverse=True)
-    tokens = features.descriptors(descriptor, channels, needed)
-    return np.einsum("kfc,kf->kc", tokens[place.reshape(corners.shape)], weights.astype(np.float32))
-
-
-def match_target(
-    store: FeatureStore,
-    block: int,
-    descriptor: Descriptor,
-    channels: Sequence[int] | None,
-    matcher: Matcher,
-    image: str,
-    queries: Vectors,
-) -> tuple[Points, NDArray[np.float64]]:
-    """The points (x, y) of a target image, [k, 2], and their similarities, [k], for queries [k, C]."""
-    features = store.features(block, image)
-    return matcher.match(queries, features.descriptors(descriptor, channels), features.grid, features.size)
-
-
-def _positions(store: FeatureStore, names: pa.ChunkedArray) -> NDArray[np.int64]:
-    """The positions in the store of images by their ids."""
-    return np.array([store.index(name) for name in names.to_pylist()], np.int64)
-
-
-def _by_image(store: FeatureStore, positions: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """(id, indices into `positions`) of each image, in the order of the store."""
-    order = np.argsort(positions, kind="stable")
-    images, starts = np.unique(positions[order], return_index=True)
-    yield from zip((store.ids[i] for i in images), np.split(order, starts[1:]), strict=True)

@@ -1,0 +1,306 @@
+"""Fused features: a store made of two others, computed when it is read.
+
+Method: Zhang et al., "A Tale of Two Features" (arXiv 2305.15347). Each half is reduced by PCA, resampled to one grid,
+normalized per token, weighted and concatenated.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat
+from safetensors import SafetensorError
+
+from ditf.errors import UserError
+from ditf.features.descriptors import Descriptor, unit
+from ditf.features.store import FeatureStore, ImageFeatures
+from ditf.files import fingerprint, write_whole
+from ditf.matching.bilinear import Axis
+from ditf.settings import Distinct, Section
+
+Vectors = NDArray[np.float32]
+Count = Annotated[int, Field(ge=1)]
+
+RECORD, BASIS = "fusion.json", "basis.safetensors"
+SAMPLE_TOKENS = 50_000  # from which the axes over a data set are computed
+BLOCK = 0  # the only one of a fused store
+
+
+class Half(Section):
+    """One of the two: features, which of their blocks and descriptors, and to how many axes each block is reduced.
+
+    features: an entry. blocks: from coarse to fine, where they differ. descriptor, channels: as a task reads them. pca:
+    axes per block, or null for no reduction.
+    """
+
+    features: str
+    blocks: Distinct[Annotated[int, Field(ge=0)]]
+    descriptor: Descriptor
+    channels: Literal["auto"] | list[Annotated[int, Field(ge=0)]] = "auto"
+    pca: Annotated[list[Count], Field(min_length=1)] | None = None
+
+
+class Fusion(Section):
+    """An entry of `fusions`.
+
+    first, second: the halves; the first is resampled to the second's grid. weight: of the second, in 0..1; the first
+    has the rest. over: PCA over the data set, from a sample, or over the two images of each pair. seed: of the sample.
+    """
+
+    first: Half
+    second: Half
+    weight: FiniteFloat = Field(default=0.5, ge=0, le=1)
+    over: Literal["dataset", "pair"] = "dataset"
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Principal axes. mean: [C]. vectors: [axes, C], orthonormal."""
+
+    mean: Vectors
+    vectors: Vectors
+
+    @classmethod
+    def of(cls, tokens: NDArray[np.floating], count: int) -> "Axes":
+        """The `count` leading axes of tokens [n, C], exactly."""
+        x = np.asarray(tokens, np.float64)
+        if count > min(x.shape):
+            raise UserError(
+                f"pca: {count} axes of {x.shape[0]} tokens with {x.shape[1]} channels; use at most {min(x.shape)}"
+            )
+        mean = x.mean(0)
+        x = x - mean
+        if x.shape[0] >= x.shape[1]:
+            vectors = np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :count].T
+        else:
+            vectors = np.linalg.svd(x, full_matrices=False)[2][:count]
+        return cls(mean.astype(np.float32), np.ascontiguousarray(vectors, np.float32))
+
+    def __call__(self, tokens: Vectors) -> Vectors:
+        """Tokens [n, C] along the axes, [n, axes]."""
+        return np.asarray((tokens - self.mean) @ self.vectors.T, np.float32)
+
+
+def resample(tokens: Vectors, grid: tuple[int, int], wanted: tuple[int, int]) -> Vectors:
+    """A token map [h * w, C] bilinearly at another grid, half-pixel centres, [rows * columns, C]."""
+    if grid == wanted:
+        return tokens
+    rows, columns = Axis.of(grid[0], wanted[0]), Axis.of(grid[1], wanted[1])
+    maps = tokens.reshape(*grid, -1)
+    a = rows.weight.astype(np.float32)[:, None, None]
+    down = maps[rows.lower] * (1 - a) + maps[rows.upper] * a
+    b = columns.weight.astype(np.float32)[:, None]
+    across = down[:, columns.lower] * (1 - b) + down[:, columns.upper] * b
+    return np.asarray(across.reshape(-1, maps.shape[-1]), np.float32)
+
+
+def fuse(
+    first: Sequence[tuple[Vectors, tuple[int, int]]],
+    second: Sequence[tuple[Vectors, tuple[int, int]]],
+    weight: float,
+    grid: tuple[int, int],
+    chained: tuple[bool, bool] = (False, False),
+) -> Vectors:
+    """Fused tokens of one image at a grid, [rows * columns, C].
+
+    Args:
+        first, second: of each half, its blocks' reduced tokens and their grids, from coarse to fine.
+        weight: of the second half.
+        grid: of the result.
+        chained: whether a half's coarsest block goes through the grid of the next.
+    """
+    halves = []
+    for half, chain in zip((first, second), chained, strict=True):
+        parts = [*half]
+        if chain and len(parts) > 1:
+            tokens, own = parts[0]
+            parts[0] = (resample(tokens, own, parts[1][1]), parts[1][1])
+        halves.append(unit(np.concatenate([resample(tokens, own, grid) for tokens, own in parts], 1)))
+    return np.concatenate([np.float32(1 - weight) * halves[0], np.float32(weight) * halves[1]], 1)
+
+
+class FusedStore(FeatureStore):
+    """A fusion, opened for reading; behaves like a store with one block and the descriptor "original".
+
+    Raises:
+        UserError: `path` holds no fusion, or one of other features than its two stores now hold.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            record = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+            checksum = record.pop("checksum")
+            if checksum != fingerprint(record):
+                raise ValueError("it disagrees with its checksum")
+            self.fusion = Fusion.model_validate(record["fusion"])
+            basis = safetensors.numpy.load((self.path / BASIS).read_bytes())
+            if record["basis"] != _digest(basis):
+                raise ValueError(f"{BASIS} disagrees with its checksum")
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(
+                f"{path}: not a fusion, or a damaged one ({error}); run `dvc repro fusion@{self.path.name}`"
+            ) from None
+        self.halves = (self.fusion.first, self.fusion.second)
+        self.stores = [FeatureStore(self.path.parent / half.features) for half in self.halves]
+        if record["stores"] != [store.digest for store in self.stores]:
+            raise UserError(f"{path}: not of the features that are there now; run `dvc repro fusion@{self.path.name}`")
+        second = self.stores[1]
+        self._axes = {
+            name: Axes(basis[f"{name}.mean"], basis[f"{name}.vectors"])
+            for name in (key.removesuffix(".mean") for key in basis if key.endswith(".mean"))
+        }
+        self.ids, self.keys, self.sizes, self.blocks = second.ids, second.keys, second.sizes, [BLOCK]
+        self._index = {name: index for index, name in enumerate(self.ids)}
+        self._finest = self.fusion.second.blocks[-1]
+        width = sum(self._width(half, store) for half, store in zip(self.halves, self.stores, strict=True))
+        self.attributes = {
+            "made_by": record,
+            "blocks": [BLOCK],
+            "strides": [second.stride(self._finest)],
+            "channels": [width],
+            "norm": None,
+        }
+
+    @property
+    def joint(self) -> bool:
+        """Whether the features of an image depend on the one that it is paired with."""
+        return self.fusion.over == "pair"
+
+    @functools.cached_property
+    def digest(self) -> str:
+        return fingerprint([self.attributes["made_by"], self.ids, self.keys])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (str(self.path.resolve()), self.digest)  # another process opens it, once
+
+    def grids(self, block: int) -> NDArray[np.int32]:
+        self._has(block)
+        return self.stores[1].grids(self._finest)
+
+    def massive(self, block: int) -> list[int]:
+        return []
+
+    def features(self, block: int, item: str) -> ImageFeatures:
+        self._has(block)
+        if self.joint:
+            raise UserError(
+                f"{self.path}: its PCA is over pairs, so that only correspondence reads it; use `over: dataset`"
+            )
+        return self._image(item, [self._parts(number, item, self._axes) for number in (0, 1)])
+
+    def pair(self, block: int, source: str, target: str) -> tuple[ImageFeatures, ImageFeatures]:
+        """The features of two images of a pair."""
+        if not self.joint:
+            return self.features(block, source), self.features(block, target)
+        raw = {item: [self._raw(number, item) for number in (0, 1)] for item in (source, target)}
+        axes = {}
+        for number, half in enumerate(self.halves):
+            for place, count in enumerate(half.pca or ()):
+                both = np.concatenate([raw[item][number][place][0] for item in (source, target)])
+                axes[f"{number}.{place}"] = Axes.of(both, count)
+        found = [self._image(item, [_reduced(number, raw[item][number], axes) for number in (0, 1)]) for item in raw]
+        return found[0], found[-1]
+
+    def _image(self, item: str, parts: Sequence[Sequence[tuple[Vectors, tuple[int, int]]]]) -> ImageFeatures:
+        grid = self.grid(item)
+        chained = (
+            self.halves[0].pca is not None,
+            self.halves[1].pca is not None,
+        )  # as sd-dino; GeoAware-SC does neither
+        tokens = fuse(parts[0], parts[1], self.fusion.weight, grid, chained)
+        return ImageFeatures(tokens, None, grid, self.size(item))
+
+    def _raw(self, number: int, item: str) -> list[tuple[Vectors, tuple[int, int]]]:
+        return raw_parts(self.stores[number], self.halves[number], item)
+
+    def _parts(self, number: int, item: str, axes: Mapping[str, Axes]) -> list[tuple[Vectors, tuple[int, int]]]:
+        return _reduced(number, self._raw(number, item), axes)
+
+    def _width(self, half: Half, store: FeatureStore) -> int:
+        return sum(half.pca) if half.pca else sum(store.channels(block) for block in half.blocks)
+
+
+def raw_parts(store: FeatureStore, half: Half, item: str) -> list[tuple[Vectors, tuple[int, int]]]:
+    """Descriptors of an image at each block of a half, [n, C], and their grids."""
+    found = []
+    for block in half.blocks:
+        features = store.features(block, item)
+        channels = None if half.channels == "auto" else half.channels
+        found.append((features.descriptors(half.descriptor, channels), features.grid))
+    return found
+
+
+def write_fusion(path: Path, fusion: Fusion, stores: Sequence[FeatureStore]) -> None:
+    """Write a fusion of two stores into the folder `path`: its record, and the axes over the data set.
+
+    Raises:
+        UserError: the stores are of other images, or have not what the fusion names.
+    """
+    first, second = stores
+    if (first.ids, [*map(tuple, first.sizes)]) != (second.ids, [*map(tuple, second.sizes)]):
+        raise UserError(f"{first.path} and {second.path}: not of the same images")
+    halves = (fusion.first, fusion.second)
+    for name, half, store in zip(("first", "second"), halves, stores, strict=True):
+        if half.pca and len(half.pca) != len(half.blocks):
+            raise UserError(f"fusions: {name}.pca: {len(half.pca)} numbers for {len(half.blocks)} blocks")
+        raw_parts(store, half, store.ids[0])
+    basis: dict[str, NDArray[np.float32]] = {}
+    if fusion.over == "dataset":
+        rng = np.random.default_rng(fusion.seed)
+        items = [first.ids[n] for n in rng.permutation(len(first))]
+        for number, (half, store) in enumerate(zip(halves, stores, strict=True)):
+            for place, count in enumerate(half.pca or ()):
+                axes = Axes.of(_sample(store, half, place, items, rng), count)
+                basis |= {f"{number}.{place}.mean": axes.mean, f"{number}.{place}.vectors": axes.vectors}
+    path.mkdir(parents=True, exist_ok=True)
+    write_whole(path / BASIS, safetensors.numpy.save(basis))
+    record = {"fusion": fusion.model_dump(), "stores": [store.digest for store in stores], "basis": _digest(basis)}
+    record["checksum"] = fingerprint(record)
+    write_whole(path / RECORD, json.dumps(record, indent=1).encode() + b"\n")
+
+
+def open_store(path: Path | str) -> FeatureStore:
+    """Open the feature store, or the fusion, in the folder `path`. Raises `UserError` where it holds none."""
+    return FusedStore(path) if (Path(path) / RECORD).exists() else FeatureStore(path)
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: str, digest: str) -> FusedStore:
+    store = FusedStore(path)
+    if store.digest != digest:
+        raise UserError(f"{path}: changed while it was read; run again")
+    return store
+
+
+def _sample(store: FeatureStore, half: Half, place: int, items: Sequence[str], rng: np.random.Generator) -> Vectors:
+    """Tokens of images all over a store, at most `SAMPLE_TOKENS`."""
+    share = SAMPLE_TOKENS / max(1, store.grids(half.blocks[place]).prod(1, dtype=np.int64).sum())
+    parts: list[Vectors] = []
+    for item in items:
+        tokens, _ = raw_parts(store, half, item)[place]
+        kept = rng.permutation(len(tokens))[: max(1, round(len(tokens) * share))] if share < 1 else slice(None)
+        parts.append(tokens[kept])
+    return np.concatenate(parts)
+
+
+def _reduced(
+    number: int, parts: Sequence[tuple[Vectors, tuple[int, int]]], axes: Mapping[str, Axes]
+) -> list[tuple[Vectors, tuple[int, int]]]:
+    found = []
+    for place, (tokens, grid) in enumerate(parts):
+        reduce = axes.get(f"{number}.{place}")
+        found.append((reduce(tokens) if reduce else tokens, grid))
+    return found
+
+
+def _digest(basis: Mapping[str, NDArray[Any]]) -> str:
+    return hashlib.sha256(b"".join(name.encode() + basis[name].tobytes() for name in sorted(basis))).hexdigest()

@@ -1,0 +1,18 @@
+"""Two stores fused into one that is computed when it is read -> cache/features/<fusion>."""
+
+import shutil
+
+from ditf.commands.project import FEATURES
+from ditf.features.fusion import write_fusion
+from ditf.features.store import FeatureStore
+from stages import Params, run
+
+
+def main(params: Params, name: str) -> None:
+    fusion, folder = params.fusions[name], FEATURES / name
+    shutil.rmtree(folder, ignore_errors=True)
+    write_fusion(folder, fusion, [FeatureStore(FEATURES / half.features) for half in (fusion.first, fusion.second)])
+
+
+if __name__ == "__main__":
+    run(main, "fusions")
