@@ -52,6 +52,12 @@ SCHEMAS = {
         target_x=pa.float64(),
         target_y=pa.float64(),
     ),
+    # matrix: the homography from the source to the target, row by row.
+    "homographies": _schema(
+        pair=pa.string(), category=pa.string(), source=pa.string(), target=pa.string(), matrix=pa.list_(pa.float64())
+    ),
+    # Keypoints of images, in pixels.
+    "points": _schema(id=pa.string(), x=pa.float64(), y=pa.float64()),
     # objects: their number in the first mask, from 1. context_limit: most frames of context besides the first, or 0.
     "sequences": _schema(
         sequence=pa.string(),

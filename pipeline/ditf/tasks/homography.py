@@ -1,0 +1,237 @@
+"""Homographies between images of a plane, from mutual nearest neighbours of descriptors at keypoints.
+
+Protocol: DIFT (Tang et al., arXiv 2306.03881) on HPatches.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat
+from tqdm import tqdm
+
+from ditf.catalog import Catalog
+from ditf.draw import draw_feature_colours, draw_matches
+from ditf.features.descriptors import Descriptor, unit
+from ditf.features.store import FeatureStore, ImageFeatures
+from ditf.images import RGB
+from ditf.matching.keypoints import descriptors_at
+from ditf.metrics.homography import corner_error, estimate, reprojection
+from ditf.settings import Distinct, Section
+from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
+from ditf.workers import cores, run
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+SHOWN_MATCHES, SHOWN_PIXELS = 60, 3.0  # drawn, and within which a match is right
+MATCHES = pa.schema(
+    [
+        ("descriptor", pa.string()),
+        ("pair", pa.string()),
+        *((name, pa.float64()) for name in ("source_x", "source_y", "target_x", "target_y", "similarity")),
+    ]
+)
+Vectors = NDArray[np.float32]
+Sampling = Literal["pixels", "published"]
+Metric = Literal["cosine", "l2"]
+
+
+class Matching(Reading):
+    """How keypoints are matched.
+
+    metric: of nearest neighbours, "cosine" or "l2" of descriptors as they are. sampling: of descriptors, at the
+    "pixels" where keypoints are, or "published", as DIFT does, half a pixel off.
+    """
+
+    metric: Metric = "cosine"
+    sampling: Sampling = "pixels"
+
+
+class Pixels(Section):
+    """corners: pixels within which a homography is right. matches: the same of a match. methods: of the estimator."""
+
+    corners: Distinct[Annotated[FiniteFloat, Field(gt=0)]] = Field(default=[1, 3, 5])
+    matches: Distinct[Annotated[FiniteFloat, Field(gt=0)]] = Field(default=list(range(1, 11)))
+    methods: Distinct[Literal["lmeds", "ransac"]] = Field(default=["lmeds", "ransac"])
+
+
+class Homography(Task):
+    """Homographies from matches of keypoints."""
+
+    predict: Matching
+    score: Pixels = Pixels()
+
+    def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        channels, points = self.predict.discarded(store), points_of(catalog)
+        pairs, rows = catalog.rows("homographies"), []
+        for descriptor in self.predict.descriptors:
+            read = (store, self.predict.block, descriptor, channels, self.predict.sampling, self.predict.metric)
+            tasks = (
+                (p["pair"], (*read, p["source"], p["target"], points[p["source"]], points[p["target"]])) for p in pairs
+            )
+            found = dict(tqdm(run(client, match_pair, tasks, cores()), descriptor, len(pairs), unit="pair", delay=2))
+            for pair in pairs:
+                for source, target, similarity in zip(*found[pair["pair"]], strict=True):
+                    rows.append((descriptor, pair["pair"], *source.tolist(), *target.tolist(), float(similarity)))
+        named = [dict(zip(MATCHES.names, row, strict=True)) for row in rows]
+        pq.write_table(pa.Table.from_pylist(named, schema=MATCHES), folder / "matches.parquet")
+
+    def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
+        sizes = {item: (row["width"], row["height"]) for item, row in catalog.images().items()}
+        pairs, metrics, bars = catalog.rows("homographies"), Metrics(), dict[str, float]()
+        accuracy, matching, each = [], [], []
+        for descriptor, matches in _by_pair(predictions / "matches.parquet", self.predict.descriptors).items():
+            errors: dict[str, list[float]] = {method: [] for method in self.score.methods}
+            within = np.zeros((len(pairs), len(self.score.matches)))
+            for number, pair in enumerate(pairs):
+                truth = np.array(pair["matrix"]).reshape(3, 3)
+                source, target = matches.get(pair["pair"], (np.empty((0, 2)),) * 2)
+                off = reprojection(source, target, truth)
+                if len(off):
+                    within[number] = [(off <= pixels).mean() for pixels in self.score.matches]
+                row: dict[str, Any] = {"descriptor": descriptor, "pair": pair["pair"], "matches": len(off)}
+                for method, found in errors.items():
+                    found.append(corner_error(estimate(source, target, method), truth, sizes[pair["source"]]))
+                    row[f"{method} error"] = found[-1] if math.isfinite(found[-1]) else ""
+                each.append(row)
+            kinds = np.array([pair["category"] for pair in pairs])
+            groups = {"overall": np.ones(len(pairs), bool), **{kind: kinds == kind for kind in sorted({*kinds})}}
+            named = metrics.setdefault(descriptor, {})
+            for kind, chosen in groups.items():
+                for place, pixels in enumerate(self.score.matches):
+                    value = float(within[chosen, place].mean())
+                    matching.append({"descriptor": descriptor, "kind": kind, "pixels": pixels, "accuracy": 100 * value})
+                for method, found in errors.items():
+                    for pixels in self.score.corners:
+                        value = 100 * float((np.array(found)[chosen] <= pixels).mean())
+                        head = {"descriptor": descriptor, "kind": kind, "method": method}
+                        accuracy.append({**head, "pixels": pixels, "accuracy": value})
+                        if kind == "overall":
+                            named[f"{method}@{pixels:g}"] = round(value, 2)
+                        if pixels == self.score.corners[-1] and method == self.score.methods[0]:
+                            bars[kind] = value
+        write_csv(folder / "accuracy.csv", accuracy)
+        write_csv(folder / "matching_accuracy.csv", matching)
+        write_csv(folder / "pairs.csv", each)
+        return Scores(metrics, bars)
+
+    def draw(
+        self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path
+    ) -> None:
+        """Matches of the best, the median and the worst pair, and features as colours."""
+        descriptor = self.predict.descriptors[-1]
+        matches = _by_pair(predictions / "matches.parquet", [descriptor])[descriptor]
+        pairs = {pair["pair"]: pair for pair in catalog.rows("homographies") if pair["pair"] in matches}
+        off = {n: reprojection(*matches[n], np.array(p["matrix"]).reshape(3, 3)) for n, p in pairs.items()}
+        ranked = sorted(pairs, key=lambda name: -(off[name] <= SHOWN_PIXELS).mean())
+        if not ranked:
+            return
+        for title, name in {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}.items():
+            source, target = matches[name]
+            rows = [
+                {"pair": name, "error": off[name][n], "threshold": 1.0}
+                | {"source_x": source[n, 0], "source_y": source[n, 1]}
+                | {
+                    "predicted_x": target[n, 0],
+                    "predicted_y": target[n, 1],
+                    "target_x": target[n, 0],
+                    "target_y": target[n, 1],
+                }
+                for n in np.linspace(0, len(source) - 1, min(SHOWN_MATCHES, len(source))).astype(int)
+            ]
+            pair = pairs[name]
+            draw_matches(
+                folder / f"matches_{title}.png", read(pair["source"]), read(pair["target"]), rows, SHOWN_PIXELS
+            )
+        names = list(
+            dict.fromkeys(pairs[name][side] for name in (ranked[0], ranked[-1]) for side in ("source", "target"))
+        )
+        draw_feature_colours(folder / "features.png", read, store, names, self.predict, descriptor)
+
+
+def match_pair(
+    store: FeatureStore,
+    block: int,
+    descriptor: Descriptor,
+    channels: Sequence[int],
+    sampling: Sampling,
+    metric: Metric,
+    source: str,
+    target: str,
+    source_points: NDArray[np.float64],
+    target_points: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mutual nearest neighbours of two images' keypoints: points [m, 2] of each, and their similarities [m]."""
+    points = [np.unique(p, axis=0) for p in (source_points, target_points)]
+    images = store.pair(block, source, target)
+    described = [sample(image, p, descriptor, channels, sampling) for image, p in zip(images, points, strict=True)]
+    one, other, similarity = mutual_neighbours(described[0], described[1], metric)
+    return points[0][one], points[1][other], similarity
+
+
+def sample(
+    features: ImageFeatures,
+    points: NDArray[np.float64],
+    descriptor: Descriptor,
+    channels: Sequence[int],
+    sampling: Sampling,
+) -> Vectors:
+    """Descriptors [n, C] of an image at points (x, y) [n, 2]."""
+    if sampling == "pixels":
+        return descriptors_at(features, points, descriptor, channels)
+    (h, w), (width, height) = features.grid, features.size
+    maps = features.descriptors(descriptor, channels).reshape(h, w, -1)
+    # Where torch's grid_sample looks, without align_corners, for coordinates normalized as if with it; zeros outside.
+    x, y = points[:, 0] * w / (width - 1) - 0.5, points[:, 1] * h / (height - 1) - 0.5
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    found = np.zeros((len(points), maps.shape[-1]), np.float32)
+    for down in (0, 1):
+        for across in (0, 1):
+            row, column = top + down, left + across
+            there = (row >= 0) & (row < h) & (column >= 0) & (column < w)
+            weight = (1 - np.abs(y - row)) * (1 - np.abs(x - column)) * there
+            found += (maps[row.clip(0, h - 1), column.clip(0, w - 1)] * weight[:, None]).astype(np.float32)
+    return found
+
+
+def mutual_neighbours(
+    one: Vectors, other: Vectors, metric: Metric
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Rows of two sets of descriptors [n, C] that are each other's nearest: [m] of each, and their similarities."""
+    if not len(one) or not len(other):
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+    cosine = unit(one).astype(np.float64) @ unit(other).astype(np.float64).T
+    near = cosine
+    if metric == "l2":
+        a, b = one.astype(np.float64), other.astype(np.float64)
+        near = 2 * a @ b.T - (a**2).sum(1)[:, None] - (b**2).sum(1)[None]
+    best, back = near.argmax(1), near.argmax(0)
+    kept = np.flatnonzero(back[best] == np.arange(len(one)))
+    return kept, best[kept], cosine[kept, best[kept]]
+
+
+def points_of(catalog: Catalog) -> dict[str, NDArray[np.float64]]:
+    """The keypoints of each image, (x, y) [n, 2]."""
+    found: dict[str, list[tuple[float, float]]] = {item: [] for item in catalog.images()}
+    for row in catalog.rows("points"):
+        found[row["id"]].append((row["x"], row["y"]))
+    return {item: np.array(points, np.float64).reshape(-1, 2) for item, points in found.items()}
+
+
+def _by_pair(path: Path, descriptors: Sequence[Descriptor]) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """The matches of each pair, points [m, 2] of both images, by descriptor."""
+    found: dict[str, dict[str, list[Any]]] = {descriptor: {} for descriptor in descriptors}
+    for row in pq.read_table(path).to_pylist():
+        place = found[row["descriptor"]].setdefault(row["pair"], [])
+        place.append([row[name] for name in ("source_x", "source_y", "target_x", "target_y")])
+    return {
+        descriptor: {pair: (np.array(rows)[:, :2], np.array(rows)[:, 2:]) for pair, rows in pairs.items()}
+        for descriptor, pairs in found.items()
+    }
