@@ -18,6 +18,7 @@ def main(params: Params) -> None:
     sample_pairs.build_ap10k(FOLDER / "ap-10k", params.sample.seed)
     prepare_ap10k(FOLDER / "ap-10k", params.sample.seed, None)
     sample_pairs.build_pf_pascal(FOLDER / "PF-dataset-PASCAL", params.sample.seed)
+    sample_pairs.build_ade20k(FOLDER / "ADE20K", params.sample.seed)
     sample_pairs.build_pf_willow(FOLDER / "PF-WILLOW", params.sample.seed)
 
 

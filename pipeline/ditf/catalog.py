@@ -71,6 +71,8 @@ SCHEMAS = {
     "frames": _schema(id=pa.string(), sequence=pa.string(), index=pa.int32(), name=pa.string()),
     # png: the true index mask of a frame: 0 background, 1..n objects, 255 void.
     "masks": _schema(id=pa.string(), png=pa.binary()),
+    # Of semantic segmentation: the indices of masks that are classes.
+    "classes": _schema(index=pa.int32(), name=pa.string()),
     "warnings": _schema(file=pa.string(), warning=pa.string()),
 }
 

@@ -1,4 +1,4 @@
-"""Samples of the other keypoint benchmarks, in their official layouts: photographs and turned, scaled views of them.
+"""Samples of the other benchmarks, in their official layouts: photographs and turned, scaled views of them.
 
 Every view shows the same points of its photograph, so that any two views are a pair with exact keypoints.
 """
@@ -134,6 +134,37 @@ def build_pf_willow(root: Path, seed: int) -> None:
             values = [f"{v:.4f}" for one in (source, target) for axis in (0, 1) for v in one.points[common, axis]]
             lines.append([*names, *values])
     _write_csv(root / "test_pairs.csv", COLUMNS, lines)
+
+
+def build_ade20k(root: Path, seed: int) -> None:
+    """Write a sample of semantic segmentation into `root`, in ADE20K's layout.
+
+    Scenes are made of pieces of four photographs, their classes 1 to 4; a frame of 0 is ignored.
+    """
+    textures = [shrink(PHOTOS[name].load(), PHOTO_SIDE) for name in ("coffee", "cat", "motorcycle", "galaxy")]
+    width, height, frame = 160, 128, 4
+    for part, count in (("training", 16), ("validation", 8)):
+        rng = np.random.default_rng([seed, count])
+        folders = [root / kind / part for kind in ("images", "annotations")]
+        for folder in folders:
+            folder.mkdir(parents=True)
+        for number in range(count):
+            image, mask = np.empty((height, width, 3), np.uint8), np.empty((height, width), np.uint8)
+            across, down = rng.integers(48, width - 48), rng.integers(40, height - 40)
+            kinds = rng.permutation(len(textures))
+            for kind, (rows, columns) in zip(
+                kinds,
+                ((r, c) for r in (slice(down), slice(down, None)) for c in (slice(across), slice(across, None))),
+                strict=True,
+            ):
+                h, w = mask[rows, columns].shape
+                texture = textures[kind]
+                y, x = rng.integers(texture.shape[0] - h), rng.integers(texture.shape[1] - w)
+                image[rows, columns], mask[rows, columns] = texture[y : y + h, x : x + w], kind + 1
+            inner = np.zeros_like(mask)
+            inner[frame:-frame, frame:-frame] = mask[frame:-frame, frame:-frame]
+            Image.fromarray(image).save(folders[0] / f"{part}_{number:03d}.jpg", quality=JPEG_QUALITY)
+            Image.fromarray(inner).save(folders[1] / f"{part}_{number:03d}.png")
 
 
 def _kinds() -> list[tuple[str, str]]:

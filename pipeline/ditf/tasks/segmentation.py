@@ -1,0 +1,132 @@
+"""Semantic segmentation by a linear probe on cached features: batch normalization and one linear layer.
+
+Protocol: linear evaluation on ADE20K, as for DINOv2 (Oquab et al., arXiv 2304.07193).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field, FiniteFloat
+from tqdm import tqdm
+
+from ditf.catalog import Catalog
+from ditf.draw import contact_sheet, draw_feature_colours, overlay
+from ditf.errors import UserError
+from ditf.features.descriptors import Descriptor
+from ditf.features.store import FeatureStore
+from ditf.images import RGB, Mask, decode_mask, read_index_mask, shrink
+from ditf.masks import save_mask
+from ditf.metrics.classes import confusion, summarize
+from ditf.settings import Section
+from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+IGNORED = 255
+SHOWN, SHOWN_SIDE = 4, 320  # images drawn, and their longer side
+
+
+class Training(Reading):
+    """How a probe is trained.
+
+    epochs: over all images. batch: tokens per step. rate, decay: of AdamW, with a cosine schedule. seed: of the order
+    and of the weights.
+    """
+
+    epochs: int = Field(default=10, ge=1, le=10_000)
+    batch: int = Field(default=4096, ge=2)
+    rate: FiniteFloat = Field(default=1e-3, gt=0)
+    decay: FiniteFloat = Field(default=1e-2, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+class Segmentation(Task):
+    """Semantic segmentation by a linear probe per descriptor."""
+
+    predict: Training
+    score: Section = Section()
+
+    def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
+        from ditf import probe
+
+        p, channels = self.predict, self.predict.discarded(store)
+        rows, masks = catalog.rows("images"), {row["id"]: row["png"] for row in catalog.rows("masks")}
+        first, classes = _classes(catalog)
+        parts = {part: [row["id"] for row in rows if row["category"] == part] for part in ("train", "test")}
+        if not all(parts.values()):
+            raise UserError(f"{catalog.folder}: has no images of the part {'train' if not parts['train'] else 'test'}")
+        for descriptor in p.descriptors:
+            out = folder / descriptor
+
+            def read(item: str, descriptor: Descriptor = descriptor) -> tuple[np.ndarray, np.ndarray]:
+                features = store.features(p.block, item)
+                truth = classes_of(decode_mask(masks[item], Path(item)), first, classes)
+                tokens = features.descriptors(descriptor, channels)
+                return tokens, probe.classes_of_tokens(truth, features.grid)
+
+            training = probe.Training(p.epochs, p.batch, p.rate, p.decay, p.seed)
+            name = [store.digest, p.model_dump(), descriptor, channels, classes, parts["train"]]
+            checkpoint = folder.with_name(f"{folder.name}.partial") / f"{descriptor}.safetensors"
+            trained = probe.train(parts["train"], read, store.channels(p.block), classes, training, checkpoint, name)
+            out.mkdir(parents=True)
+            for item in tqdm(parts["test"], descriptor, unit="image", delay=1):
+                features = store.features(p.block, item)
+                tokens = features.descriptors(descriptor, channels)
+                found = probe.segment(trained, tokens, features.grid, features.size)
+                path = out / f"{item}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save_mask(path, (found.astype(int) + first).astype(np.uint8))
+            checkpoint.unlink(missing_ok=True)
+        if (partial := folder.with_name(f"{folder.name}.partial")).is_dir():
+            partial.rmdir()
+
+    def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
+        first, classes = _classes(catalog)
+        parts = {row["id"]: row["category"] for row in catalog.rows("images")}
+        masks = {row["id"]: row["png"] for row in catalog.rows("masks") if parts[row["id"]] == "test"}
+        metrics, bars, tables = Metrics(), dict[str, float](), []
+        for descriptor in self.predict.descriptors:
+            counts = []
+            for item, png in tqdm(masks.items(), descriptor, unit="image", delay=2):
+                path = predictions / descriptor / f"{item}.png"
+                truth = classes_of(decode_mask(png, path), first, classes)
+                counts.append(confusion(truth, classes_of(read_index_mask(path), first, classes), classes))
+            found, rows = summarize(counts)
+            metrics[descriptor] = {name: round(value, 2) for name, value in found.items()}
+            bars[descriptor] = found["mIoU"]
+            tables += [{"descriptor": descriptor, **row, "class": row["class"] + first} for row in rows]
+        write_csv(folder / "classes.csv", tables)
+        return Scores(metrics, bars)
+
+    def draw(
+        self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path
+    ) -> None:
+        """A few images with their true and their predicted classes, and features as colours."""
+        descriptor = self.predict.descriptors[-1]
+        masks = {row["id"]: row["png"] for row in catalog.rows("masks")}
+        names = [row["id"] for row in catalog.rows("images") if row["category"] == "test"][:SHOWN]
+        tiles = []
+        for item in names:
+            image, found = read(item), read_index_mask(predictions / descriptor / f"{item}.png")
+            for mask in (decode_mask(masks[item], Path(item)), found):
+                small = shrink(overlay(image, mask), SHOWN_SIDE)
+                tile = np.full((SHOWN_SIDE, SHOWN_SIDE, 3), 255, np.uint8)
+                tile[: small.shape[0], : small.shape[1]] = small
+                tiles.append(tile)
+        contact_sheet(folder / "classes.png", tiles, 2)
+        draw_feature_colours(folder / "features.png", read, store, names, self.predict, descriptor)
+
+
+def classes_of(mask: Mask, first: int, classes: int) -> Mask:
+    """A mask's classes from 0; 255 where it shows none of them."""
+    found = mask.astype(int) - first
+    return np.where((found >= 0) & (found < classes), found, IGNORED).astype(np.uint8)
+
+
+def _classes(catalog: Catalog) -> tuple[int, int]:
+    """The index of the first class in masks, and how many there are."""
+    rows = catalog.rows("classes")
+    return min(row["index"] for row in rows), len(rows)

@@ -1,0 +1,187 @@
+"""Segmentation by a linear probe: it learns, repeats itself, resumes, and says what is wrong with a data set."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+
+from ditf import probe, sample_pairs
+from ditf.datasets.ade20k import ADE20K
+from ditf.errors import UserError
+from ditf.metrics.classes import confusion, summarize
+from tests.conftest import Project
+
+CLASSES, CHANNELS, GRID = 4, 12, (6, 8)
+
+
+def scene(item: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Tokens of classes that a line separates, with noise, and channels of very different sizes."""
+    rng = np.random.default_rng(int(item))
+    labels = rng.integers(0, CLASSES, GRID[0] * GRID[1]).astype(np.uint8)
+    centres = np.random.default_rng(1000).standard_normal((CLASSES, CHANNELS))
+    tokens = centres[labels] + 0.3 * rng.standard_normal((len(labels), CHANNELS))
+    labels[::9] = 255
+    return (tokens * np.logspace(0, 4, CHANNELS)).astype(np.float32), labels
+
+
+ITEMS = [str(n) for n in range(40)]
+TRAINING = probe.Training(epochs=12, batch=128, rate=0.02)
+
+
+def trained(checkpoint: Path, epochs: int = 12, seed: int = 0) -> probe.Probe:
+    training = probe.Training(epochs, TRAINING.batch, TRAINING.rate, TRAINING.decay, seed)
+    return probe.train(ITEMS, scene, CHANNELS, CLASSES, training, checkpoint, ["x", seed])
+
+
+def accuracy(found: probe.Probe) -> float:
+    right = []
+    for item in map(str, range(100, 110)):
+        tokens, labels = scene(item)
+        with torch.inference_mode():
+            right.append((found(torch.from_numpy(tokens)).argmax(1).numpy() == labels)[labels != 255])
+    return float(np.concatenate(right).mean())
+
+
+def test_it_learns_from_chance_to_the_ceiling(tmp_path: Path) -> None:
+    before = probe.Probe(CHANNELS, CLASSES).eval()
+    assert accuracy(before) < 0.6
+    assert accuracy(trained(tmp_path / "a")) > 0.95
+
+
+def test_equal_seeds_give_equal_probes(tmp_path: Path) -> None:
+    one, same, other = (trained(tmp_path / n, 3, seed) for n, seed in (("a", 1), ("b", 1), ("c", 2)))
+    assert torch.equal(one.linear.weight, same.linear.weight)
+    assert not torch.equal(one.linear.weight, other.linear.weight)
+
+
+def test_a_training_that_was_interrupted_goes_on(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole")
+    seen: list[str] = []
+
+    class StopError(Exception):
+        pass
+
+    def stops(item: str) -> Any:
+        seen.append(item)
+        if len(seen) == 5 * len(ITEMS) + 7:
+            raise StopError
+        return scene(item)
+
+    with pytest.raises(StopError):
+        probe.train(ITEMS, stops, CHANNELS, CLASSES, TRAINING, tmp_path / "part", ["x", 0])
+    before = len(seen)
+
+    def counts(item: str) -> Any:
+        seen.append(item)
+        return scene(item)
+
+    resumed = probe.train(ITEMS, counts, CHANNELS, CLASSES, TRAINING, tmp_path / "part", ["x", 0])
+    assert len(seen) - before == 7 * len(ITEMS)
+    torch.testing.assert_close(resumed.linear.weight, whole.linear.weight, rtol=0, atol=0)
+    # A checkpoint of something else, or a damaged one, is not used.
+    (tmp_path / "part").write_bytes(b"damaged")
+    again = trained(tmp_path / "part")
+    torch.testing.assert_close(again.linear.weight, whole.linear.weight, rtol=0, atol=0)
+
+
+def test_metrics_by_hand() -> None:
+    truth = np.array([[0, 0, 1], [1, 255, 2]], np.uint8)
+    found = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
+    metrics, rows = summarize([confusion(truth, found, 4)])
+    assert [row["class"] for row in rows] == [0, 1, 2]
+    assert [row["iou"] for row in rows] == pytest.approx([100 / 3, 200 / 3, 0])
+    assert metrics["mIoU"] == pytest.approx(100 / 3)
+    assert metrics["pixel accuracy"] == pytest.approx(60)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ade") / "root"
+    sample_pairs.build_ade20k(folder, 0)
+    return folder
+
+
+def dataset(root: Path, **changes: Any) -> ADE20K:
+    settings: dict[str, Any] = {"classes": 4} | changes
+    return ADE20K(type="ade20k", root=str(root), **settings)
+
+
+def mask(root: Path) -> Path:
+    return root / "annotations/training/training_000.png"
+
+
+def picture(root: Path) -> Path:
+    return root / "images/training/training_000.jpg"
+
+
+def fill(root: Path, value: int) -> None:
+    Image.fromarray(np.full((128, 160), value, np.uint8)).save(mask(root))
+
+
+def with_index(root: Path, value: int) -> None:
+    pixels = np.array(Image.open(mask(root)))
+    pixels[60, 60] = value
+    Image.fromarray(pixels).save(mask(root))
+
+
+def elsewhere(root: Path) -> None:
+    picture(root).unlink()
+    picture(root).symlink_to("/etc/hostname")
+
+
+Break = Callable[[Path], Any]
+BROKEN: list[tuple[Break, str]] = [
+    (lambda r: shutil.rmtree(r / "images"), "has no images"),
+    (lambda r: shutil.rmtree(r / "images/validation"), "has no images"),
+    (lambda r: mask(r).unlink(), "each image needs its mask"),
+    (lambda r: mask(r).write_bytes(b"x"), "not a readable mask"),
+    (lambda r: Image.fromarray(np.ones((12, 16), np.uint8)).save(mask(r)), "16x12, but its image is 160x128"),
+    (lambda r: Image.fromarray(np.ones((128, 160, 3), np.uint8)).save(mask(r)), "a mask is an indexed or grey PNG"),
+    (lambda r: fill(r, 0), "shows none of the classes 1..4"),
+    (lambda r: with_index(r, 9), "has the index 9, but the classes end at 4"),
+    (lambda r: picture(r).write_bytes(b"x"), "not a readable image"),
+    (lambda r: picture(r).rename(r / "images/training/other.jpg"), "each image needs its mask"),
+    (lambda r: elsewhere(r), "leads out of the data set"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(BROKEN)))
+def test_what_is_wrong_is_named(made: Path, tmp_path: Path, number: int) -> None:
+    shutil.copytree(made, tmp_path / "root")
+    dataset(tmp_path / "root").read()
+    damage, expected = BROKEN[number]
+    damage(tmp_path / "root")
+    with pytest.raises(UserError) as caught:
+        dataset(tmp_path / "root").read()
+    assert expected in str(caught.value)
+    assert str(tmp_path) in str(caught.value).split("\n")[0]
+
+
+def test_a_probe_through_the_pipeline(project: Project) -> None:
+    document = project.params
+    document["datasets"]["ade"] = {"type": "ade20k", "root": "data/sample/ADE20K", "classes": 4}
+    document["models"]["dino"] = {"type": "vit", "source": "tiny:0"}
+    document["features"]["ade"] = {"dataset": "ade", "model": "dino", "img_size": 224, "blocks": [2]}
+    document["tasks"]["ade"] = {
+        "type": "segmentation",
+        "dataset": "ade",
+        "features": "ade",
+        "predict": {"block": 2, "descriptors": ["original"], "epochs": 40, "batch": 256, "rate": 0.01},
+        "score": {},
+    }
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(document))
+    project.check("dvc", "repro", "score@ade", "draw@ade")
+    found = json.loads((project.folder / "results/ade/metrics.json").read_text())["original"]
+    assert found["mIoU"] > 60  # by chance about 14
+    assert found["pixel accuracy"] > found["mIoU"]
+    assert (project.folder / "results/ade/visualizations/classes.png").is_file()
+    assert "mIoU" in project.check("ditf", "results")
+    assert not (project.folder / "results/ade/predictions.partial").exists()
