@@ -10,6 +10,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 MARK = "<!-- what follows is printed by `python -m benchmarks` -->"
 RUNS = (
     ["matching"],
+    ["matching", "--images", "1620", "--pairs", "36000", "--points", "17", "--across"],
+    ["probe"],
     ["propagation"],
     ["propagation", "--skip-reference", "--grid", "30", "53"],
     ["segmentation"],

@@ -20,7 +20,7 @@ def run(module: str, *options: str) -> str:
 @pytest.mark.parametrize(
     ("module", "options", "limit"),
     [
-        ("matching", "--images 40 --pairs 6 --channels 160", 1e-6),
+        ("matching", "--images 40 --pairs 6 --channels 160 --points 5 --across", 1e-6),
         ("propagation", "--grid 14 20", 1e-4),
         ("segmentation", "--frames 4", 1e-12),
     ],
@@ -32,6 +32,10 @@ def test_results_equal_the_reference(module: str, options: str, limit: float) ->
     assert difference
     assert float(difference[1]) <= limit
     assert "ratio" in shown
+
+
+def test_probe_benchmark_runs() -> None:
+    assert re.search(r"training \| [0-9,]+ tokens/s", run("probe", "--images", "3", "--channels", "160"))
 
 
 def test_store_benchmark_runs() -> None:
