@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.conftest import MODELS, ROOT, Project
+from tests.conftest import ROOT, Project
 
 
 def blocks(page: str, language: str) -> list[tuple[str, str]]:
@@ -43,7 +43,7 @@ def test_a_data_set_and_a_backbone_of_ones_own(project: Project) -> None:
     assert scores["season", "summer"] == 100
     assert {group for group, _ in scores} == {"category", "season"}
     project.set("tasks.mine-convnext.predict.matcher", {"type": "mypackage.mean:Mean", "most": 3})
-    project.check("dvc", "repro", "score@mine-convnext", without=MODELS)
+    project.check("dvc", "repro", "score@mine-convnext")
     # What such a class gets wrong, or an entry of it, is reported as any other.
     project.set("datasets.mine.pears", "x")
     assert "datasets.mine.pears: unknown parameter" in project.fail("ditf", "plan")

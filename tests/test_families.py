@@ -32,14 +32,15 @@ def kind_of(family: str) -> type[Backbone]:
 
 def test_every_kind_of_family_from_images_to_pck(project: Project) -> None:
     document = project.params
+    document["datasets"]["animals"] = {"type": "ap10k", "root": "data/sample/ap-10k", "pairs": "cross-species"}
     for family, settings in KINDS.items():
         document["models"][family] = {"type": family, "source": "tiny:0"}
-        document["features"][family] = {"dataset": "spair", "model": family, "img_size": 160, **settings}
+        document["features"][family] = {"dataset": "animals", "model": family, "img_size": 160, **settings}
         descriptors = [name for name in kind_of(family).descriptors if family == "sd3" or ":" not in name]
         predict = {"block": settings["blocks"][-1], "descriptors": descriptors}  # type: ignore[index]
         document["tasks"][family] = {
             "type": "correspondence",
-            "dataset": "spair",
+            "dataset": "animals",
             "features": family,
             "predict": predict,
             "score": {"alphas": [0.1]},
@@ -53,6 +54,7 @@ def test_every_kind_of_family_from_images_to_pck(project: Project) -> None:
         assert all(0 < row["point@0.1"] <= 100 for row in found.values())
     with (project.folder / "results/sd3/tables/ablation.csv").open() as file:
         assert [row["descriptor"] for row in csv.DictReader(file)] == list(kind_of("sd3").descriptors)
+    assert "geometry aware" in project.check("ditf", "results")
     # Other conditions and blocks come from the same cache.
     project.set("tasks.sd3.predict", {"block": 4, "descriptors": ["adaln:t"]})
     project.set("tasks.unet.predict", {"block": 1, "descriptors": ["original"]})
@@ -144,7 +146,6 @@ def test_the_smallest_gpu_that_suffices(source: str, option: str, expected: str)
 def test_plan_of_models_that_are_not_here(project: Project) -> None:
     settings: dict[str, Any] = {"dataset": "spair", "img_size": 640}
     for name, family, source in (
-        ("sd35", "sd3", "stabilityai/stable-diffusion-3.5-medium"),
         ("mine", "sd3", "someone/finetune"),
         ("dino", "vit", "facebook/dinov2-base"),
     ):

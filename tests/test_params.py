@@ -63,7 +63,7 @@ T, U = "tasks.spair-flux", "tasks.davis-flux"
         (
             f"{S}.type",
             "coco",
-            rf"{S}.type: 'coco' is not known; use ap10k, davis, folder, pf_pascal, pf_willow, spair, video, or",
+            rf"{S}.type: 'coco' is not known; use ade20k, ap10k, davis, ",
         ),
         (f"{S}.type", ..., rf"{S}.type: missing"),
         (f"{S}.type", "no.such:Thing", rf"{S}.type: 'no.such:Thing' cannot be imported"),

@@ -1,5 +1,6 @@
 """The command `ditf`: a look at the results, search, upkeep, and the published commands over this pipeline's cache."""
 
+import re
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -268,12 +269,8 @@ def init(folder: Annotated[Path, typer.Argument(help="An empty folder, or a new 
 
 def _without_code(path: Path) -> None:
     """Take this package's source files out of the dependencies of a dvc.yaml: elsewhere it is installed."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    kept = [line for line in lines if not line.strip().startswith("- pipeline/")]
-    text = "\n".join(kept).replace(", pipeline/ditf/catalog.py, pipeline/ditf/datasets, pipeline/ditf/images.py", "")
-    for part in ("pipeline/ditf/draw.py", "pipeline/ditf/features", "pipeline/ditf/sample.py"):
-        text = text.replace(f", {part}", "")
-    path.write_text(text, encoding="utf-8")
+    text = re.sub(r"^ *- pipeline/.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    path.write_text(re.sub(r", pipeline/[\w/.]+", "", text), encoding="utf-8")
 
 
 def _named(image: str) -> str:

@@ -97,13 +97,17 @@ def plan(
     tflops, gigabytes: of the GPU's arithmetic, and of copying to it, per second.
     """
     columns: dict[str, Cost] = {}
+    known_sizes: dict[str, Sizes] = {}  # by the model and the settings: counting takes seconds
     options: dict[str, tuple[str, ...]] = {}
     for name, entry in params.features.items():
         model = params.models[entry.model]
         if is_hub(model.source) and model.source not in entry.backbone.published:
             known = next(iter(entry.backbone.published), "a model of its family")
             print(f"{name}: the sizes of {model.source} are taken to be those of {known}")
-        sizes = entry.backbone.sizes(Model(model.type, model.source, model.revision, ""))
+        key = repr((model.type, model.source, model.revision, entry.backbone))
+        if key not in known_sizes:
+            known_sizes[key] = entry.backbone.sizes(Model(model.type, model.source, model.revision, ""))
+        sizes = known_sizes[key]
         counts, rule = _image_sizes(params, entry)
         if images and size:
             counts = Counter({size: images})
