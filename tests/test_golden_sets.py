@@ -14,6 +14,7 @@ from ditf.datasets import Dataset
 from ditf.datasets.ap10k import AP10K
 from ditf.datasets.pf_pascal import PFPascal
 from ditf.datasets.pf_willow import PFWillow
+from ditf.datasets.spair import SPair
 from ditf.metrics.pck import PREDICTIONS
 from ditf.tasks.correspondence import evaluate
 
@@ -155,3 +156,14 @@ def test_pf_willow(golden: Path, tmp_path: Path) -> None:
             scored = score(rows, "squashed box", "All" if category == "all" else category, alpha)
             assert scored["image"] / 100 == pytest.approx(value, abs=2e-6)
             assert scored["point"] / 100 == pytest.approx(metrics["sd4match_bbox"]["point"][alpha][category], abs=2e-6)
+
+
+def test_symmetric_parts_of_spair(golden: Path) -> None:
+    root = golden / "fusion/match"
+    expected = json.loads((root / "geoaware_expected.json").read_text())["argmax"]["categories"]
+    tables = SPair(type="spair", root=str(root / "SPair-mini")).read().rows
+    category = {row["pair"]: row["category"] for row in tables["pairs"]}
+    for name, answer in expected.items():
+        rows = [row for row in tables["keypoints"] if category[row["pair"]] == name]
+        assert len(rows) == answer["bbox"]["points"]
+        assert sum(row["geometry_aware"] for row in rows) == answer["bbox"]["geometry_aware_points"]

@@ -17,6 +17,28 @@ Size = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=2, max_leng
 Grade = Annotated[int, Field(ge=0, le=3)]
 GRADES = ("viewpoint_variation", "scale_variation", "truncation", "occlusion", "mirror")
 
+# Keypoints of a category that only geometry tells apart, such as left and right ones: GeoAware-SC (arXiv 2311.17034).
+ALIKE = {
+    "aeroplane": "4 5|6 7|8 9|10 11|12 13|14 15|16 17|18 19|20 21",
+    "bicycle": "2 3|6 7|9 10",
+    "bird": "1 2|10 11|12 13|14 15",
+    "boat": "1 2|3 4|5 6|7 8|9 10|11 12",
+    "bottle": "0 1|2 3|4 5|6 7|8 9",
+    "bus": "0 1|2 3 5 6|4 7|10 13 20 23|11 14 21 24|12 15 22 25|16 17 26 27|18 19 28 29",
+    "car": "0 1|2 3 6 7|4 8|5 9|10 13 20 23|11 14 21 24|12 15 22 25|16 17 26 27|18 19 28 29",
+    "cat": "2 3|9 10 11 12",
+    "chair": "0 1|2 3|4 5 6 7|8 9|10 11|12 13",
+    "cow": "2 3|9 10 11 12|15 16 17 18|19 20",
+    "dog": "2 3|9 10 11 12",
+    "horse": "2 3|10 11 12 13|16 17 18 19",
+    "motorbike": "0 1|2 3",
+    "person": "8 9|10 11|12 13|14 15|16 17|18 19",
+    "pottedplant": "0 1 2 3|4 5|6 8",
+    "sheep": "2 3|9 10 11 12|15 16 17 18|19 20",
+    "train": "0 1|2 3|4 5|6 7|8 9|10 11|12 13|14 15|16 17",
+    "tvmonitor": "0 2 4 6|1 3 5 7|8 10 12 14|9 11 13 15",
+}
+
 
 class SPair(Dataset):
     """One split of SPair-71k.
@@ -52,6 +74,11 @@ class SPair(Dataset):
         sizes = {relative: (found[p].width, found[p].height) for relative, p in images.items() if p in found}
         for path, pair in pairs.items():
             _check(path, pair, sizes, problems)
+        shown = {f"{pair.category}/{pair.trg_imname}": set[str]() for pair in pairs.values()}
+        if (root / "ImageAnnotation").is_dir():
+            for name in shown:
+                path = root / "ImageAnnotation" / Path(name).with_suffix(".json")
+                shown[name] = problems.take(_visible, path) or set()
         problems.raise_any()
 
         rows = []
@@ -62,7 +89,7 @@ class SPair(Dataset):
         tables = {
             "images": rows,
             "pairs": [_pair_row(path.stem, pair) for path, pair in pairs.items()],
-            "keypoints": [row for path, pair in pairs.items() for row in _keypoint_rows(path.stem, pair, sizes)],
+            "keypoints": [row for path, pair in pairs.items() for row in _keypoint_rows(path.stem, pair, sizes, shown)],
             "warnings": problems.warnings,
         }
         return Tables(tables, "longer")
@@ -160,11 +187,24 @@ def _pair_row(name: str, pair: Pair) -> Row:
     }
 
 
-def _keypoint_rows(name: str, pair: Pair, sizes: dict[str, tuple[int, int]]) -> list[Row]:
+def _visible(path: Path) -> set[str]:
+    """The keypoints that an image shows, of a file of `ImageAnnotation`."""
+    try:
+        points = json.loads(path.read_text(encoding="utf-8"))["kps"]
+        return {str(number) for number, point in points.items() if point is not None}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: kps: cannot be read ({error}); restore the file from SPair-71k") from None
+
+
+def _keypoint_rows(name: str, pair: Pair, sizes: dict[str, tuple[int, int]], shown: dict[str, set[str]]) -> list[Row]:
+    """shown: the keypoints of each target image; empty where its annotation is not there."""
+    groups = [set(group.split()) for group in ALIKE.get(pair.category, "").split("|")]
+    seen = shown[f"{pair.category}/{pair.trg_imname}"]
     width, height = sizes[f"JPEGImages/{pair.category}/{pair.src_imname}"]
     rows: list[dict[str, Any]] = []
     for number, (label, source, target) in enumerate(zip(pair.kps_ids, pair.src_kps, pair.trg_kps, strict=True)):
         x, y = min(max(source[0], 0), width - 1), min(max(source[1], 0), height - 1)
         row = {"pair": name, "keypoint": number, "name": str(label), "source_x": float(x), "source_y": float(y)}
-        rows.append(row | {"target_x": float(target[0]), "target_y": float(target[1])})
+        alike = any(str(label) in group and len(group & seen) > 1 for group in groups)
+        rows.append(row | {"target_x": float(target[0]), "target_y": float(target[1]), "geometry_aware": alike})
     return rows

@@ -97,8 +97,8 @@ def _match_images(
                 yield places[name], result
                 bar.update()
 
-        # In the order of the sources, so that pairs of the same images are in the same batch.
-        order = np.argsort(source, kind="stable")
+        # In the order of the targets: preparing one takes longer than describing points of a source again.
+        order = np.argsort(target, kind="stable")
         count = max(1, QUERY_BYTES // (4 * store.channels(block)))
         for start in range(0, len(order), count):
             batch = order[start : start + count]
