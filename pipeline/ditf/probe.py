@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from tqdm import tqdm
 
 from ditf.files import fingerprint, write_whole
 
-CHUNK_TOKENS = 65_536  # shuffled at once
+CHUNK_TOKENS = 32_768  # mixed at once
+LOOKAHEAD = 2  # images read ahead
 
 # Descriptors [n, C] of an image by its id, and the classes [n] of its tokens; those of 255 are not learned.
 Read = Callable[[str], tuple[NDArray[np.float32], NDArray[np.uint8]]]
@@ -68,6 +71,7 @@ def train(
         probe.linear.weight.normal_(0, 0.01, generator=generator)
         probe.linear.bias.zero_()
     optimizer = torch.optim.AdamW(probe.parameters(), lr=training.rate, weight_decay=training.decay)
+    held = _Chunk(channels)
     first = _restore(checkpoint, probe, optimizer, fingerprint(name))
     with tqdm(
         desc="probe", total=training.epochs * len(items), initial=first * len(items), unit="image", delay=1
@@ -77,7 +81,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             probe.train()
-            for tokens, labels in _batches(items, read, training, epoch, bar):
+            for tokens, labels in _batches(items, read, training, epoch, held, bar):
                 loss = nn.functional.cross_entropy(probe(tokens), labels)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -87,27 +91,58 @@ def train(
 
 
 def _batches(
-    items: Sequence[str], read: Read, training: Training, epoch: int, bar: tqdm[Any]
+    items: Sequence[str], read: Read, training: Training, epoch: int, held: _Chunk, bar: tqdm[Any]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled batches of an epoch: images in an order of its own, and the tokens of a chunk of them mixed."""
     rng = np.random.default_rng([training.seed, epoch])
-    held: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] = []
+    order = [items[number] for number in rng.permutation(len(items))]
     count = 0
-    for place, number in enumerate(order := rng.permutation(len(items))):
-        tokens, labels = read(items[number])
-        known = labels != 255
-        held.append((tokens[known], labels[known]))
-        count += int(known.sum())
+    for tokens, labels in _ahead(order, read):
+        known = np.flatnonzero(labels != 255)
+        if count + len(known) > len(held.labels):
+            yield from _mixed(held, count, training.batch, rng)
+            count = 0
+            if len(known) > len(held.labels):
+                held.grow(len(known))
+        np.take(tokens, known, 0, out=held.tokens[count : count + len(known)])
+        held.labels[count : count + len(known)] = labels[known]
+        count += len(known)
         bar.update()
-        if count < CHUNK_TOKENS and place + 1 < len(order):
-            continue
-        mixed = rng.permutation(count)
-        x, y = (np.concatenate(parts)[mixed] for parts in zip(*held, strict=True))
-        for start in range(0, count - count % training.batch or count, training.batch):
-            end = start + training.batch
-            if len(x[start:end]) > 1:  # what a normalization needs
-                yield torch.from_numpy(x[start:end]), torch.from_numpy(y[start:end].astype(np.int64))
-        held, count = [], 0
+    yield from _mixed(held, count, training.batch, rng)
+
+
+class _Chunk:
+    """Tokens held to be mixed, in memory that is used again and again."""
+
+    def __init__(self, channels: int) -> None:
+        self.channels = channels
+        self.grow(CHUNK_TOKENS)
+
+    def grow(self, count: int) -> None:
+        """Make room for `count` tokens; what was held is lost."""
+        self.tokens = np.empty((count, self.channels), np.float32)
+        self.labels = np.empty(count, np.int64)
+
+
+def _mixed(held: _Chunk, count: int, batch: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first `count` tokens of a chunk in random batches; a last one of less than half joins the one before."""
+    mixed = rng.permutation(count)
+    parts = max(1, round(count / batch))
+    for chosen in np.array_split(mixed, parts):
+        if len(chosen) > 1:  # what a normalization needs
+            yield torch.from_numpy(held.tokens[chosen]), torch.from_numpy(held.labels[chosen])
+
+
+def _ahead(items: Iterable[str], read: Read) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+    """Images read in order, one while the one before is learned from."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[tuple[NDArray[np.float32], NDArray[np.uint8]]]] = deque()
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) > LOOKAHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _keep(path: Path, probe: Probe, optimizer: torch.optim.Optimizer, name: str, epochs: int) -> None:
