@@ -15,7 +15,7 @@ demo: .venv/installed-$(EXTRA)
 	dvc repro
 	@ditf results
 
-test: .venv/installed-$(EXTRA)
+test: .venv/installed-$(EXTRA) .venv/quantize/installed
 	ruff format --check .
 	ruff check .
 	mypy
@@ -29,6 +29,11 @@ test: .venv/installed-$(EXTRA)
 	    || echo "torch's CPU build was not found; its usual build follows"; \
 	fi
 	pip install -q -c constraints.txt -e '.[$(EXTRA),dev]'
+	@touch $@
+
+# Where these are installed, every import of diffusers takes a second more: they lie apart, for the tests of quantization.
+.venv/quantize/installed: constraints.txt | .venv/installed-$(EXTRA)
+	pip install -q --no-deps -c constraints.txt --upgrade --target .venv/quantize bitsandbytes torchao
 	@touch $@
 
 clean:
