@@ -2,7 +2,6 @@
 
 import csv
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ import yaml
 from ditf.backbones import Backbone
 from ditf.backbones.parts.diffusion import Diffusion
 from ditf.commands.plan import estimate, smallest_gpu
+from ditf.commands.scripts import seen_by
 from ditf.models import Model
 from ditf.params import FeaturesEntry
 from ditf.settings import find_type, registered
@@ -63,35 +63,22 @@ def test_every_kind_of_family_from_images_to_pck(project: Project) -> None:
     assert "adaln is not a descriptor of features.unet, which has original" in project.fail("ditf", "plan")
 
 
-def test_a_video_through_a_unet(project: Project) -> None:
-    """With DIFT's settings for DAVIS, but for the size of the images and of the ensemble."""
-    project.set("models.unet", {"type": "unet", "source": "tiny:0"})
-    entry = {"dataset": "davis", "model": "unet", "img_size": 96, "timestep": 51, "blocks": [2], "ensemble_size": 2}
-    project.set("features.davis-unet", entry)
-    predict = {"block": 2, "descriptors": ["original"], "topk": 15, "n_last_frames": 28}
-    predict |= {"size_mask_neighborhood": 15, "temperature": 0.2}
-    entry = {"type": "propagation", "dataset": "davis", "features": "davis-unet", "predict": predict, "score": {}}
-    project.set("tasks.davis-unet", entry)
-    project.check("dvc", "repro", "score@davis-unet")
-    found = json.loads((project.folder / "results/davis-unet/metrics.json").read_text())["original"]
-    assert all(0 <= value <= 1 for name, value in found.items() if "decay" not in name.lower())
-    assert found["J&F"] > 0
-
-
-def test_the_published_command_takes_every_family(project: Project, tmp_path: Path) -> None:
-    command = "ditf spair --dataset_path data/sample/SPair-71k --dit_model vit --model tiny:0 --img_size 168 168"
-    shown = project.check(*command.split(), "--save_path", str(tmp_path / "out"))
-    assert "PCK by category" in shown
-    entry = project.params["features"]["spair-command"]
-    assert entry["blocks"] == [11]
-    assert "timestep" not in entry
+def test_the_published_command_takes_every_family(project: Project) -> None:
+    seen = seen_by("vit", "tiny:0", (None, None, None), (28, 260), False, 168)
+    assert seen.features == {"img_size": 168, "blocks": [11]}
+    assert seen.predict == {"block": 11, "descriptors": ["original"]}
+    sd3 = seen_by("sd3", None, (4, 300, 2), (28, 260), True, 640)
+    assert sd3.model["source"] == "stabilityai/stable-diffusion-3.5-medium"
+    assert sd3.features == {"img_size": 640, "timestep": 300, "ensemble_size": 2, "blocks": [4]}
+    assert sd3.predict["descriptors"] == ["adaln+discard"]
+    assert seen_by("flux", None, (None, None, None), (24, 90), False, 960).features["timestep"] == 90
+    command = "ditf spair --dataset_path data/sample/SPair-71k --dit_model vit --model tiny:0 --save_path out"
     for flags, expected in (
         ("--t 3", "have no timestep"),
         ("--cd", "have no AdaLN"),
         ("--dit_model x", "is not known"),
     ):
-        error = project.fail(*command.split(), "--save_path", str(tmp_path / "out"), *flags.split())
-        assert expected in error
+        assert expected in project.fail(*command.split(), *flags.split())
 
 
 def test_models_lists_every_family(finished: Project) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import skimage.data
-import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -23,7 +22,6 @@ from ditf.features.store import FeatureStore
 from ditf.features.writing import Item, write_store
 from ditf.metrics.homography import corner_error, estimate, project
 from ditf.tasks.homography import Homography, points_of, sample
-from tests.conftest import Project
 
 PREDICT = {"block": 2, "descriptors": ["original"], "sampling": "published"}
 
@@ -173,24 +171,3 @@ def test_too_few_matches_give_no_homography() -> None:
     assert estimate(points, points, "lmeds") is None
     assert corner_error(None, np.eye(3), (10, 10)) == float("inf")
     np.testing.assert_allclose(project(np.diag([2.0, 2, 1]), points), 2 * points)
-
-
-def test_homographies_through_the_pipeline(project: Project) -> None:
-    make(project.folder / "sequences")
-    document = project.params
-    document["datasets"]["hpatches"] = {"type": "hpatches", "root": "sequences", "keypoints": None, "most": 200}
-    document["models"]["dino"] = {"type": "vit", "source": "tiny:0"}
-    document["features"]["hpatches"] = {"dataset": "hpatches", "model": "dino", "img_size": 336, "blocks": [2]}
-    document["tasks"]["hpatches"] = {
-        "type": "homography",
-        "dataset": "hpatches",
-        "features": "hpatches",
-        "predict": {"block": 2, "descriptors": ["original"]},
-        "score": {},
-    }
-    (project.folder / "params.yaml").write_text(yaml.safe_dump(document))
-    project.check("dvc", "repro", "score@hpatches", "draw@hpatches")
-    found = json.loads((project.folder / "results/hpatches/metrics.json").read_text())["original"]
-    assert 0 <= found["lmeds@1"] <= found["lmeds@3"] <= found["lmeds@5"] <= 100
-    assert (project.folder / "results/hpatches/visualizations/matches_best.png").is_file()
-    assert "lmeds@5" in project.check("ditf", "results")

@@ -21,6 +21,7 @@ from ditf.datasets.pf_pascal import PFPascal
 from ditf.datasets.pf_willow import PFWillow
 from ditf.errors import UserError
 from tests.conftest import Project
+from tests.test_homography import make as make_sequences
 
 Break = Callable[[Path], Any]
 
@@ -237,28 +238,50 @@ def test_ap10k_leaves_out_what_it_is_told_to(made: Path, project: Project) -> No
 
 
 def test_every_benchmark_from_images_to_a_table(project: Project) -> None:
+    make_sequences(project.folder / "sequences")
     document = project.params
     document["models"]["dino"] = {"type": "vit", "source": "tiny:0"}
-    sets = {
-        "pascal": {"type": "pf_pascal", "root": "data/sample/PF-dataset-PASCAL"},
-        "willow": {"type": "pf_willow", "root": "data/sample/PF-WILLOW"},
+    reading = {"block": 2, "descriptors": ["original"]}
+    alphas = {"alphas": [0.01, 0.05, 0.1, 0.15]}
+    probe = reading | {"epochs": 40, "batch": 256, "rate": 0.01}
+    sets: dict[str, tuple[dict[str, Any], int, dict[str, Any]]] = {
+        "pascal": (
+            {"type": "pf_pascal", "root": "data/sample/PF-dataset-PASCAL"},
+            168,
+            {"type": "correspondence", "predict": reading, "score": alphas},
+        ),
+        "willow": (
+            {"type": "pf_willow", "root": "data/sample/PF-WILLOW"},
+            168,
+            {"type": "correspondence", "predict": reading, "score": alphas},
+        ),
+        "hpatches": (
+            {"type": "hpatches", "root": "sequences", "keypoints": None, "most": 200},
+            336,
+            {"type": "homography", "predict": reading, "score": {}},
+        ),
+        "ade": (
+            {"type": "ade20k", "root": "data/sample/ADE20K", "classes": 4},
+            224,
+            {"type": "segmentation", "predict": probe, "score": {}},
+        ),
     }
-    for name, entry in sets.items():
+    for name, (entry, size, task) in sets.items():
         document["datasets"][name] = entry
-        document["features"][name] = {"dataset": name, "model": "dino", "img_size": 168, "blocks": [5]}
-        document["tasks"][name] = {
-            "type": "correspondence",
-            "dataset": name,
-            "features": name,
-            "predict": {"block": 5, "descriptors": ["original"]},
-            "score": {"alphas": [0.01, 0.05, 0.1, 0.15]},
-        }
+        document["features"][name] = {"dataset": name, "model": "dino", "img_size": size, "blocks": [2]}
+        document["tasks"][name] = {"dataset": name, "features": name, **task}
     (project.folder / "params.yaml").write_text(yaml.safe_dump(document))
-    project.check("dvc", "repro", *(f"score@{name}" for name in sets))
+    project.check("dvc", "repro", *(f"score@{name}" for name in sets), "draw@hpatches", "draw@ade")
     shown = project.check("ditf", "results")
-    for name in sets:
-        found = json.loads((project.folder / f"results/{name}/metrics.json").read_text())["original"]
-        assert 0 < found["point@0.1"] <= 100
+    results = project.folder / "results"
+    found = {name: json.loads((results / name / "metrics.json").read_text())["original"] for name in sets}
+    for name in ("pascal", "willow"):
+        assert 0 < found[name]["point@0.1"] <= 100
         assert f"{name}: PCK by category" in shown
-    pascal = json.loads((project.folder / "results/pascal/metrics.json").read_text())["original"]
-    assert {"image@0.1 of squashed image", "image@0.1 of annotated box"} <= set(pascal)
+    assert {"image@0.1 of squashed image", "image@0.1 of annotated box"} <= set(found["pascal"])
+    assert 0 <= found["hpatches"]["lmeds@1"] <= found["hpatches"]["lmeds@3"] <= found["hpatches"]["lmeds@5"] <= 100
+    assert (results / "hpatches/visualizations/matches_best.png").is_file()
+    assert found["ade"]["mIoU"] > 60  # by chance about 14
+    assert found["ade"]["pixel accuracy"] > found["ade"]["mIoU"]
+    assert (results / "ade/visualizations/classes.png").is_file()
+    assert not (results / "ade/predictions.partial").exists()

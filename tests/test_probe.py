@@ -1,6 +1,5 @@
 """Segmentation by a linear probe: it learns, repeats itself, resumes, and says what is wrong with a data set."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,7 +15,6 @@ from ditf import probe, sample_pairs
 from ditf.datasets.ade20k import ADE20K
 from ditf.errors import UserError
 from ditf.metrics.classes import confusion, summarize
-from tests.conftest import Project
 
 CLASSES, CHANNELS, GRID = 4, 12, (6, 8)
 
@@ -163,25 +160,3 @@ def test_what_is_wrong_is_named(made: Path, tmp_path: Path, number: int) -> None
         dataset(tmp_path / "root").read()
     assert expected in str(caught.value)
     assert str(tmp_path) in str(caught.value).split("\n")[0]
-
-
-def test_a_probe_through_the_pipeline(project: Project) -> None:
-    document = project.params
-    document["datasets"]["ade"] = {"type": "ade20k", "root": "data/sample/ADE20K", "classes": 4}
-    document["models"]["dino"] = {"type": "vit", "source": "tiny:0"}
-    document["features"]["ade"] = {"dataset": "ade", "model": "dino", "img_size": 224, "blocks": [2]}
-    document["tasks"]["ade"] = {
-        "type": "segmentation",
-        "dataset": "ade",
-        "features": "ade",
-        "predict": {"block": 2, "descriptors": ["original"], "epochs": 40, "batch": 256, "rate": 0.01},
-        "score": {},
-    }
-    (project.folder / "params.yaml").write_text(yaml.safe_dump(document))
-    project.check("dvc", "repro", "score@ade", "draw@ade")
-    found = json.loads((project.folder / "results/ade/metrics.json").read_text())["original"]
-    assert found["mIoU"] > 60  # by chance about 14
-    assert found["pixel accuracy"] > found["mIoU"]
-    assert (project.folder / "results/ade/visualizations/classes.png").is_file()
-    assert "mIoU" in project.check("ditf", "results")
-    assert not (project.folder / "results/ade/predictions.partial").exists()

@@ -49,7 +49,7 @@ def spair(
             raise UserError(f"--img_size: {img_size[0]} {img_size[1]}; both are the longer side, so they are equal")
         captions = "captions.json" if (dataset_path / "captions.json").exists() else None
         dataset = {"type": "spair", "split": "test", "captions": captions}
-        seen = _seen(dit_model, model, (k, t, ensemble_size), (28, 260), cd, img_size[0])
+        seen = seen_by(dit_model, model, (k, t, ensemble_size), (28, 260), cd, img_size[0])
         task = {"type": "correspondence", "predict": seen.predict, "score": {"alphas": [0.05, 0.1, 0.15]}}
         _published("spair-command", "--dataset_path", dataset_path, save_path, seen, dataset, task)
 
@@ -80,7 +80,7 @@ def davis(
     """
 
     def work() -> None:
-        seen = _seen(dit_model, model, (k, t, ensemble_size), (24, 90), cd, img_size)
+        seen = seen_by(dit_model, model, (k, t, ensemble_size), (24, 90), cd, img_size)
         predict = seen.predict | {
             "temperature": temperature,
             "n_last_frames": n_last_frames,
@@ -102,7 +102,7 @@ class Seen:
     predict: dict[str, Any]
 
 
-def _seen(
+def seen_by(
     family: str,
     source: str | None,
     given: tuple[int | None, int | None, int | None],
