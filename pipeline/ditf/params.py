@@ -15,7 +15,7 @@ from ditf.features.fusion import BLOCK, Fusion
 from ditf.features.store import Encoding, Noise
 from ditf.images import Rule
 from ditf.models import PLAIN, Loading
-from ditf.settings import Section, find_type, parse
+from ditf.settings import Distinct, Section, find_type, parse
 from ditf.tasks import Task
 
 FILE = Path("params.yaml")
@@ -60,6 +60,28 @@ class FeaturesEntry(Section):
     backbone: Backbone
 
 
+class Sizes(Section):
+    """ensemble_sizes: tried; each is the first noise samples of the largest."""
+
+    ensemble_sizes: Distinct[Annotated[int, Field(ge=1, le=1024)]] = Field(default=[1, 2, 4, 8])
+
+
+class Sweep(Sizes):
+    """An entry of `sweeps`, but for the backbone's own settings, which stand beside these.
+
+    dataset, model, img_size, rule, seed, noise, encoding: as in an entry of features; seed: of the subset, too.
+    timesteps: tried, for models that have them. subset: how many pairs per category, or sequences; or their names.
+    task: type, predict and score as in an entry of tasks; its block is replaced by each.
+    """
+
+    dataset: str
+    model: str
+    subset: Annotated[int, Field(ge=1)] | Distinct[str] = 20
+    seed: Seed = 0
+    features: dict[int, FeaturesEntry]  # by timestep
+    task: Task
+
+
 def _workers(value: Any) -> Any:
     if value == "none" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024):
         return value
@@ -84,6 +106,7 @@ class Params(Section):
     features: dict[str, FeaturesEntry]
     fusions: dict[str, Fusion]
     tasks: dict[str, Task]
+    sweeps: dict[str, Sweep]
 
     def sources_of(self, features: str) -> list[str]:
         """The sources of the models behind an entry of `features` or `fusions`."""
@@ -109,8 +132,8 @@ def validate(data: Any, where: str = str(FILE)) -> Params:
         raise UserError(f"{where}: not a mapping of parameters")
     lines: list[str] = []
     entries: dict[str, dict[str, Any]] = {}
-    for section in ("models", "datasets", "features", "fusions", "tasks"):
-        given = data.get(section, {} if section == "fusions" else None)
+    for section in ("models", "datasets", "features", "fusions", "tasks", "sweeps"):
+        given = data.get(section, {} if section in ("fusions", "sweeps") else None)
         entries[section] = {}
         if not isinstance(given, dict):
             lines.append(f"{where}: {section}: missing; give a mapping of entries, or {{}}")
@@ -148,6 +171,8 @@ def _entry(section: str, name: Any, entry: Any, known: dict[str, dict[str, Any]]
             return _features(entry, known, where)
         if section == "fusions":
             return _fusion(name, entry, known, where)
+        if section == "sweeps":
+            return _sweep(entry, known, where)
         base, package = (Dataset, "ditf.datasets") if section == "datasets" else (Task, "ditf.tasks")
         if "type" not in entry:
             raise UserError(f"{where}.type: missing; add it")
@@ -179,6 +204,45 @@ def _features(entry: dict[str, Any], known: dict[str, dict[str, Any]], where: st
     common = set(FeaturesEntry.model_fields) - {"backbone"}
     backbone = parse(kind, {key: value for key, value in entry.items() if key not in common}, where)
     return parse(FeaturesEntry, {k: v for k, v in entry.items() if k in common} | {"backbone": backbone}, where)
+
+
+def _sweep(entry: dict[str, Any], known: dict[str, dict[str, Any]], where: str) -> Sweep:
+    """An entry of `sweeps`: the settings of features at each timestep, and the task that scores them."""
+    _check_names(entry, {"dataset": "datasets", "model": "models"}, known, where)
+    kind = find_type(Backbone, "ditf.backbones", known["models"][entry["model"]].type)  # type: ignore[type-abstract]
+    own = {key: entry[key] for key in ("subset", "ensemble_sizes") if key in entry}
+    if "ensemble_size" in entry:
+        raise UserError(f"{where}.ensemble_size: a sweep has `ensemble_sizes`")
+    sizes = parse(Sizes, {key: entry[key] for key in Sizes.model_fields if key in entry}, where).ensemble_sizes
+    rest = {key: value for key, value in entry.items() if key not in ("timesteps", "task", *own)}
+    timed = "timestep" in kind.model_fields
+    timesteps = entry.get("timesteps", [] if timed else [0])
+    if not isinstance(timesteps, list) or not timesteps or len({*map(str, timesteps)}) != len(timesteps):
+        raise UserError(f"{where}.timesteps: give a list of distinct timesteps, such as [100, 260]")
+    features = {
+        t: _features({**rest, **({"timestep": t} if timed else {}), "ensemble_size": max(sizes)}, known, where)
+        for t in timesteps
+    }
+    blocks = next(iter(features.values())).backbone.blocks
+    task = entry.get("task")
+    if not isinstance(task, dict):
+        raise UserError(f"{where}.task: missing; give its type, predict and score")
+    predict = task.get("predict")
+    predict = {**predict, "block": blocks[0]} if isinstance(predict, dict) else {"block": blocks[0]}
+    whole = {"score": {}, **task, "dataset": entry["dataset"], "features": "sweep", "predict": predict}
+    scored = _task(whole, f"{where}.task")
+    have = next(iter(features.values())).backbone.descriptors
+    if unknown := [name for name in scored.predict.descriptors if name not in have]:
+        raise UserError(f"{where}.task.predict.descriptors: {unknown[0]} is not a descriptor of {entry['model']}")
+    given = {key: entry[key] for key in ("dataset", "model", "seed") if key in entry}
+    return parse(Sweep, {**own, **given, "features": features, "task": scored}, where)
+
+
+def _task(entry: dict[str, Any], where: str) -> Task:
+    """A task, as the class that its type names."""
+    if "type" not in entry:
+        raise UserError(f"{where}.type: missing; add it")
+    return parse(find_type(Task, "ditf.tasks", entry["type"]), entry, where)  # type: ignore[type-abstract]
 
 
 def _fusion(name: str, entry: dict[str, Any], known: dict[str, dict[str, Any]], where: str) -> Fusion:

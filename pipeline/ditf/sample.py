@@ -61,9 +61,13 @@ PHOTO_FOLDERS = {
 
 
 def build_spair(root: Path, seed: int) -> None:
-    """Write the correspondence sample into `root`, in SPair-71k's layout, split "test"."""
-    annotations = root / "PairAnnotation" / "test"
-    annotations.mkdir(parents=True)
+    """Write the correspondence sample into `root`, in SPair-71k's layout.
+
+    Split "test" leads from a photograph to its warps, and "val" back.
+    """
+    test, val = (root / "PairAnnotation" / split for split in ("test", "val"))
+    for annotations in (test, val):
+        annotations.mkdir(parents=True)
     captions: dict[str, str] = {}
     number = 0
     for offset, (category, photo) in enumerate(PHOTOS.items()):
@@ -89,7 +93,11 @@ def build_spair(root: Path, seed: int) -> None:
                 "category": category,
                 **pair,
             }
-            (annotations / f"{label}.json").write_text(json.dumps(record), encoding="utf-8")
+            (test / f"{label}.json").write_text(json.dumps(record), encoding="utf-8")
+            label = f"{number:06d}-{Path(name).stem}-{Path(names[0]).stem}:{category}"
+            sides = {"src": "trg", "trg": "src"}
+            back = {sides.get(key[:3], key[:3]) + key[3:]: value for key, value in record.items()}
+            (val / f"{label}.json").write_text(json.dumps(back | {"filename": label}), encoding="utf-8")
         captions |= {category + name: photo.caption for name in names}
     (root / "captions.json").write_text(json.dumps(captions, indent=1), encoding="utf-8")
 

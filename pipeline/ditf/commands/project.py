@@ -16,7 +16,7 @@ from ditf.errors import UserError
 from ditf.files import Hashes
 from ditf.images import RGB, read_rgb
 from ditf.models import RECORDED, Model
-from ditf.params import Params
+from ditf.params import FeaturesEntry, Params
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -100,11 +100,25 @@ def hashes() -> Hashes:
 
 def extraction(params: Params, name: str, client: "Client | None" = None) -> tuple[list["Source"], "Job"]:
     """What an entry of `features` asks for: the images of its data set, and how they are extracted."""
+    requested = params.features[name]
+    return _extraction(params, requested, Catalog(CATALOGS / requested.dataset), TEXTS / name, client)
+
+
+def sweep_jobs(
+    params: Params, name: str, catalog: Catalog, texts: Path, client: "Client | None" = None
+) -> dict[int, tuple[list["Source"], "Job"]]:
+    """The same for an entry of `sweeps`, by timestep. catalog: of its subset. texts: its encoded prompts."""
+    entry = params.sweeps[name]
+    return {t: _extraction(params, found, catalog, texts, client) for t, found in entry.features.items()}
+
+
+def _extraction(
+    params: Params, requested: FeaturesEntry, catalog: Catalog, texts: Path, client: "Client | None"
+) -> tuple[list["Source"], "Job"]:
     from ditf.features.extractor import Job, Source, resolve_dtype
     from ditf.features.text import dtype_of
 
-    requested = params.features[name]
-    model, catalog = params.models[requested.model], Catalog(CATALOGS / requested.dataset)
+    model = params.models[requested.model]
     root = Path(params.datasets[requested.dataset].root)
     columns = ("sha256", "width", "height", "prompt")
     sources = [Source(row["id"], root / row["path"], *(row[c] for c in columns)) for row in catalog.rows("images")]
@@ -116,9 +130,9 @@ def extraction(params: Params, name: str, client: "Client | None" = None) -> tup
         seed=requested.seed,
         noise=requested.noise,
         encoding=requested.encoding,
-        texts=TEXTS / name,
+        texts=texts,
         dtype=resolve_dtype(model.dtype, model.device, client),
-        text_dtype=dtype_of(TEXTS / name),
+        text_dtype=dtype_of(texts),
         device=model.device,
         batch_size=model.batch_size,
     )

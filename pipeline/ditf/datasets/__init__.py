@@ -18,6 +18,11 @@ class Dataset(Section):
     type: str
     root: str = Field(min_length=1)
 
+    @property
+    def is_test(self) -> bool:
+        """Whether it is what results are reported on, so that no setting should be chosen by it."""
+        return getattr(self, "split", "test") == "test"
+
     @abstractmethod
     def read(self) -> Tables:
         """Read and check the data set.

@@ -27,6 +27,10 @@ class Davis(Dataset):
     split: str = Field(default="val", pattern=r"^[\w-]+$")
     prompt: str = "a photo of a image"
 
+    @property
+    def is_test(self) -> bool:
+        return self.split == "val"
+
     def read(self) -> Tables:
         root, problems = Path(self.root), Problems()
         sequences = {name: _frames(root, name, problems) for name in self._sequences(root)}

@@ -30,17 +30,27 @@ if TYPE_CHECKING:
 LOOKAHEAD = 2  # tasks read, or written, ahead of or behind the model
 # Of an image, by block: the arrays in which a store keeps its tokens, and its modulation.
 BlocksEncoded = dict[int, tuple[Mapping[str, NDArray[Any]], NDArray[np.float32] | None]]
+Encoded = list[BlocksEncoded]  # of an image, for each ensemble size that is stored
+Paths = list[Path]  # of the stores, one for each ensemble size
 Shape = Mapping[str, Any]  # what a store's attributes say of its model
-Inputs = BlocksEncoded | tuple[Source, NDArray[np.uint8], Text]
-Task = tuple[str, tuple[Path, Job, range, list[Source], list[FeatureStore]]]  # name, and arguments of _extract_task
+Inputs = Encoded | tuple[Source, NDArray[np.uint8], Text]
+Task = tuple[
+    str, tuple[Paths, list[int], Job, range, list[Source], list[FeatureStore]]
+]  # name, and arguments of _extract_task
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What `extract` did. path: of the store. computed: images that went through the model."""
+    """What `extract` did. paths: of the stores, one for each ensemble size. computed: images that went through the
+    model."""
 
-    path: Path
+    paths: list[Path]
     computed: int
+
+    @property
+    def path(self) -> Path:
+        """Of the store of the whole ensemble."""
+        return self.paths[-1]
 
 
 def extract(
@@ -51,6 +61,7 @@ def extract(
     reuse: Iterable[Path] = (),
     only: Iterable[str] | None = None,
     shard: int | None = None,
+    prefixes: Sequence[int] = (),
 ) -> Extraction:
     """Make a store of the features of `sources`, going on where an earlier attempt stopped.
 
@@ -63,28 +74,44 @@ def extract(
             be read of them is computed.
         only: ids; tasks with none of these are left out, and the store is not finished.
         shard: items in a file; chosen by their number unless given.
+        prefixes: smaller ensembles, each the first noise samples of the whole, from the same passes; each has a store
+            of its own beside.
     """
-    path, mark = folder / "store.zarr", folder / "laid-out"
-    if mark.exists() and _readable(path) is None:
+    sizes = [*sorted(prefixes), job.backbone.ensemble_size]
+    paths = [*(folder / f"ensemble{size}.zarr" for size in sizes[:-1]), folder / "store.zarr"]
+    mark = folder / "laid-out"
+    if mark.exists() and not all(map(_readable, paths)):
         print(f"{folder}: damaged; it is started anew")
-        shutil.rmtree(path)
+        for path in paths:
+            shutil.rmtree(path, ignore_errors=True)
         for file in (mark, folder / "complete"):
             file.unlink(missing_ok=True)
     if (folder / "complete").exists():
-        return Extraction(path, 0)
+        return Extraction(paths, 0)
     folder.mkdir(parents=True, exist_ok=True)
     remove_partials(folder)
     job = _absolute(job)
     donors = [store for store in map(_readable, reuse) if store and store.attributes["made_by"] == job.made_by]
     if not mark.exists():
-        lay_out_for(path, sources, job, _shape(job, client, donors), shard)
+        shape = _shape(job, client, donors)
+        for path, size in zip(paths, sizes, strict=True):
+            backbone = job.backbone.model_copy(update={"ensemble_size": size})
+            lay_out_for(path, sources, replace(job, backbone=backbone), shape, shard)
         write_whole(mark, b"")
-    writer = StoreWriter(path)
+    writers = [StoreWriter(path) for path in paths]
     chosen = {source.id for source in sources} if only is None else set(only)
-    tasks = [task for task in writer.tasks() if any(sources[i].id in chosen for i in task) and not writer.holds(task)]
+    tasks = [
+        task
+        for task in writers[0].tasks()
+        if any(sources[i].id in chosen for i in task) and not all(writer.holds(task) for writer in writers)
+    ]
     names = {sources[task[0]].id: task for task in tasks}
+    absolute = [path.resolve() for path in paths]
     work = (
-        (name, (path.resolve(), job, task, [replace(sources[i], path=sources[i].path.resolve()) for i in task], donors))
+        (
+            name,
+            (absolute, sizes, job, task, [replace(sources[i], path=sources[i].path.resolve()) for i in task], donors),
+        )
         for name, task in names.items()
     )
     computed, done = 0, len(sources) - sum(map(len, tasks))
@@ -94,9 +121,10 @@ def extract(
             bar.update(len(names[name]))
     _loaded.clear()
     if only is None:
-        writer.finish()
+        for writer in writers:
+            writer.finish()
         write_whole(folder / "complete", b"")
-    return Extraction(path, computed)
+    return Extraction(paths, computed)
 
 
 def lay_out_for(
@@ -119,9 +147,9 @@ def _in_process(work: Iterable[Task]) -> Iterator[tuple[str, int]]:
         writing: deque[tuple[str, int, Future[None]]] = deque()
 
         def compute() -> None:
-            (name, (path, job, task, _, _)), inputs = reading.popleft()
-            found, computed = _features_of(inputs.result(), job)
-            writing.append((name, computed, pool.submit(_write, path, task, found)))
+            (name, (paths, sizes, job, task, _, _)), inputs = reading.popleft()
+            found, computed = _features_of(inputs.result(), job, sizes)
+            writing.append((name, computed, pool.submit(_write, paths, task, found)))
 
         def written() -> tuple[str, int]:
             name, computed, done = writing.popleft()
@@ -130,7 +158,7 @@ def _in_process(work: Iterable[Task]) -> Iterator[tuple[str, int]]:
 
         try:
             for name, arguments in work:
-                reading.append(((name, arguments), pool.submit(_read, *arguments[1:])))
+                reading.append(((name, arguments), pool.submit(_read, *arguments[2:])))
                 if len(reading) > LOOKAHEAD:
                     compute()
                 if len(writing) > LOOKAHEAD:
@@ -148,14 +176,16 @@ _one_at_a_time = threading.Lock()  # of a worker's threads at its model
 _loaded: dict[str, Extractor] = {}
 
 
-def _extract_task(path: Path, job: Job, task: range, sources: list[Source], donors: list[FeatureStore]) -> int:
+def _extract_task(
+    paths: Paths, sizes: list[int], job: Job, task: range, sources: list[Source], donors: list[FeatureStore]
+) -> int:
     """Extract one task in a worker, unless one that died had finished it; returns how many images were computed."""
-    if StoreWriter(path).holds(task):
+    if all(StoreWriter(path).holds(task) for path in paths):
         return 0
     inputs = _read(job, task, sources, donors)
     with _one_at_a_time:
-        found, computed = _features_of(inputs, job)
-    _write(path, task, found)
+        found, computed = _features_of(inputs, job, sizes)
+    _write(paths, task, found)
     return computed
 
 
@@ -165,7 +195,9 @@ def _read(job: Job, task: range, sources: list[Source], donors: list[FeatureStor
     inputs: list[Inputs] = []
     for source in sources:
         copied = _copied(source, job, donors)
-        inputs.append(copied or (source, read_rgb(source.path, source.sha256), load_text(job.texts, source.prompt)))
+        inputs.append(
+            [copied] if copied else (source, read_rgb(source.path, source.sha256), load_text(job.texts, source.prompt))
+        )
     return inputs
 
 
@@ -179,19 +211,22 @@ def _copied(source: Source, job: Job, donors: list[FeatureStore]) -> BlocksEncod
     return None
 
 
-def _features_of(inputs: list[Inputs], job: Job) -> tuple[list[BlocksEncoded], int]:
+def _features_of(inputs: list[Inputs], job: Job, sizes: list[int]) -> tuple[list[Encoded], int]:
     """The encoded features of a task's images, and how many of them went through the model."""
     found, computed = [], 0
     for given in inputs:
-        if isinstance(given, dict):
+        if isinstance(given, list):
             found.append(given)
             continue
         (source, pixels, text), computed = given, computed + 1
         extractor = _extractor(job)
         resized = resize_for_model(pixels, job.rule, job.img_size, extractor.loaded.stride)
-        features = extractor.features(resized, text, source.sha256)
+        ensembles = extractor.ensembles(resized, text, source.sha256, sizes)
         found.append(
-            {b: (encode(x, job.encoding, source.id, b), modulation) for b, (x, modulation) in features.items()}
+            [
+                {b: (encode(x, job.encoding, source.id, b), adaln) for b, (x, adaln) in ensembles[size].items()}
+                for size in sizes
+            ]
         )
     return found, computed
 
@@ -205,9 +240,10 @@ def _extractor(job: Job) -> Extractor:
     return _loaded[name]
 
 
-def _write(path: Path, task: range, found: list[BlocksEncoded]) -> None:
-    encoded = [{block: arrays for block, (arrays, _) in item.items()} for item in found]
-    StoreWriter(path).write(task, encoded, [{block: mod for block, (_, mod) in item.items()} for item in found])
+def _write(paths: Paths, task: range, found: list[Encoded]) -> None:
+    for path, items in zip(paths, zip(*found, strict=True), strict=True):
+        encoded = [{block: arrays for block, (arrays, _) in item.items()} for item in items]
+        StoreWriter(path).write(task, encoded, [{block: adaln for block, (_, adaln) in item.items()} for item in items])
 
 
 def _readable(path: Path) -> FeatureStore | None:

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -222,27 +222,34 @@ class Extractor:
             text: its encoded prompt.
             sha256: of the image; the noise is seeded from it, whatever the order and batch size.
         """
+        size = self.backbone.ensemble_size
+        return self.ensembles(pixels, text, sha256, [size])[size]
+
+    def ensembles(
+        self, pixels: NDArray[np.uint8], text: Text, sha256: str, sizes: Sequence[int]
+    ) -> dict[int, dict[int, BlockFeatures]]:
+        """The same for several ensemble sizes, in ascending order: means of the first noise samples of the largest."""
         total: dict[int, Tensor] = {}
-        count = self.backbone.ensemble_size
+        means: dict[int, dict[int, NDArray[np.float32]]] = {}
+        own = sha256 if self._noise == "per-image" else self._noise
         with torch.inference_mode():
             encoded = self.loaded.encode(torch.tensor(pixels).permute(2, 0, 1) / 127.5 - 1)
-            for start in range(0, count, self._batch_size):
-                samples = range(start, min(start + self._batch_size, count))
-                own = sha256 if self._noise == "per-image" else self._noise
-                noise = [noise_generator(self._seed, own, sample) for sample in samples]
-                for block, tokens in self.loaded.capture(encoded, text, noise).items():
-                    part = tokens.float().sum(0)
-                    total[block] = total[block] + part if block in total else part
-            found = (
-                [self.loaded.modulation(encoded, text, c) for c in self.loaded.conditions] if self.loaded.norm else []
-            )
-        return {
-            block: (
-                (tokens / count).cpu().numpy(),
-                torch.stack([one[block].float() for one in found]).cpu().numpy() if found else None,
-            )
-            for block, tokens in total.items()
-        }
+            for start in range(0, sizes[-1], self._batch_size):
+                end = min(start + self._batch_size, sizes[-1])
+                noise = [noise_generator(self._seed, own, sample) for sample in range(start, end)]
+                captured = self.loaded.capture(encoded, text, noise)
+                begin = start
+                for stop in sorted({size for size in sizes if start < size <= end} | {end}):
+                    for block, tokens in captured.items():
+                        part = tokens[begin - start : stop - start].float().sum(0)
+                        total[block] = total[block] + part if block in total else part
+                    if stop in sizes:
+                        means[stop] = {block: (tokens / stop).cpu().numpy() for block, tokens in total.items()}
+                    begin = stop
+            conditions = self.loaded.conditions if self.loaded.norm else ()
+            found = [self.loaded.modulation(encoded, text, condition) for condition in conditions]
+        adaln = {b: torch.stack([one[b].float() for one in found]).cpu().numpy() for b in (found[0] if found else ())}
+        return {n: {b: (tokens, adaln.get(b)) for b, tokens in blocks.items()} for n, blocks in means.items()}
 
 
 def noise_generator(seed: int, sha256: str, sample: int) -> torch.Generator:

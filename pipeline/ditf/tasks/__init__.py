@@ -60,6 +60,11 @@ class Task(Section):
     predict: Reading
     score: Section
 
+    @property
+    @abstractmethod
+    def headline(self) -> str:
+        """The metric by which results are ranked."""
+
     @abstractmethod
     def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         """Write predictions into `folder`, by the workers of `client` if there are any."""

@@ -63,6 +63,15 @@ class Correspondence(Task):
     predict: Matching
     score: Alphas = Alphas()
 
+    @property
+    def headline(self) -> str:
+        return f"point@{self.headline_alpha:g}"
+
+    @property
+    def headline_alpha(self) -> float:
+        """The alpha of the first metric and of the drawings."""
+        return HEADLINE if HEADLINE in self.score.alphas else self.score.alphas[0]
+
     def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         channels = self.predict.discarded(store)
@@ -76,7 +85,7 @@ class Correspondence(Task):
         alphas = self.score.alphas
         table = pq.read_table(predictions / "predictions.parquet")
         rows = evaluate(table, catalog, alphas)
-        headline = HEADLINE if HEADLINE in alphas else alphas[0]
+        headline = self.headline_alpha
         write_csv(folder / "pck.csv", rows)
         shown = [row for row in rows if row["group"] == "category" and row["alpha"] == headline]
         others = [row for row in shown if row["rule"] != catalog.threshold]
@@ -102,7 +111,7 @@ class Correspondence(Task):
         self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path
     ) -> None:
         """The best, the median and the worst pair, and features as colours."""
-        descriptor, alphas = self.predict.descriptors[-1], self.score.alphas
+        descriptor = self.predict.descriptors[-1]
         table = pq.read_table(predictions / "predictions.parquet", filters=[("descriptor", "=", descriptor)])
         pairs = {row["pair"]: row for row in catalog.rows("pairs")}
         rows = {name: list(group) for name, group in itertools.groupby(table.to_pylist(), lambda row: row["pair"])}
@@ -110,8 +119,7 @@ class Correspondence(Task):
         chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
         for title, name in chosen.items():
             source, target = (read(pairs[name][side]) for side in ("source", "target"))
-            alpha = HEADLINE if HEADLINE in alphas else alphas[0]
-            draw_matches(folder / f"matches_{title}.png", source, target, rows[name], alpha)
+            draw_matches(folder / f"matches_{title}.png", source, target, rows[name], self.headline_alpha)
         images = dict.fromkeys(pairs[name][side] for name in chosen.values() for side in ("source", "target"))
         draw_feature_colours(folder / "features.png", read, store, list(images), self.predict, descriptor)
 

@@ -67,6 +67,10 @@ class Homography(Task):
     predict: Matching
     score: Pixels = Pixels()
 
+    @property
+    def headline(self) -> str:
+        return f"{self.score.methods[0]}@{self.score.corners[-1]:g}"
+
     def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         channels, points = self.predict.discarded(store), points_of(catalog)

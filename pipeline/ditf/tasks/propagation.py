@@ -51,6 +51,10 @@ class Propagation(Task):
     predict: Carrying
     score: Section = Section()
 
+    @property
+    def headline(self) -> str:
+        return "J&F"
+
     def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         """Masks as `<descriptor>/<sequence>/<frame>.png`: with the true first one, as the official evaluator reads."""
         from ditf.propagation.voting import Voting

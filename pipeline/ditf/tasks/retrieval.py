@@ -39,6 +39,10 @@ class Retrieval(Task):
     predict: Indexing
     score: Section = Section()
 
+    @property
+    def headline(self) -> str:
+        return "recall@1"
+
     def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         """Build the index; `recall.json` has what it loses against exact search."""
         from ditf.retrieval.index import IndexSettings, build

@@ -49,6 +49,10 @@ class Segmentation(Task):
     predict: Training
     score: Section = Section()
 
+    @property
+    def headline(self) -> str:
+        return "mIoU"
+
     def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         from ditf import probe
 

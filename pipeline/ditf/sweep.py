@@ -1,0 +1,140 @@
+"""A sweep over timesteps, blocks and ensemble sizes: which features of a model serve a task best?
+
+All blocks and ensemble sizes come from the same passes. Features of one timestep at a time are on disk; they are
+scored and removed.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from ditf.catalog import Catalog
+from ditf.features.extraction import extract
+from ditf.features.extractor import Job, Source
+from ditf.features.store import FeatureStore
+from ditf.files import write_whole
+from ditf.tasks import Task
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Rows = list[dict[str, Any]]
+KEYS = ("timestep", "block", "ensemble_size", "descriptor")
+
+
+def sweep(
+    folder: Path,
+    task: Task,
+    catalog: Catalog,
+    jobs: Mapping[int, tuple[Sequence[Source], Job]],
+    prefixes: Sequence[int],
+    client: "Client | None" = None,
+) -> pa.Table:
+    """Score every block, ensemble size and descriptor at every timestep.
+
+    Args:
+        folder: to work in; a sweep that was interrupted goes on there.
+        task: how features are scored; its block is replaced.
+        catalog: of the images.
+        jobs: by timestep, what is extracted.
+        prefixes: ensemble sizes smaller than the jobs' own.
+        client: of the workers; None for this process.
+
+    Returns:
+        A row per timestep, block, ensemble size and descriptor, with the task's metrics and `massive`, the massive
+        channels that were found there.
+    """
+    rows: Rows = []
+    with tqdm(desc="sweep", total=len(jobs), unit="timestep") as bar:
+        for timestep, (sources, job) in jobs.items():
+            done, own = folder / f"t{timestep}.json", folder / f"t{timestep}"
+            if not done.exists():
+                found = extract(own, sources, job, client, shard=1, prefixes=prefixes)
+                scored = [row for path in found.paths for row in _score(FeatureStore(path), task, catalog, own, client)]
+                write_whole(done, json.dumps([{"timestep": timestep, **row} for row in scored]).encode())
+            shutil.rmtree(own, ignore_errors=True)
+            rows += json.loads(done.read_bytes())
+            bar.update()
+    return pa.Table.from_pylist(rows)
+
+
+def _score(store: FeatureStore, task: Task, catalog: Catalog, folder: Path, client: "Client | None") -> Rows:
+    """The metrics of every block of a store."""
+    rows = []
+    for block in store.blocks:
+        own = task.model_copy(update={"predict": task.predict.model_copy(update={"block": block})})
+        predictions = folder / "predictions"
+        shutil.rmtree(predictions, ignore_errors=True)
+        own.make_predictions(store, catalog, predictions, client)
+        scores = own.compute_metrics(catalog, predictions, folder / "tables")
+        size = store.attributes["made_by"]["ensemble_size"]
+        for descriptor, metrics in scores.metrics.items():
+            head = {"block": block, "ensemble_size": size, "descriptor": descriptor}
+            rows.append({**head, **metrics, "massive": store.massive(block)})
+    return rows
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best setting of a sweep. row: its row. curve: of its rows by ensemble size, ascending."""
+
+    row: dict[str, Any]
+    curve: Rows
+
+
+def best(table: pa.Table, metric: str) -> Best:
+    """The setting of greatest `metric` among those of the largest ensemble; of equals the first."""
+    rows: Rows = table.to_pylist()
+    largest = max(row["ensemble_size"] for row in rows)
+    row = max((row for row in rows if row["ensemble_size"] == largest), key=lambda row: row[metric])
+    same = [other for other in rows if all(other[key] == row[key] for key in KEYS if key != "ensemble_size")]
+    return Best(row, sorted(same, key=lambda other: other["ensemble_size"]))
+
+
+def heatmaps(table: pa.Table, metric: str) -> Figure:
+    """`metric` over timesteps and blocks at the largest ensemble, a map per descriptor, the best setting outlined."""
+    rows: Rows = table.to_pylist()
+    largest = max(row["ensemble_size"] for row in rows)
+    rows = [row for row in rows if row["ensemble_size"] == largest]
+    axis = {key: sorted({row[key] for row in rows}) for key in ("timestep", "block")}
+    descriptors, top = list(dict.fromkeys(row["descriptor"] for row in rows)), best(table, metric).row
+    low, high = min(row[metric] for row in rows), max(row[metric] for row in rows)
+    width = max(3.0, 0.5 * len(axis["block"]) + 1.5)
+    figure = Figure(figsize=(width * len(descriptors), max(2.6, 0.4 * len(axis["timestep"]) + 1.6)), layout="tight")
+    for axes, descriptor in zip(figure.subplots(1, len(descriptors), squeeze=False)[0], descriptors, strict=True):
+        values = np.full((len(axis["timestep"]), len(axis["block"])), np.nan)
+        for row in rows:
+            if row["descriptor"] == descriptor:
+                values[axis["timestep"].index(row["timestep"]), axis["block"].index(row["block"])] = row[metric]
+        axes.imshow(values, vmin=low, vmax=high, cmap="viridis", aspect="auto")
+        for (y, x), value in np.ndenumerate(values):
+            colour = "black" if value > (low + high) / 2 else "white"
+            own = descriptor == top["descriptor"]
+            chosen = own and (axis["timestep"][y], axis["block"][x]) == (top["timestep"], top["block"])
+            axes.text(x, y, f"{value:.3g}", color=colour, ha="center", va="center", weight="bold" if chosen else None)
+        axes.set_xticks(range(len(axis["block"])), axis["block"])
+        axes.set_yticks(range(len(axis["timestep"])), axis["timestep"])
+        axes.set(xlabel="block", ylabel="timestep", title=f"{descriptor}: {metric}")
+    return figure
+
+
+def curve(found: Best, metric: str) -> Figure:
+    """`metric` of the best setting over ensemble sizes."""
+    figure = Figure(figsize=(4, 3), layout="tight")
+    axes = figure.subplots()
+    sizes = [row["ensemble_size"] for row in found.curve]
+    axes.plot(sizes, [row[metric] for row in found.curve], "o-")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, sizes)
+    axes.set(
+        xlabel="ensemble size", ylabel=metric, title="t = {timestep}, block {block}, {descriptor}".format(**found.row)
+    )
+    return figure
