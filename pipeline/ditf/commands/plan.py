@@ -1,9 +1,10 @@
 """The command `ditf plan`: what an extraction costs, computed from the sizes of the model and the images."""
 
 import math
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich import box
@@ -16,8 +17,9 @@ from ditf.commands.project import CATALOGS
 from ditf.features.writing import MOST_FILES, MOST_SHARED
 from ditf.images import Rule, model_size
 from ditf.models import Model, is_hub
-from ditf.params import FeaturesEntry, Params
+from ditf.params import FeaturesEntry, Params, Sweep
 from ditf.retrieval.index import AXES, FLAT_TOKENS
+from ditf.subset import choose, write_subset
 
 AUTOENCODER = 0.2e9  # bytes, in 16 bits
 RESERVED = 1e9  # bytes that CUDA and the allocator take of a GPU
@@ -97,9 +99,11 @@ def plan(
     tflops, gigabytes: of the GPU's arithmetic, and of copying to it, per second.
     """
     columns: dict[str, Cost] = {}
+    sweeps = {f"sweep {name}": sweep for name, sweep in params.sweeps.items()}
+    entries = params.features | {name: next(iter(sweep.features.values())) for name, sweep in sweeps.items()}
     known_sizes: dict[str, Sizes] = {}  # by the model and the settings: counting takes seconds
     options: dict[str, tuple[str, ...]] = {}
-    for name, entry in params.features.items():
+    for name, entry in entries.items():
         model = params.models[entry.model]
         if is_hub(model.source) and model.source not in entry.backbone.published:
             known = next(iter(entry.backbone.published), "a model of its family")
@@ -108,7 +112,7 @@ def plan(
         if key not in known_sizes:
             known_sizes[key] = entry.backbone.sizes(Model(model.type, model.source, model.revision, ""))
         sizes = known_sizes[key]
-        counts, rule = _image_sizes(params, entry)
+        counts, rule = _image_sizes(params, entry, sweeps.get(name))
         if images and size:
             counts = Counter({size: images})
         rule = rule if entry.rule == "auto" else entry.rule
@@ -118,6 +122,8 @@ def plan(
             tokens[(w // sizes.stride) * (h // sizes.stride)] += count
         number_bytes = 4 if model.dtype == "float32" else 2
         columns[name] = estimate(sizes, tokens, entry, model.batch_size, number_bytes)
+        if name in sweeps:
+            columns[name] = _of_sweep(columns[name], sweeps[name])
         heeded = entry.backbone.options
         options[name] = tuple(o for o in columns[name].memory if not o or o.partition(":")[0] in heeded)
     table = Table(
@@ -135,7 +141,7 @@ def plan(
         "time on one worker": lambda c: _hours(c.flops / tflops / 1e12),
         "features on disk": lambda c: _bytes(c.feature_bytes),
         "files of tokens": lambda c: f"{c.files:,}",
-        "index (kind auto)": lambda c: _bytes(c.index_bytes),
+        "index (kind auto)": lambda c: _bytes(c.index_bytes) if c.index_bytes else "-",
         "memory of a worker": lambda c: _bytes(c.memory[""]),
         "memory of the text encoders": lambda c: _bytes(c.text),
     }
@@ -158,11 +164,32 @@ def smallest_gpu(cost: Cost, option: str) -> str:
     return next((f"{size} GB" for size in GPUS if needed <= size * 1e9), "more than 80 GB")
 
 
-def _image_sizes(params: Params, entry: FeaturesEntry) -> tuple[Counter[tuple[int, int]], Rule]:
-    """How many images have which (width, height), and the data set's rule: from the catalog, or the data set itself."""
+def _of_sweep(cost: Cost, sweep: Sweep) -> Cost:
+    """Of all timesteps, of which one at a time is on disk, with its ensemble sizes."""
+    stores = len(sweep.ensemble_sizes)
+    return replace(
+        cost,
+        flops=cost.flops * len(sweep.features),
+        feature_bytes=cost.feature_bytes * stores,
+        files=cost.files * stores,
+        index_bytes=0,
+    )
+
+
+def _image_sizes(
+    params: Params, entry: FeaturesEntry, sweep: Sweep | None = None
+) -> tuple[Counter[tuple[int, int]], Rule]:
+    """How many images have which (width, height), and the data set's rule: from the catalog, or the data set itself.
+
+    sweep: whose subset is meant; before its data set is catalogued, all images.
+    """
     folder = CATALOGS / entry.dataset
     if folder.is_dir():
         catalog = Catalog(folder)
+        if sweep:
+            with tempfile.TemporaryDirectory() as part:
+                catalog = write_subset(catalog, choose(catalog, sweep.subset, sweep.seed), Path(part))
+                return Counter((row["width"], row["height"]) for row in catalog.rows("images")), catalog.resize
         rows, rule = catalog.rows("images"), catalog.resize
     else:
         dataset = params.datasets[entry.dataset]
