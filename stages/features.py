@@ -1,8 +1,11 @@
-"""The model over every image of a data set, once -> cache/features/<features>, a Zarr store."""
+"""The model over every image of a data set, once -> cache/features/<features>, a Zarr store; the time -> results/extraction/."""
+
+import json
+import time
 
 import torch
 
-from ditf.commands.project import FEATURES, dvc_objects, extraction, staging
+from ditf.commands.project import FEATURES, RESULTS, dvc_objects, extraction, staging
 from ditf.commands.staging import donors, tidy
 from ditf.features.extraction import extract
 from ditf.features.extractor import key_of
@@ -13,6 +16,7 @@ from stages import Params, run
 
 def main(params: Params, name: str) -> None:
     objects, home = dvc_objects(), staging() / "features" / name
+    start, record = time.monotonic(), RESULTS / "extraction" / f"{name}.json"
     device = params.models[params.features[name].model].device
     with cluster(params.workers, gpus=device != "cpu" and torch.cuda.is_available()) as client:
         sources, job = extraction(params, name, client)
@@ -22,6 +26,9 @@ def main(params: Params, name: str) -> None:
             done = extract(folder, sources, job, client, reuse)
             publish(done.path, FEATURES / name)
     tidy(home, folder, objects)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    passed = {"images": len(sources), "computed": done.computed, "seconds": round(time.monotonic() - start, 1)}
+    record.write_text(json.dumps(passed) + "\n", encoding="utf-8")
     print(f"{done.computed} of {len(sources)} images went through the model")
     if client is None and torch.cuda.is_available():
         print(f"peak GPU memory: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")

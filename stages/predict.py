@@ -1,11 +1,14 @@
 """Predictions of a task from cached features -> results/<task>/predictions/."""
 
+import json
 import shutil
+import time
 
 from ditf.catalog import Catalog
 from ditf.commands.project import CATALOGS, FEATURES, RESULTS
 from ditf.errors import UserError
 from ditf.features.fusion import open_store
+from ditf.provenance import provenance
 from ditf.workers import cluster
 from stages import Params, run
 
@@ -17,8 +20,11 @@ def main(params: Params, name: str) -> None:
         if store.size(item) != (row["width"], row["height"]):
             raise UserError(f"{store.path}: its features of {item!r} are of an image of another size; run `dvc repro`")
     shutil.rmtree(folder, ignore_errors=True)
+    start = time.monotonic()
     with cluster(params.workers) as client:
         task.make_predictions(store, catalog, folder, client)
+    record = provenance(task, store) | {"seconds": round(time.monotonic() - start, 1)}
+    (RESULTS / name / "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

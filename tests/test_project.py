@@ -34,7 +34,7 @@ def test_results_of_the_default(finished: Project) -> None:
     pck = metrics(finished)
     assert list(pck) == ["original", "adaln", "adaln+discard"]
     assert pck["adaln+discard"]["point@0.1"] > pck["original"]["point@0.1"]
-    rows = (finished.folder / "results/channels/spair-flux/block28.csv").read_text().splitlines()
+    rows = (finished.folder / "results/analysis/spair-flux/block28.csv").read_text().splitlines()
     assert {row.split(",")[0] for row in rows if row.endswith(",1")} == {"11", "42"}
     jf = metrics(finished, "davis-flux")["adaln+discard"]
     assert 0.2 < jf["J&F"] < 1
@@ -270,7 +270,7 @@ def test_the_graph_reads_as_documented(finished: Project) -> None:
         ("catalog@spair", "text@spair-flux"),
         ("model@tiny-flux", "text@spair-flux"),
         ("text@spair-flux", "features@spair-flux"),
-        ("features@spair-flux", "channels@spair-flux"),
+        ("features@spair-flux", "analysis@spair-flux"),
         ("features@spair-flux", "predict@spair-flux"),
         ("predict@spair-flux", "score@spair-flux"),
         ("predict@spair-flux", "draw@spair-flux"),
@@ -363,7 +363,7 @@ def test_a_stage_depends_on_all_code_that_decides_its_results() -> None:
     }
     not_called = {  # imported with a task's file, or to validate parameters
         "catalog": {"features", "tasks", "draw", "matching", "metrics", "masks"},
-        "channels": {"tasks", "datasets", "catalog", "images", "masks", "matching", "metrics"},
+        "analysis": {"tasks", "datasets", "catalog", "images", "masks", "matching", "metrics"},
         "predict": {"datasets", "draw", "metrics"},
         "score": {"datasets", "draw", "features", "matching"},
     }
@@ -372,7 +372,7 @@ def test_a_stage_depends_on_all_code_that_decides_its_results() -> None:
     inner = ["ditf.propagation", "ditf.propagation.anywhere", "ditf.propagation.labels", "ditf.retrieval.index"]
     roots = {
         "catalog": ["stages.catalog", "ditf.datasets.spair", "ditf.datasets.davis", "ditf.datasets.folder"],
-        "channels": ["stages.channels"],
+        "analysis": ["stages.analysis"],
         "predict": ["stages.predict", *tasks, *inner],
         "score": ["stages.score", "ditf.tasks", "ditf.metrics.pck", "ditf.metrics.segmentation"],
     }

@@ -33,7 +33,7 @@ def show_all(params: Params) -> None:
             "they show that the pipeline works, not how well a trained model sees."
         )
     print("Visualizations:")
-    for path in sorted([*RESULTS.glob("*/visualizations/*"), *RESULTS.glob("channels/*/*.png")]):
+    for path in sorted([*RESULTS.glob("*/visualizations/*"), *RESULTS.glob("analysis/*/*.png")]):
         print(f"  {path}")
     if changed := changed_parameters():
         print(f"Parameters have changed since: {', '.join(changed)}. Run `dvc repro`.")

@@ -1,7 +1,7 @@
 """Semantic segmentation: mean intersection over union and pixel accuracy."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,14 @@ def confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: i
     found = np.zeros((classes, classes))
     found[: table.shape[0], : table.shape[1]] = table[:classes, :classes]
     return found
+
+
+def by_image(item: str, counts: Counts) -> Iterator[tuple[str, str, str, float, float]]:
+    """What an image adds to the metrics: (metric, image, class, numerator, denominator), for `intervals`."""
+    right, union = np.diag(counts), counts.sum(1) + counts.sum(0) - np.diag(counts)
+    yield "pixel accuracy", item, "", 100 * float(right.sum()), float(counts.sum())
+    for n in np.flatnonzero(union):
+        yield "mIoU", item, str(n), 100 * float(right[n]), float(union[n])
 
 
 def summarize(counts: Iterable[Counts]) -> tuple[dict[str, float], list[dict[str, Any]]]:

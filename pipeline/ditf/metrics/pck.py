@@ -1,12 +1,14 @@
 """PCK: the percentage of correct keypoints, per image and per point, as SPair-71k's evaluation counts it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from ditf.metrics.intervals import Row
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -114,6 +116,20 @@ def by_coverage(predictions: pa.Table, alphas: Sequence[float]) -> list[dict[str
                 row = {"descriptor": descriptor, "alpha": alpha, "coverage": coverage, "confidence": least}
                 rows.append({**row, "point": 100 * float(correct[:count].mean())})
     return rows
+
+
+def by_pair(predictions: pa.Table, alphas: Sequence[float]) -> Iterator[Row]:
+    """What each pair adds to PCK per image and per point, for `ditf.metrics.intervals`."""
+    for descriptor in pc.unique(predictions["descriptor"]).to_pylist():
+        table = predictions.filter(pc.equal(predictions["descriptor"], descriptor))
+        error, threshold = (table[name].to_numpy() for name in ("error", "threshold"))
+        member, names = _codes(table["pair"])
+        count = np.bincount(member)
+        for alpha in alphas:
+            right = 100 * np.bincount(member, error <= alpha * threshold)
+            for name, n, correct in zip(names, count.tolist(), right.tolist(), strict=True):
+                yield descriptor, f"image@{alpha:g}", name, "", correct / n, 1.0
+                yield descriptor, f"point@{alpha:g}", name, "", correct, float(n)
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[Any]]:

@@ -21,7 +21,8 @@ from ditf.features.store import FeatureStore
 from ditf.images import RGB
 from ditf.matchers import Matcher
 from ditf.matching.keypoints import NEAREST, predict
-from ditf.metrics.pck import by_coverage, by_rule, pck
+from ditf.metrics.intervals import units_table
+from ditf.metrics.pck import by_coverage, by_pair, by_rule, pck
 from ditf.settings import Distinct, Section, find_type, parse
 from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
 
@@ -95,6 +96,7 @@ class Correspondence(Task):
         write_csv(folder / "categories.csv", [row for row in shown if row["descriptor"] == last])
         write_csv(folder / "ablation.csv", [row for row in shown if row["value"] == "All"])
         write_csv(folder / "coverage.csv", by_coverage(table, alphas))
+        pq.write_table(units_table(by_pair(table, alphas)), folder / "units.parquet")
         metrics: Metrics = {}
         for row in categories:
             if row["value"] == "All":

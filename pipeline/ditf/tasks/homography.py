@@ -21,6 +21,7 @@ from ditf.features.descriptors import Descriptor, unit
 from ditf.features.store import FeatureStore, ImageFeatures
 from ditf.images import RGB
 from ditf.matching.keypoints import descriptors_at
+from ditf.metrics import intervals
 from ditf.metrics.homography import corner_error, estimate, reprojection
 from ditf.settings import Distinct, Section
 from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
@@ -91,6 +92,7 @@ class Homography(Task):
         sizes = {item: (row["width"], row["height"]) for item, row in catalog.images().items()}
         pairs, metrics, bars = catalog.rows("homographies"), Metrics(), dict[str, float]()
         accuracy, matching, each = [], [], []
+        units: list[intervals.Row] = []
         for descriptor, matches in _by_pair(predictions / "matches.parquet", self.predict.descriptors).items():
             errors: dict[str, list[float]] = {method: [] for method in self.score.methods}
             within = np.zeros((len(pairs), len(self.score.matches)))
@@ -108,6 +110,12 @@ class Homography(Task):
             kinds = np.array([pair["category"] for pair in pairs])
             groups = {"overall": np.ones(len(pairs), bool), **{kind: kinds == kind for kind in sorted({*kinds})}}
             named = metrics.setdefault(descriptor, {})
+            units += [
+                (descriptor, f"{method}@{pixels:g}", pair["pair"], "", 100.0 * (error <= pixels), 1.0)
+                for method, found in errors.items()
+                for pixels in self.score.corners
+                for pair, error in zip(pairs, found, strict=True)
+            ]
             for kind, chosen in groups.items():
                 for place, pixels in enumerate(self.score.matches):
                     value = float(within[chosen, place].mean())
@@ -124,6 +132,7 @@ class Homography(Task):
         write_csv(folder / "accuracy.csv", accuracy)
         write_csv(folder / "matching_accuracy.csv", matching)
         write_csv(folder / "pairs.csv", each)
+        pq.write_table(intervals.units_table(units), folder / "units.parquet")
         return Scores(metrics, bars)
 
     def draw(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 from tqdm import tqdm
@@ -20,6 +21,7 @@ from ditf.features.descriptors import Descriptor
 from ditf.features.store import FeatureStore
 from ditf.images import RGB, decode_mask, read_index_mask, shrink
 from ditf.masks import save_mask
+from ditf.metrics import intervals
 from ditf.metrics.segmentation import evaluate_frame, summarize
 from ditf.settings import Section
 from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
@@ -81,7 +83,8 @@ class Propagation(Task):
         """J and F of the frames that have a true mask, without the first and the last frame."""
         truth, frames = masks_of(catalog), frames_of(catalog)
         metrics: Metrics = {}
-        tables: dict[str, list[Row]] = {"objects": [], "sequences": []}
+        tables: dict[str, list[Row]] = {"objects": [], "sequences": [], "frames": []}
+        units: list[intervals.Row] = []
         for descriptor in self.predict.descriptors:
             tasks = (
                 (
@@ -106,6 +109,17 @@ class Propagation(Task):
                         continue
                     own = {f"{sequence}_{number}": each for number, each in enumerate(values, 1)}
                     measures |= own
+                    for column, name in enumerate("JF"):
+                        total = float(values[..., column].mean(1).sum())
+                        units.append((descriptor, name, sequence, "", total, float(len(values))))
+                    units.append(
+                        (descriptor, "J&F", sequence, "", float(values.mean((1, 2)).sum()), float(len(values)))
+                    )
+                    scored = [frame["name"] for frame in frames[sequence][1:-1] if frame["id"] in truth]
+                    tables["frames"] += [
+                        {"descriptor": descriptor, "sequence": sequence, "frame": name, "J&F": float(value)}
+                        for name, value in zip(scored, values.mean((0, 2)), strict=True)
+                    ]
                     tables["objects"] += [
                         {"descriptor": descriptor, "object": name, **summarize({name: each})}
                         for name, each in own.items()
@@ -119,6 +133,7 @@ class Propagation(Task):
             metrics[descriptor] = {short: round(found[name], 4) for short, name in names.items()}
         for name, rows in tables.items():
             write_csv(folder / f"jf_{name}.csv", rows)
+        pq.write_table(intervals.units_table(units), folder / "units.parquet")
         last = self.predict.descriptors[-1]
         bars = {row["sequence"]: row["J&F-Mean"] for row in tables["sequences"] if row["descriptor"] == last}
         return Scores(metrics, bars)

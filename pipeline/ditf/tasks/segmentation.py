@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow.parquet as pq
 from pydantic import Field, FiniteFloat
 from tqdm import tqdm
 
@@ -18,7 +19,8 @@ from ditf.features.descriptors import Descriptor
 from ditf.features.store import FeatureStore
 from ditf.images import RGB, Mask, decode_mask, read_index_mask, shrink
 from ditf.masks import save_mask
-from ditf.metrics.classes import confusion, summarize
+from ditf.metrics import intervals
+from ditf.metrics.classes import by_image, confusion, summarize
 from ditf.settings import Section
 from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
 
@@ -92,17 +94,20 @@ class Segmentation(Task):
         parts = {row["id"]: row["category"] for row in catalog.rows("images")}
         masks = {row["id"]: row["png"] for row in catalog.rows("masks") if parts[row["id"]] == "test"}
         metrics, bars, tables = Metrics(), dict[str, float](), []
+        units: list[intervals.Row] = []
         for descriptor in self.predict.descriptors:
             counts = []
             for item, png in tqdm(masks.items(), descriptor, unit="image", delay=2):
                 path = predictions / descriptor / f"{item}.png"
                 truth = classes_of(decode_mask(png, path), first, classes)
                 counts.append(confusion(truth, classes_of(read_index_mask(path), first, classes), classes))
+                units += [(descriptor, *row) for row in by_image(item, counts[-1])]
             found, rows = summarize(counts)
             metrics[descriptor] = {name: round(value, 2) for name, value in found.items()}
             bars[descriptor] = found["mIoU"]
             tables += [{"descriptor": descriptor, **row, "class": row["class"] + first} for row in rows]
         write_csv(folder / "classes.csv", tables)
+        pq.write_table(intervals.units_table(units), folder / "units.parquet")
         return Scores(metrics, bars)
 
     def draw(

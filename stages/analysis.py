@@ -1,0 +1,33 @@
+"""Massive channels, and what AdaLN does to the descriptors, from a store -> results/analysis/<features>/."""
+
+import shutil
+
+from ditf import analysis
+from ditf.commands.project import FEATURES, RESULTS
+from ditf.draw import draw_channels
+from ditf.features.store import FeatureStore
+from ditf.tasks import write_csv
+from stages import Params, run
+
+
+def main(params: Params, name: str) -> None:
+    store, folder = FeatureStore(FEATURES / name), RESULTS / "analysis" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    similarity = []
+    for block in store.blocks:
+        write_csv(folder / f"block{block}.csv", analysis.channels(store, block))
+        draw_channels(folder / f"block{block}.png", store.statistics(block))
+        found = analysis.similarities(store, block)
+        similarity += analysis.similarity_rows(block, found)
+        analysis.draw_similarities(found, block).savefig(folder / f"similarity{block}.png", dpi=100)
+        analysis.draw_maps(store, block).savefig(folder / f"maps{block}.png", dpi=100)
+        print(f"block {block}: massive channels {store.massive(block)}")
+    write_csv(folder / "largest.csv", analysis.largest(store))
+    write_csv(folder / "similarity.csv", similarity)
+    if len(store.blocks) > 1:
+        analysis.draw_over_blocks(store).savefig(folder / "blocks.png", dpi=100)
+
+
+if __name__ == "__main__":
+    run(main, "features")

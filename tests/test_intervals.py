@@ -1,0 +1,88 @@
+"""Bootstrap intervals and paired tests against what is known of them."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ditf.errors import UserError
+from ditf.metrics.intervals import Sums, difference, interval, units_table
+
+
+def sums(numerator: NDArray[np.float64], denominator: NDArray[np.float64] | float = 1.0) -> Sums:
+    """Of units with one part."""
+    column = np.asarray(numerator, float)[:, None]
+    names = [f"unit{n}" for n in range(len(column))]
+    return Sums(names, column, np.broadcast_to(np.reshape(denominator, (-1, 1)), column.shape).astype(float))
+
+
+def test_the_interval_holds_the_true_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for seed in range(200):
+        low, high = interval(sums(rng.normal(50, 10, 60)), seed)
+        held += low <= 50 <= high
+    assert 0.90 <= held / 200 <= 0.99
+
+
+def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
+    values = np.random.default_rng(0).normal(50, 10, 400)
+    low, high = interval(sums(values))
+    error = 1.96 * values.std() / np.sqrt(len(values))
+    assert (low, high) == pytest.approx((values.mean() - error, values.mean() + error), abs=0.15 * error)
+
+
+def test_chance_alone_is_seldom_significant_and_p_is_uniform() -> None:
+    rng = np.random.default_rng(0)
+    p = [difference(sums(rng.normal(0, 1, 40)), sums(rng.normal(0, 1, 40))).p for _ in range(200)]
+    assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.10
+    assert 0.42 <= np.mean(p) <= 0.58
+
+
+def test_pairing_finds_a_difference_that_the_intervals_of_each_hide() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.normal(50, 20, 300)
+    first, second = sums(hard), sums(hard + 0.5 + rng.normal(0, 1, 300))
+    assert interval(first)[1] > interval(second)[0]
+    found = difference(first, second)
+    assert found.p < 0.01 and found.low > 0 and found.value == pytest.approx(0.5, abs=0.15) and found.units == 300
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=20))
+def test_a_result_does_not_differ_from_itself(values: list[float]) -> None:
+    found = difference(sums(np.array(values)), sums(np.array(values)))
+    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
+    low, high = interval(sums(np.array(values)))
+    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=2, max_size=12), st.integers(0, 3))
+def test_the_sign_of_a_difference_turns_with_its_order(counts: list[tuple[int, int]], seed: int) -> None:
+    right, total = np.array(counts, float).T
+    one, other = sums(np.minimum(right, total), total), sums(np.minimum(right[::-1], total), total)
+    there, back = difference(one, other, seed), difference(other, one, seed)
+    assert there.value == pytest.approx(-back.value) and there.p == pytest.approx(back.p)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+
+
+def test_a_metric_is_read_from_a_table_as_the_mean_over_parts() -> None:
+    rows = [
+        ("adaln", "mIoU", "b", "1", 50.0, 2.0),
+        ("adaln", "mIoU", "a", "1", 50.0, 2.0),
+        ("adaln", "mIoU", "a", "2", 30.0, 1.0),
+        ("adaln", "pixel accuracy", "a", "", 1.0, 1.0),
+        ("original", "mIoU", "a", "1", 0.0, 1.0),
+    ]
+    found = Sums.of(units_table(rows), "adaln", "mIoU")
+    assert found.units == ["a", "b"] and found.value()[0] == pytest.approx((100 / 4 + 30) / 2)
+    with pytest.raises(UserError, match="PCK"):
+        Sums.of(units_table(rows), "adaln", "PCK")
+    assert units_table([]).schema.types[-1] == pa.float64()
+
+
+def test_results_of_other_units_are_not_compared() -> None:
+    one = sums(np.ones(3))
+    with pytest.raises(UserError, match="same pairs"):
+        difference(one, Sums(["a", "b", "c"], one.numerator, one.denominator))
