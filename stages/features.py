@@ -1,4 +1,4 @@
-"""The model over every image of a data set, once -> cache/features/<features>, a Zarr store; the time -> results/extraction/."""
+"""The model over every image of a data set, once -> cache/features/<features>, a Zarr store; run time -> results."""
 
 import json
 import time

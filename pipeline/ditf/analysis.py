@@ -94,7 +94,9 @@ def draw_similarities(found: dict[Descriptor, NDArray[np.float32]], block: int) 
     figure = Figure(figsize=(6, 3.4), layout="tight")
     axes = figure.subplots()
     for name, values in found.items():
-        axes.hist(values, bins=np.linspace(-1, 1, 81).tolist(), histtype="step", density=True, linewidth=1.6, label=name)
+        axes.hist(
+            values, bins=np.linspace(-1, 1, 81).tolist(), histtype="step", density=True, linewidth=1.6, label=name
+        )
     axes.set(xlabel="cosine similarity of two tokens of an image", ylabel="density", title=f"block {block}")
     axes.legend(loc="upper left", frameon=False)
     return figure

@@ -5,7 +5,7 @@ resampled: a pair, a sequence, an image. PCK per point has one part, and correct
 part per class. Methods: percentile bootstrap and sign-flip permutation (Efron and Tibshirani, 1993).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,7 @@ from ditf.errors import UserError
 
 Floats = NDArray[np.float64]
 
-RESAMPLES = 2000
-LEVEL = 95.0  # percent
+RESAMPLES, BATCH = 2000, 100
 SCHEMA = pa.schema(
     [
         ("descriptor", pa.string()),
@@ -61,58 +60,62 @@ class Sums:
             np.add.at(total, (unit, part), rows[name].to_numpy())
         return cls([str(name) for name in units], sums[0], sums[1])
 
-    def value(self, weights: Floats | None = None) -> Any:
-        """The metric; with weights [n, u] of the units, [n] of them."""
-        weights = np.ones((1, len(self.units))) if weights is None else weights
-        return _ratio(weights @ self.numerator, weights @ self.denominator)
+    def value(self, units: Any = slice(None)) -> Any:
+        """The metric over some units, given by their numbers [..., u]; of each row of numbers if there are several."""
+        numerator, denominator = self.numerator[units].sum(-2), self.denominator[units].sum(-2)
+        there = denominator > 0
+        ratios = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=there)
+        return ratios.sum(-1) / np.maximum(there.sum(-1), 1)
 
 
-def interval(sums: Sums, seed: int = 0) -> tuple[float, float]:
-    """The bootstrap interval of a metric, 95 %."""
-    values = sums.value(_resamples(len(sums.units), seed))
-    low, high = np.percentile(values, [50 - LEVEL / 2, 50 + LEVEL / 2])
-    return float(low), float(high)
+def interval(sums: Sums, seed: int = 0) -> tuple[float, float] | None:
+    """The bootstrap interval of a metric, 95 %; None of a single unit."""
+    return _bootstrap(lambda units, axis: sums.value(units), len(sums.units), seed)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two results. value: second minus first. low, high: of its interval, 95 %. p: how often a difference as great
-    arises where both are alike. units: their number."""
+    """Of two results. value: second minus first. interval: as of `interval`. p: how often a difference as great arises
+    where each unit's two results are swapped by chance. units: their number."""
 
     value: float
-    low: float
-    high: float
+    interval: tuple[float, float] | None
     p: float
     units: int
 
 
 def difference(first: Sums, second: Sums, seed: int = 0) -> Difference:
     """The paired difference of a metric over the units of both. Raises `UserError` where these differ."""
+    from scipy.stats import permutation_test
+
     if first.units != second.units or first.numerator.shape != second.numerator.shape:
         raise UserError("the two results are not of the same pairs, sequences or images; only such can be compared")
-    weights = _resamples(len(first.units), seed)
-    low, high = np.percentile(second.value(weights) - first.value(weights), [50 - LEVEL / 2, 50 + LEVEL / 2])
-    value = float((second.value() - first.value())[0])
-    swapped = np.random.default_rng(seed).integers(0, 2, (RESAMPLES, len(first.units))).astype(float)
+    count, value = len(first.units), float(second.value() - first.value())
+    if count < 2:
+        return Difference(value, None, 1.0, count)
+    both = Sums(
+        first.units + second.units,
+        np.concatenate([first.numerator, second.numerator]),
+        np.concatenate([first.denominator, second.denominator]),
+    )
+    found = permutation_test(
+        (np.arange(count), np.arange(count, 2 * count)),
+        lambda one, other, axis: both.value(other) - both.value(one),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=BATCH,
+        rng=seed,
+    )
+    between = _bootstrap(lambda units, axis: second.value(units) - first.value(units), count, seed)
+    return Difference(value, between, float(found.pvalue), count)
 
-    def mixed(one: Sums, other: Sums) -> Any:
-        return _ratio(
-            swapped @ one.numerator + (1 - swapped) @ other.numerator,
-            swapped @ one.denominator + (1 - swapped) @ other.denominator,
-        )
 
-    as_great = np.abs(mixed(first, second) - mixed(second, first)) >= abs(value) - 1e-12
-    return Difference(value, float(low), float(high), float((as_great.sum() + 1) / (RESAMPLES + 1)), len(first.units))
+def _bootstrap(metric: Callable[..., Any], units: int, seed: int) -> tuple[float, float] | None:
+    from scipy.stats import bootstrap
 
-
-def _resamples(units: int, seed: int) -> Floats:
-    """How often each unit is drawn, [resamples, units]."""
-    return np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), RESAMPLES).astype(float)
-
-
-def _ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """The mean over parts [n, parts] of ratios; parts without a denominator do not count."""
-    there = denominator > 0
-    ratios = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=there)
-    found: Floats = ratios.sum(1) / np.maximum(there.sum(1), 1)
-    return found
+    if units < 2:
+        return None
+    drawn = (np.arange(units),)
+    found = bootstrap(drawn, metric, n_resamples=RESAMPLES, batch=BATCH, method="percentile", vectorized=True, rng=seed)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
