@@ -1,6 +1,5 @@
 """The results of tasks as tables on the terminal, and where the visualizations are."""
 
-import csv
 import json
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from ditf.commands.project import RESULTS
 from ditf.errors import UserError
 from ditf.models import TINY
 from ditf.params import FILE, Params
+from ditf.tasks import read_csv
 
 Rows = list[dict[str, str]]
 
@@ -82,7 +82,7 @@ def changed_parameters() -> list[str]:
 
 def _show_pck(name: str, path: Path) -> None:
     """PCK by category of the last descriptor, and of all descriptors over all pairs."""
-    every = _read(path)
+    every = read_csv(path)
     rule = every[0]["rule"]
     rows = [row for row in every if row["group"] == "category" and row["rule"] == rule]
     last = rows[-1]["descriptor"]
@@ -100,7 +100,7 @@ def _show_pck(name: str, path: Path) -> None:
 def _show_jf(name: str, path: Path) -> None:
     rows = [
         {key.replace("-", "\n") if key != "descriptor" else "": _fraction(value) for key, value in row.items()}
-        for row in _read(path)
+        for row in read_csv(path)
     ]
     _print(f"{name}: J and F over all objects", rows)
 
@@ -122,11 +122,6 @@ def _print(title: str, rows: Rows, left: str = "") -> None:
     for row in rows:
         table.add_row(*row.values())
     Console().print(table)
-
-
-def _read(path: Path) -> Rows:
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def _fraction(value: str) -> str:

@@ -38,6 +38,7 @@ PREDICTIONS = pa.schema(
 )
 
 
+CURVE = tuple(n / 100 for n in range(1, 21))  # alphas
 COVERAGES = tuple(range(100, 0, -10))  # percent of the keypoints, the most confident first
 
 
@@ -115,6 +116,18 @@ def by_coverage(predictions: pa.Table, alphas: Sequence[float]) -> list[dict[str
                 least = float(confidence[order[count - 1]])
                 row = {"descriptor": descriptor, "alpha": alpha, "coverage": coverage, "confidence": least}
                 rows.append({**row, "point": 100 * float(correct[:count].mean())})
+    return rows
+
+
+def over_alpha(predictions: pa.Table) -> list[dict[str, Any]]:
+    """PCK per point, in percent, at alphas 0.01, 0.02, ... 0.2: rows with descriptor, alpha and point."""
+    rows = []
+    for descriptor in pc.unique(predictions["descriptor"]).to_pylist():
+        table = predictions.filter(pc.equal(predictions["descriptor"], descriptor))
+        error, threshold = (table[name].to_numpy() for name in ("error", "threshold"))
+        for alpha in CURVE:
+            point = 100 * float((error <= alpha * threshold).mean())
+            rows.append({"descriptor": descriptor, "alpha": alpha, "point": point})
     return rows
 
 

@@ -17,6 +17,7 @@ from ditf.settings import Distinct, Section
 
 if TYPE_CHECKING:
     from distributed import Client
+    from matplotlib.figure import Figure
 Metrics = dict[str, dict[str, float]]
 Channels = Literal["auto"] | list[Annotated[int, Field(ge=0)]]
 
@@ -78,6 +79,18 @@ class Task(Section):
         self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path
     ) -> None:
         """Write visualizations into `folder`. read: gives the pixels of an image by its id."""
+
+    def charts(self, tables: Path) -> dict[str, "Figure"]:
+        """What the report draws of the tables of `compute_metrics`, by title."""
+        return {}
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table of `write_csv`; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BeforeValidator, Field, FiniteFloat, SerializeAsAny
 
+from ditf import charts
 from ditf.catalog import Catalog
 from ditf.draw import draw_feature_colours, draw_matches
 from ditf.errors import UserError
@@ -22,12 +23,13 @@ from ditf.images import RGB
 from ditf.matchers import Matcher
 from ditf.matching.keypoints import NEAREST, predict
 from ditf.metrics.intervals import units_table
-from ditf.metrics.pck import by_coverage, by_pair, by_rule, pck
+from ditf.metrics.pck import by_coverage, by_pair, by_rule, over_alpha, pck
 from ditf.settings import Distinct, Section, find_type, parse
-from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
+from ditf.tasks import Metrics, Reading, Scores, Task, read_csv, write_csv
 
 if TYPE_CHECKING:
     from distributed import Client
+    from matplotlib.figure import Figure
 
 HEADLINE = 0.1  # the alpha of the first metric and of the drawings, where it is scored
 
@@ -95,6 +97,7 @@ class Correspondence(Task):
         last = self.predict.descriptors[-1]
         write_csv(folder / "categories.csv", [row for row in shown if row["descriptor"] == last])
         write_csv(folder / "ablation.csv", [row for row in shown if row["value"] == "All"])
+        write_csv(folder / "curve.csv", over_alpha(table))
         write_csv(folder / "coverage.csv", by_coverage(table, alphas))
         pq.write_table(units_table(by_pair(table, alphas)), folder / "units.parquet")
         metrics: Metrics = {}
@@ -124,6 +127,24 @@ class Correspondence(Task):
             draw_matches(folder / f"matches_{title}.png", source, target, rows[name], self.headline_alpha)
         images = dict.fromkeys(pairs[name][side] for name in chosen.values() for side in ("source", "target"))
         draw_feature_colours(folder / "features.png", read, store, list(images), self.predict, descriptor)
+
+    def charts(self, tables: Path) -> dict[str, "Figure"]:
+        """PCK over alpha and coverage by descriptor, and by group of the last descriptor."""
+        last, alpha = self.predict.descriptors[-1], f"{self.headline_alpha:g}"
+        found, shown = {}, f"PCK@{alpha} per point, in percent"
+        for title, name, x in (("PCK over alpha", "curve", "alpha"), ("PCK over coverage", "coverage", "coverage")):
+            curves: dict[str, tuple[list[float], list[float]]] = {}
+            for row in read_csv(tables / f"{name}.csv"):
+                if name == "curve" or row["alpha"] == alpha:
+                    xs, ys = curves.setdefault(row["descriptor"], ([], []))
+                    xs.append(float(row[x]))
+                    ys.append(float(row["point"]))
+            label = {"curve": "alpha", "coverage": "the most confident keypoints, in percent"}[name]
+            found[title] = charts.lines(curves, label, "PCK per point, in percent" if name == "curve" else shown)
+        rows = [row for row in read_csv(tables / "pck.csv") if (row["descriptor"], row["alpha"]) == (last, alpha)]
+        rows = [row for row in rows if row["rule"] == rows[0]["rule"]]
+        groups = charts.grouped([row for row in rows if row["value"] != "All"], "group", "value", "point", shown)
+        return found | {f"PCK by {name.replace('_', ' ')} ({last})": figure for name, figure in groups.items()}
 
 
 def evaluate(predictions: pa.Table, catalog: Catalog, alphas: Sequence[float]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 from tqdm import tqdm
 
+from ditf import charts
 from ditf.catalog import Catalog
 from ditf.draw import draw_feature_colours, draw_matches
 from ditf.features.descriptors import Descriptor, unit
@@ -24,11 +25,12 @@ from ditf.matching.keypoints import descriptors_at
 from ditf.metrics import intervals
 from ditf.metrics.homography import corner_error, estimate, reprojection
 from ditf.settings import Distinct, Section
-from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
+from ditf.tasks import Metrics, Reading, Scores, Task, read_csv, write_csv
 from ditf.workers import cores, run
 
 if TYPE_CHECKING:
     from distributed import Client
+    from matplotlib.figure import Figure
 
 SHOWN_MATCHES, SHOWN_PIXELS = 60, 3.0  # drawn, and within which a match is right
 MATCHES = pa.schema(
@@ -167,6 +169,15 @@ class Homography(Task):
             dict.fromkeys(pairs[name][side] for name in (ranked[0], ranked[-1]) for side in ("source", "target"))
         )
         draw_feature_colours(folder / "features.png", read, store, names, self.predict, descriptor)
+
+    def charts(self, tables: Path) -> dict[str, "Figure"]:
+        """Mean matching accuracy over the threshold, by descriptor and kind of sequence."""
+        curves: dict[str, tuple[list[float], list[float]]] = {}
+        for row in read_csv(tables / "matching_accuracy.csv"):
+            xs, ys = curves.setdefault(f"{row['descriptor']}, {row['kind']}", ([], []))
+            xs.append(float(row["pixels"]))
+            ys.append(float(row["accuracy"]))
+        return {"Mean matching accuracy": charts.lines(curves, "threshold in pixels", "correct matches, in percent")}
 
 
 def match_pair(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 from tqdm import tqdm
 
+from ditf import charts
 from ditf.catalog import Catalog, Row
 from ditf.draw import animation, contact_sheet, draw_feature_colours, overlay
 from ditf.errors import UserError
@@ -24,11 +25,12 @@ from ditf.masks import save_mask
 from ditf.metrics import intervals
 from ditf.metrics.segmentation import evaluate_frame, summarize
 from ditf.settings import Section
-from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
+from ditf.tasks import Metrics, Reading, Scores, Task, read_csv, write_csv
 from ditf.workers import cores, run
 
 if TYPE_CHECKING:
     from distributed import Client
+    from matplotlib.figure import Figure
 
     from ditf.propagation.voting import Voting
 
@@ -152,6 +154,14 @@ class Propagation(Task):
             animation(folder / f"{sequence}.gif", images)
         names = [rows[n]["id"] for rows in frames.values() for n in dict.fromkeys((0, len(rows) // 2))]
         draw_feature_colours(folder / "features.png", read, store, names, self.predict, descriptor)
+
+    def charts(self, tables: Path) -> dict[str, "Figure"]:
+        """J&F of each sequence by the last descriptor, from the best to the worst."""
+        last = self.predict.descriptors[-1]
+        rows = [row for row in read_csv(tables / "jf_sequences.csv") if row["descriptor"] == last]
+        values = {row["sequence"]: float(row["J&F-Mean"]) for row in rows}
+        ranked = dict(sorted(values.items(), key=lambda found: -found[1]))
+        return {f"J&F by sequence ({last})": charts.bars(ranked, "J&F")}
 
 
 def carry(

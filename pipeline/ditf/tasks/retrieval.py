@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, model_validator
 
+from ditf import charts
 from ditf.catalog import Catalog
 from ditf.draw import draw_places
 from ditf.features.store import FeatureStore
 from ditf.images import RGB
 from ditf.settings import Section
-from ditf.tasks import Reading, Scores, Task, write_csv
+from ditf.tasks import Reading, Scores, Task, read_csv, write_csv
 
 if TYPE_CHECKING:
     from distributed import Client
+    from matplotlib.figure import Figure
 
 DRAWN, PLACES = 1, 6  # searches drawn, and places of each
 
@@ -56,6 +58,11 @@ class Retrieval(Task):
         recall: dict[str, float] = json.loads((predictions / "recall.json").read_text(encoding="utf-8"))
         write_csv(folder / "recall.csv", [{"metric": name, "value": value} for name, value in recall.items()])
         return Scores({self.predict.descriptors[0]: recall}, recall)
+
+    def charts(self, tables: Path) -> dict[str, "Figure"]:
+        """What the index loses against exact search."""
+        recall = {row["metric"]: float(row["value"]) for row in read_csv(tables / "recall.csv")}
+        return {"Recall against exact search": charts.bars(recall, "fraction of the exact neighbours")}
 
     def draw(
         self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, FiniteFloat
 from tqdm import tqdm
 
+from ditf import charts
 from ditf.catalog import Catalog
 from ditf.draw import contact_sheet, draw_feature_colours, overlay
 from ditf.errors import UserError
@@ -22,10 +23,11 @@ from ditf.masks import save_mask
 from ditf.metrics import intervals
 from ditf.metrics.classes import by_image, confusion, summarize
 from ditf.settings import Section
-from ditf.tasks import Metrics, Reading, Scores, Task, write_csv
+from ditf.tasks import Metrics, Reading, Scores, Task, read_csv, write_csv
 
 if TYPE_CHECKING:
     from distributed import Client
+    from matplotlib.figure import Figure
 
 IGNORED = 255
 SHOWN, SHOWN_SIDE = 4, 320  # images drawn, and their longer side
@@ -127,6 +129,13 @@ class Segmentation(Task):
                 tiles.append(tile)
         contact_sheet(folder / "classes.png", tiles, 2)
         draw_feature_colours(folder / "features.png", read, store, names, self.predict, descriptor)
+
+    def charts(self, tables: Path) -> dict[str, "Figure"]:
+        """IoU of each class by the last descriptor, from the best to the worst."""
+        last = self.predict.descriptors[-1]
+        rows = [row for row in read_csv(tables / "classes.csv") if row["descriptor"] == last]
+        ranked = sorted(((row["class"], float(row["iou"])) for row in rows), key=lambda found: -found[1])
+        return {f"IoU by class ({last})": charts.bars(dict(ranked), "IoU in percent")}
 
 
 def classes_of(mask: Mask, first: int, classes: int) -> Mask:
