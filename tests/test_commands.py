@@ -93,7 +93,7 @@ def test_search_a_point_a_region_and_a_whole_image(project: Project, tmp_path: P
     assert [row["rank"] for row in rows] == [1, 2, 3]
     assert rows[0]["image"] == "cat/cat_00"
     assert np.abs(np.subtract(rows[0]["point"], (150, 100))).max() <= 32
-    with Image.open(project.folder / "results/search/cat-cat_00_150-100_per-image.png") as sheet:
+    with Image.open(project.folder / "results/drawings/search_cat-cat_00_150-100_per-image.png") as sheet:
         assert sheet.width > 600
     drawing = tmp_path / "new/sheet.png"
     assert len(found(project, "search", "cat/cat_00", "--box", "140,90,141,91", "--out", str(drawing))) == 10
@@ -139,7 +139,7 @@ def test_match(project: Project) -> None:
         assert row["match"] == row["point"]
         assert row["similarity"] == pytest.approx(1, abs=1e-4)
     assert "similarity" in project.check("ditf", "match", "cat/cat_00", "cat/cat_01", "--at", "1,1")
-    drawings = {path.name for path in (project.folder / "results/match").iterdir()}
+    drawings = {path.name for path in (project.folder / "results/drawings").glob("match_*")}
     assert len(drawings) == 2  # by their points, too: none overwrites another
 
 

@@ -25,11 +25,14 @@ SHEET_COLUMNS = 4
 COLOURED_IMAGES = 8
 
 
-def draw_matches(path: Path, source: RGB, target: RGB, rows: Sequence[Mapping[str, Any]], alpha: float) -> None:
+def draw_matches(
+    path: Path, name: str, source: RGB, target: RGB, rows: Sequence[Mapping[str, Any]], alpha: float
+) -> None:
     """Draw a pair's predictions on both images: correct (error at most alpha * threshold) green, wrong red.
 
     Args:
         path: of the PNG.
+        name: of the pair.
         source, target: the images, [height, width, 3].
         rows: predictions with the columns of `ditf.metrics.pck.PREDICTIONS`; a ring marks the truth.
     """
@@ -49,7 +52,7 @@ def draw_matches(path: Path, source: RGB, target: RGB, rows: Sequence[Mapping[st
         for axes, point in ((left, start), (right, end)):
             axes.plot(*point, "o", color=colour, markeredgecolor="white", markersize=6)
         right.plot(row["target_x"], row["target_y"], "o", mfc="none", mec="white", markersize=10)
-    figure.suptitle(f"{rows[0]['pair']}   {correct} of {len(rows)} correct at alpha {alpha:g}", y=0.98)
+    figure.suptitle(f"{name}   {correct} of {len(rows)} correct at alpha {alpha:g}", y=0.98)
     figure.savefig(path, dpi=100)
 
 

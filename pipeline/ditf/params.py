@@ -19,6 +19,7 @@ from ditf.settings import Distinct, Section, find_type, parse
 from ditf.tasks import Task
 
 FILE = Path("params.yaml")
+RESERVED = ("analysis", "drawings", "extraction", "sweeps")  # folders of results that are not of a task
 NAME = r"^[A-Za-z0-9][\w-]*$"  # of an entry: it is part of file names, and of DVC's dotted paths
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -183,6 +184,8 @@ def _entry(section: str, name: Any, entry: Any, known: dict[str, dict[str, Any]]
         text = str(error)
         raise UserError(text if text.startswith(where) else f"{where}.{text}") from None
     if isinstance(found, Task):
+        if name in RESERVED:
+            raise UserError(f"{where}: {name} is a folder of results of its own; give another name")
         _check_task(found, known, where)
     return found
 

@@ -43,6 +43,38 @@ def results() -> None:
     guard(work)
 
 
+@app.command("compare")
+def compare_command(
+    first: Annotated[str, typer.Argument(metavar="A", help="A task, TASK/DESCRIPTOR, or REVISION:TASK/DESCRIPTOR.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another, over the same pairs, sequences or images.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The drawing to write. Default: in results/drawings/.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Compare two results: is B better than A, and where?
+
+    Prints each metric's difference, B minus A, with its 95 % bootstrap interval and the p of a paired permutation test,
+    and draws the pairs, frames or images that changed most. Without a descriptor it takes the task's last one. A
+    revision is a commit, a branch, a tag or an experiment of DVC.
+
+    Examples: ditf compare spair-flux/original spair-flux/adaln
+
+    ditf compare HEAD~1:spair-flux spair-flux
+    """
+
+    def work() -> None:
+        drawing = out.resolve() if out else None
+        enter()
+        from ditf.commands.compare import compare
+        from ditf.commands.results import show_compared
+        from ditf.params import load_params
+
+        show_compared(*compare(load_params(), first, second, drawing), as_json)
+
+    guard(work)
+
+
 TaskName = Annotated[
     str | None,
     typer.Option("--task", help="A task of type retrieval. Default: the one that holds IMAGE, or the only one."),
@@ -258,10 +290,14 @@ def init(folder: Annotated[Path, typer.Argument(help="An empty folder, or a new 
                 shutil.copy(source / name, folder / name)
             shutil.copytree(source / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
         _without_code(folder / "dvc.yaml")
-        (folder / ".gitignore").write_text("/cache\n/catalogs\n/data\n/results\n__pycache__/\n", encoding="utf-8")
+        (folder / ".gitignore").write_text(
+            "/cache\n/catalogs\n/data\n/results\n/report.html\n__pycache__/\n", encoding="utf-8"
+        )
         from dvc.repo import Repo
 
         Repo.init(str(folder), no_scm=not (folder / ".git").exists()).close()
+        with (folder / ".dvcignore").open("a", encoding="utf-8") as file:
+            file.write("\n# pictures that commands draw among the results\n/results/drawings\n")
         print(f"{folder}: laid out. Edit params.yaml, then run `dvc repro` there.")
 
     guard(work)

@@ -5,6 +5,7 @@ All paths are relative to this folder, in which DVC runs the stages.
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ditf.features.extractor import Job, Source
 
 CATALOGS, CACHE, RESULTS = Path("catalogs"), Path("cache"), Path("results")
+DRAWINGS = RESULTS / "drawings"  # of searches, matches and comparisons
 MODELS, TEXTS, FEATURES, QUERIES = (CACHE / name for name in ("models", "text", "features", "queries"))
 
 
@@ -149,6 +151,11 @@ def image_reader(params: Params, dataset: str) -> Callable[[str], RGB]:
         return read_rgb(root / rows[item]["path"], rows[item]["sha256"])
 
     return read
+
+
+def drawing_path(kind: str, *names: str | None) -> Path:
+    """Where the drawing of a search, a match or a comparison goes, unless the user says where."""
+    return DRAWINGS / ("_".join(re.sub(r"[^\w.-]+", "-", name) for name in (kind, *names) if name)[:200] + ".png")
 
 
 def _say(message: str, status: int) -> int:

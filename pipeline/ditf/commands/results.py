@@ -62,6 +62,37 @@ def show_found(rows: list[dict[str, Any]], drawing: Path | None, as_json: bool) 
         print(f"Drawing: {drawing}", file=sys.stderr if as_json else sys.stdout)
 
 
+def show_compared(
+    metrics: list[dict[str, Any]], changed: list[dict[str, Any]], drawing: Path | None, as_json: bool
+) -> None:
+    """Print what a comparison found, and where its drawing is."""
+    if as_json:
+        print(json.dumps({"metrics": metrics, "changed": changed}, indent=1, ensure_ascii=False))
+    else:
+        shown = [
+            {
+                "": row["metric"],
+                **{name: f"{row[name]:.4g}" for name in ("first", "second")},
+                "difference": f"{row['difference']:+.4g}",
+                "95 % interval": f"{row['low']:+.3g} to {row['high']:+.3g}" if row["low"] is not None else "",
+                "p": f"{row['p']:.3g}",
+            }
+            for row in metrics
+        ]
+        _print(f"Second minus first, over {metrics[0]['units']} units", shown)
+        if changed:
+            _print(
+                "Changed most",
+                [
+                    {k: v if k == "part" else f"{v:+.4g}" if k == "difference" else f"{v:.4g}" for k, v in row.items()}
+                    for row in changed
+                ],
+                left="part",
+            )
+    if drawing:
+        print(f"Drawing: {drawing}", file=sys.stderr if as_json else sys.stdout)
+
+
 def changed_parameters() -> list[str]:
     """The parameters on which stages ran with other values than `params.yaml` has now."""
     try:

@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditf.catalog import Catalog
-from ditf.commands.project import CATALOGS, FEATURES, QUERIES, RESULTS, check_entry, extraction, image_reader
+from ditf.commands.project import (
+    CATALOGS,
+    FEATURES,
+    QUERIES,
+    RESULTS,
+    check_entry,
+    drawing_path,
+    extraction,
+    image_reader,
+)
 from ditf.datasets.folder import PLAIN
 from ditf.errors import UserError
 from ditf.features.descriptors import unit
@@ -187,7 +196,7 @@ def search(
     drawn = [row for row in rows if shown.get(row["image"]) is not None]
     if query.pixels is None or not drawn:
         return rows, None
-    path = out or _drawing("search", query.name, at or box, "per-image" if per_image else None)
+    path = out or drawing_path("search", query.name, at or box, "per-image" if per_image else None)
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_places(path, query.pixels, mark, drawn, lambda item: _there(shown[item]))
     return rows, path
@@ -213,7 +222,7 @@ def match(
     if source.pixels is None or target.pixels is None:
         return rows, None
     maps = (unit(queries) @ unit(tokens).T).reshape(-1, *grid)
-    path = out or _drawing("match", source.name, target.name, *at)
+    path = out or drawing_path("match", source.name, target.name, *at)
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_similarity(path, source.pixels, target.pixels, rows, maps)
     return rows, path
@@ -231,11 +240,6 @@ RESIZING = ("rule", "img_size", "seed", "noise", "encoding")
 def _there(pixels: RGB | None) -> RGB:
     assert pixels is not None
     return pixels
-
-
-def _drawing(kind: str, *names: str | None) -> Path:
-    """Where the drawing of a search or a match goes, unless the user says where."""
-    return RESULTS / kind / ("_".join(re.sub(r"[^\w.-]+", "-", name) for name in names if name)[:200] + ".png")
 
 
 def _numbers(text: str, count: int, flag: str) -> list[int]:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from ditf.catalog import Catalog
+from ditf.errors import UserError
 from ditf.features.descriptors import Descriptor
 from ditf.features.store import FeatureStore
 from ditf.images import RGB
+from ditf.metrics.intervals import Sums
 from ditf.settings import Distinct, Section
 
 if TYPE_CHECKING:
@@ -83,6 +86,23 @@ class Task(Section):
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """What the report draws of the tables of `compute_metrics`, by title."""
         return {}
+
+    def parts(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
+        """The headline metric by pair, image or frame, from the tables of `compute_metrics`."""
+        found = Sums.of(pq.read_table(tables / "units.parquet"), descriptor, self.headline)
+        return {name: float(found.value([number])) for number, name in enumerate(found.units)}
+
+    def draw_part(
+        self,
+        path: Path,
+        catalog: Catalog,
+        read: Callable[[str], RGB],
+        predictions: Path,
+        descriptor: Descriptor,
+        part: str,
+    ) -> None:
+        """Draw the prediction of one of `parts` as a PNG."""
+        raise UserError(f"{self.type}: a task without pictures of its parts")
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

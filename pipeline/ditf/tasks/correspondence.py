@@ -18,6 +18,7 @@ from ditf import charts
 from ditf.catalog import Catalog
 from ditf.draw import draw_feature_colours, draw_matches
 from ditf.errors import UserError
+from ditf.features.descriptors import Descriptor
 from ditf.features.store import FeatureStore
 from ditf.images import RGB
 from ditf.matchers import Matcher
@@ -118,15 +119,29 @@ class Correspondence(Task):
         """The best, the median and the worst pair, and features as colours."""
         descriptor = self.predict.descriptors[-1]
         table = pq.read_table(predictions / "predictions.parquet", filters=[("descriptor", "=", descriptor)])
-        pairs = {row["pair"]: row for row in catalog.rows("pairs")}
         rows = {name: list(group) for name, group in itertools.groupby(table.to_pylist(), lambda row: row["pair"])}
         ranked = sorted(rows, key=lambda name: np.mean([row["error"] / row["threshold"] for row in rows[name]]))
         chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
         for title, name in chosen.items():
-            source, target = (read(pairs[name][side]) for side in ("source", "target"))
-            draw_matches(folder / f"matches_{title}.png", source, target, rows[name], self.headline_alpha)
+            self.draw_part(folder / f"matches_{title}.png", catalog, read, predictions, descriptor, name)
+        pairs = {row["pair"]: row for row in catalog.rows("pairs")}
         images = dict.fromkeys(pairs[name][side] for name in chosen.values() for side in ("source", "target"))
         draw_feature_colours(folder / "features.png", read, store, list(images), self.predict, descriptor)
+
+    def draw_part(
+        self,
+        path: Path,
+        catalog: Catalog,
+        read: Callable[[str], RGB],
+        predictions: Path,
+        descriptor: Descriptor,
+        part: str,
+    ) -> None:
+        """The matches of a pair."""
+        filters = [("descriptor", "=", descriptor), ("pair", "=", part)]
+        rows = pq.read_table(predictions / "predictions.parquet", filters=filters).to_pylist()
+        pair = next(row for row in catalog.rows("pairs") if row["pair"] == part)
+        draw_matches(path, part, read(pair["source"]), read(pair["target"]), rows, self.headline_alpha)
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """PCK over alpha and coverage by descriptor, and by group of the last descriptor."""

@@ -149,26 +149,36 @@ class Homography(Task):
         if not ranked:
             return
         for title, name in {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}.items():
-            source, target = matches[name]
-            rows = [
-                {"pair": name, "error": off[name][n], "threshold": 1.0}
-                | {"source_x": source[n, 0], "source_y": source[n, 1]}
-                | {
-                    "predicted_x": target[n, 0],
-                    "predicted_y": target[n, 1],
-                    "target_x": target[n, 0],
-                    "target_y": target[n, 1],
-                }
-                for n in np.linspace(0, len(source) - 1, min(SHOWN_MATCHES, len(source))).astype(int)
-            ]
-            pair = pairs[name]
-            draw_matches(
-                folder / f"matches_{title}.png", read(pair["source"]), read(pair["target"]), rows, SHOWN_PIXELS
-            )
+            self.draw_part(folder / f"matches_{title}.png", catalog, read, predictions, descriptor, name)
         names = list(
             dict.fromkeys(pairs[name][side] for name in (ranked[0], ranked[-1]) for side in ("source", "target"))
         )
         draw_feature_colours(folder / "features.png", read, store, names, self.predict, descriptor)
+
+    def draw_part(
+        self,
+        path: Path,
+        catalog: Catalog,
+        read: Callable[[str], RGB],
+        predictions: Path,
+        descriptor: Descriptor,
+        part: str,
+    ) -> None:
+        """Matches of a pair, 60 at most."""
+        pair = next(row for row in catalog.rows("homographies") if row["pair"] == part)
+        matches = _by_pair(predictions / "matches.parquet", [descriptor])[descriptor]
+        source, target = matches.get(part, (np.empty((0, 2)),) * 2)
+        off = reprojection(source, target, np.array(pair["matrix"]).reshape(3, 3))
+        rows = [
+            {"error": off[n], "threshold": 1.0, "source_x": source[n, 0], "source_y": source[n, 1]}
+            | {
+                f"{kind}_{axis}": target[n, place]
+                for kind in ("predicted", "target")
+                for place, axis in enumerate("xy")
+            }
+            for n in np.unique(np.linspace(0, len(source) - 1, min(SHOWN_MATCHES, len(source))).astype(int))
+        ]
+        draw_matches(path, part, read(pair["source"]), read(pair["target"]), rows, SHOWN_PIXELS)
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """Mean matching accuracy over the threshold, by descriptor and kind of sequence."""

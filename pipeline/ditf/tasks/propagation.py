@@ -155,6 +155,26 @@ class Propagation(Task):
         names = [rows[n]["id"] for rows in frames.values() for n in dict.fromkeys((0, len(rows) // 2))]
         draw_feature_colours(folder / "features.png", read, store, names, self.predict, descriptor)
 
+    def parts(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
+        """J&F by frame, as `<sequence>/<frame>`."""
+        rows = [row for row in read_csv(tables / "jf_frames.csv") if row["descriptor"] == descriptor]
+        return {f"{row['sequence']}/{row['frame']}": float(row["J&F"]) for row in rows}
+
+    def draw_part(
+        self,
+        path: Path,
+        catalog: Catalog,
+        read: Callable[[str], RGB],
+        predictions: Path,
+        descriptor: Descriptor,
+        part: str,
+    ) -> None:
+        """A frame under its predicted mask."""
+        sequence, name = part.rsplit("/", 1)
+        frame = next(row for row in frames_of(catalog)[sequence] if row["name"] == name)
+        mask = read_index_mask(predictions / descriptor / sequence / f"{name}.png")
+        contact_sheet(path, [overlay(read(frame["id"]), mask)], 1)
+
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """J&F of each sequence by the last descriptor, from the best to the worst."""
         last = self.predict.descriptors[-1]

@@ -130,6 +130,25 @@ class Segmentation(Task):
         contact_sheet(folder / "classes.png", tiles, 2)
         draw_feature_colours(folder / "features.png", read, store, names, self.predict, descriptor)
 
+    def parts(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
+        """Pixel accuracy by image: an image's mean over classes depends on which classes it shows."""
+        found = intervals.Sums.of(pq.read_table(tables / "units.parquet"), descriptor, "pixel accuracy")
+        return {name: float(found.value([number])) for number, name in enumerate(found.units)}
+
+    def draw_part(
+        self,
+        path: Path,
+        catalog: Catalog,
+        read: Callable[[str], RGB],
+        predictions: Path,
+        descriptor: Descriptor,
+        part: str,
+    ) -> None:
+        """An image under its true and its predicted classes."""
+        true = next(row["png"] for row in catalog.rows("masks") if row["id"] == part)
+        found = read_index_mask(predictions / descriptor / f"{part}.png")
+        contact_sheet(path, [overlay(read(part), mask) for mask in (decode_mask(true, Path(part)), found)], 2)
+
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """IoU of each class by the last descriptor, from the best to the worst."""
         last = self.predict.descriptors[-1]

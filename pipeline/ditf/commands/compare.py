@@ -1,0 +1,157 @@
+"""Two results over the same images: the paired difference of each metric, and what changed most."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image as mpimg
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+
+from ditf.catalog import Catalog
+from ditf.commands.project import CATALOGS, RESULTS, check_entry, drawing_path, image_reader
+from ditf.errors import UserError
+from ditf.features.descriptors import Descriptor
+from ditf.metrics.intervals import Sums, difference
+from ditf.params import FILE, Params, load_params
+from ditf.tasks import Task
+
+SHOWN = 6  # of what changed most
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One of the two. name: as it was asked for. folder: of the task's results."""
+
+    name: str
+    task: Task
+    folder: Path
+    descriptor: Descriptor
+
+    def metrics(self) -> dict[str, Sums]:
+        """Every metric that is known by pair, sequence or image."""
+        table = pq.read_table(self.folder / "tables" / "units.parquet")
+        own = table.filter(pc.equal(table["descriptor"], self.descriptor))
+        return {name: Sums.of(own, self.descriptor, name) for name in pc.unique(own["metric"]).to_pylist()}
+
+    def parts(self) -> dict[str, float]:
+        return self.task.parts(self.folder / "tables", self.descriptor)
+
+
+def compare(params: Params, first: str, second: str, out: Path | None) -> tuple[Rows, Rows, Path | None]:
+    """What `ditf compare` does.
+
+    Args:
+        params: of the project as it is.
+        first, second: results as `TASK`, `TASK/DESCRIPTOR`, or `REVISION:` and one of these.
+        out: the drawing to write; None for a name of its own in results/.
+
+    Returns:
+        A row per metric with its difference, interval and p; a row per pair, frame or image that changed most; and the
+        drawing of these, None where nothing changed.
+
+    Raises:
+        UserError: there is no such result, or they are not of the same images.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        one, other = (_result(params, name, Path(folder) / side) for name, side in ((first, "a"), (second, "b")))
+        if one.task.type != other.task.type:
+            raise UserError(f"{first} is of type {one.task.type}, {second} of type {other.task.type}")
+        before, after = one.metrics(), other.metrics()
+        rows: Rows = []
+        for name in sorted((name for name in before if name in after), key=lambda name: name != one.task.headline):
+            found = difference(before[name], after[name])
+            low, high = found.interval or (None, None)
+            values = {"first": float(before[name].value()), "second": float(after[name].value())}
+            row = {"metric": name, **values, "difference": found.value, "low": low, "high": high}
+            rows.append({**row, "p": found.p, "units": found.units})
+        if not rows:
+            raise UserError(f"{first} and {second} have no metric in common; score both with the same settings")
+        old, new = one.parts(), other.parts()
+        ranked = sorted(old.keys() & new.keys(), key=lambda part: (-abs(new[part] - old[part]), part))
+        changed = [
+            {"part": part, "first": old[part], "second": new[part], "difference": new[part] - old[part]}
+            for part in ranked[:SHOWN]
+            if new[part] != old[part]
+        ]
+        drawing = None
+        if changed:
+            drawing = out or drawing_path("compare", first, second)
+            _draw(drawing, params, (one, other), changed, Path(folder))
+    return rows, changed, drawing
+
+
+def _result(params: Params, name: str, folder: Path) -> Result:
+    """A result by its name; one of a revision is fetched into `folder`, from DVC's cache or its remote storage."""
+    revision, _, rest = name.rpartition(":")
+    key, _, descriptor = rest.partition("/")
+    if revision:
+        params = _fetch(revision, key, folder)
+    check_entry(params.tasks, key, "tasks")
+    task, results = params.tasks[key], folder if revision else RESULTS / key
+    if not (results / "tables").is_dir():
+        raise UserError(f"{results / 'tables'}: no results yet; run `dvc repro`")
+    if not (results / "tables" / "units.parquet").exists():
+        raise UserError(f"{name}: a task of type {task.type} has no results by pair, sequence or image")
+    have = task.predict.descriptors
+    if descriptor and descriptor not in have:
+        raise UserError(f"{name}: {descriptor!r} is not among the task's descriptors, {', '.join(have)}")
+    chosen = next((each for each in have if each == descriptor), have[-1])
+    return Result(name, task, results, chosen)
+
+
+def _fetch(revision: str, task: str, folder: Path) -> Params:
+    """The tables and predictions of a task at a revision or of an experiment; returns the parameters of then."""
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+    from scmrepo.exceptions import SCMError
+
+    folder.mkdir()
+    try:
+        files = DVCFileSystem(".", rev=revision)
+        (folder / FILE.name).write_bytes(files.read_bytes(FILE.name))
+    except (DvcException, SCMError, FileNotFoundError):
+        raise UserError(f"{revision}: no revision or experiment with a {FILE}") from None
+    params = load_params(folder / FILE.name)
+    check_entry(params.tasks, task, f"tasks of {revision}")
+    try:
+        for name in ("tables", "predictions"):
+            files.get(f"{RESULTS}/{task}/{name}", str(folder / name), recursive=True)
+    except (DvcException, FileNotFoundError):
+        message = f"{revision}: results of {task} are neither in DVC's cache nor in its remote storage; run `dvc repro`"
+        raise UserError(message + " there") from None
+    return params
+
+
+def _draw(path: Path, params: Params, results: tuple[Result, Result], changed: Rows, folder: Path) -> None:
+    """What changed most, a row each: the first result's picture beside the second's."""
+    task = results[1].task
+    catalog = Catalog(CATALOGS / task.dataset)
+    read = image_reader(params, task.dataset)
+    pictures = dict(_pictures(results, catalog, read, changed, folder))
+    height, width = next(iter(pictures.values())).shape[:2]
+    figure = Figure(figsize=(14, len(changed) * (7 * height / width + 0.4)), layout="tight")
+    for axes, row in zip(figure.subplots(len(changed), 2, squeeze=False), changed, strict=True):
+        for cell, result, side in zip(axes, results, ("first", "second"), strict=True):
+            cell.imshow(pictures[row["part"], side])
+            cell.set_title(f"{result.name}: {row['part']}   {row[side]:.4g}", fontsize=9, parse_math=False)
+            cell.axis("off")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def _pictures(
+    results: tuple[Result, Result], catalog: Catalog, read: Any, changed: Rows, folder: Path
+) -> Iterator[tuple[tuple[str, str], Any]]:
+    """The picture of each changed part by both results."""
+    for result, side in zip(results, ("first", "second"), strict=True):
+        for number, row in enumerate(changed):
+            path = folder / f"{side}{number}.png"
+            predictions = result.folder / "predictions"
+            result.task.draw_part(path, catalog, read, predictions, result.descriptor, row["part"])
+            yield (row["part"], side), mpimg.imread(path)
