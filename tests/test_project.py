@@ -65,7 +65,7 @@ def test_visualizations_are_made(finished: Project) -> None:
     for task in ("spair-flux", "davis-flux"):
         assert (results / task / "visualizations/features.png").is_file()
     assert (results / "photos-search/visualizations/search_0.png").is_file()
-    assert (results / "channels/davis-flux/block24.png").is_file()
+    assert (results / "analysis/davis-flux/block24.png").is_file()
 
 
 def test_a_second_run_changes_nothing(finished: Project) -> None:
@@ -88,7 +88,7 @@ def test_metrics_never_run_a_model_nor_import_torch(project: Project, path: str,
     before = metrics(project)
     project.set(f"tasks.spair-flux.{path}", value)
     ran = stages_run(project.check("dvc", "repro", without=TORCH))
-    assert ran == {f"{stage}@spair-flux" for stage in stages}
+    assert ran == {*(f"{stage}@spair-flux" for stage in stages), "report"}
     assert metrics(project) != before
     project.check("git", "checkout", "params.yaml")
     assert stages_run(project.check("dvc", "repro", without=TORCH)) == set()
@@ -98,10 +98,10 @@ def test_metrics_never_run_a_model_nor_import_torch(project: Project, path: str,
 def test_propagation_and_the_index_never_run_a_model(project: Project) -> None:
     project.set("tasks.davis-flux.predict.topk", 3)
     ran = stages_run(project.check("dvc", "repro", without=MODELS))
-    assert ran == {"predict@davis-flux", "score@davis-flux", "draw@davis-flux"}
+    assert ran == {"predict@davis-flux", "score@davis-flux", "draw@davis-flux", "report"}
     project.set("tasks.spair-search.predict.kind", "PCA32,IVF8,SQ8")
     ran = stages_run(project.check("dvc", "repro", without=TORCH))
-    assert ran == {"predict@spair-search", "score@spair-search", "draw@spair-search"}
+    assert ran == {"predict@spair-search", "score@spair-search", "draw@spair-search", "report"}
     assert metrics(project, "spair-search")["adaln+discard"]["recall@10"] > 0.3
 
 
@@ -324,7 +324,7 @@ def test_a_store_of_the_old_format_is_refused(project: Project) -> None:
     path = project.folder / "cache/features/photos-flux"
     shutil.rmtree(path)
     zarr.open_group(path, mode="w", attributes={"format": "ditf-features", "version": 2})
-    errors = project.fail("python", "-m", "stages.channels", "photos-flux")
+    errors = project.fail("python", "-m", "stages.analysis", "photos-flux")
     assert errors.count("\n") == 1
     assert "format version 2" in errors
     assert "dvc repro -f features@photos-flux" in errors
@@ -363,9 +363,10 @@ def test_a_stage_depends_on_all_code_that_decides_its_results() -> None:
     }
     not_called = {  # imported with a task's file, or to validate parameters
         "catalog": {"features", "tasks", "draw", "matching", "metrics", "masks"},
-        "analysis": {"tasks", "datasets", "catalog", "images", "masks", "matching", "metrics"},
-        "predict": {"datasets", "draw", "metrics"},
-        "score": {"datasets", "draw", "features", "matching"},
+        "analysis": {"tasks", "datasets", "charts", "catalog", "images", "masks", "matching", "metrics"},
+        "predict": {"datasets", "draw", "metrics", "charts"},
+        "score": {"datasets", "draw", "features", "matching", "charts"},
+        "report": {"datasets", "draw", "features", "matchers", "matching", "catalog", "images", "masks"},
     }
     document = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
     tasks = [f"ditf.tasks.{name}" for name in ("correspondence", "propagation", "retrieval")]
@@ -375,12 +376,17 @@ def test_a_stage_depends_on_all_code_that_decides_its_results() -> None:
         "analysis": ["stages.analysis"],
         "predict": ["stages.predict", *tasks, *inner],
         "score": ["stages.score", "ditf.tasks", "ditf.metrics.pck", "ditf.metrics.segmentation"],
+        "report": ["stages.report", *tasks],
     }
     for stage, modules in roots.items():
         code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; print('\\n'.join(sys.modules))"
         command = ["python", "-c", code]
         loaded = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.split()
-        deps = [dep for dep in document[stage]["do"]["deps"] if dep.startswith(("pipeline/", "stages/"))]
+        deps = [
+            dep
+            for dep in document[stage].get("do", document[stage])["deps"]
+            if dep.startswith(("pipeline/", "stages/"))
+        ]
         for module in loaded:
             top, _, rest = module.partition(".")
             if top not in ("ditf", "stages") or rest.split(".")[0] in aside | not_called[stage]:

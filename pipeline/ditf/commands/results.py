@@ -108,7 +108,7 @@ def changed_parameters() -> list[str]:
                 found = found.get(part) if isinstance(found, dict) else None
             if found is not None and found != value:
                 changed.add(path)
-    return sorted(changed)
+    return sorted(path for path in changed if not any(other.startswith(f"{path}.") for other in changed))
 
 
 def _show_pck(name: str, path: Path) -> None:

@@ -1,0 +1,187 @@
+"""The report as one opens it: in a browser where there is one, and as a file; and comparisons of two results."""
+
+import base64
+import html
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from ditf.metrics.intervals import Sums, difference, interval
+from ditf.params import load_params
+from ditf.report import render
+from tests.conftest import Project
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+PROBE = """
+<script>
+const sorted = (table, column) => {
+  table.tHead.rows[0].cells[column].firstChild.click();
+  const cells = [...table.tBodies[0].rows].map((row) => row.cells[column]);
+  return cells.map((cell) => cell.dataset.value).filter((value) => value !== undefined);
+};
+addEventListener("load", () => {
+  const table = document.querySelector("table");
+  const titles = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
+  const column = titles.indexOf("point@0.1");
+  const found = { down: sorted(table, column), up: sorted(table, column) };
+  found.aria = table.tHead.rows[0].cells[column].ariaSort;
+  const filter = document.querySelector("input[type=search]");
+  filter.value = "spair-flux/";
+  filter.dispatchEvent(new Event("input"));
+  found.kept = [...table.tBodies[0].rows].filter((row) => row.checkVisibility()).map((row) => row.cells[0].textContent);
+  const images = [...document.images];
+  found.images = images.length;
+  found.broken = images.filter((image) => !image.complete || !image.naturalWidth).length;
+  found.charts = document.querySelectorAll("figure > svg").length;
+  found.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+  const state = document.body.appendChild(document.createElement("pre"));
+  state.id = "found";
+  state.textContent = JSON.stringify(found);
+});
+</script>
+"""
+
+
+def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Open a page in a headless browser whose profile lies beside it."""
+    assert BROWSER
+    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    own = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.parent / 'profile'}", *quiet]
+    command = [BROWSER, *own, "--enable-logging=stderr", *options, page.as_uri()]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | {"HOME": str(page.parent)}
+    )
+
+
+@pytest.fixture(scope="module")
+def report(finished: Project) -> str:
+    return (finished.folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no chromium here")
+def test_a_browser_shows_it_without_errors_and_its_tables_sort(report: str, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(report.replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
+    shown = browse(page, "--window-size=400,800", "--dump-dom")
+    assert "CONSOLE" not in shown.stderr
+    match = re.search(r'<pre id="found">(.*?)</pre>', shown.stdout)
+    assert match, shown.stderr
+    found = json.loads(html.unescape(match[1]))
+    values = [float(value) for value in found["down"]]
+    assert values == sorted(values, reverse=True) and len(values) == 10
+    assert found["up"] == found["down"][::-1] and found["aria"] == "ascending"
+    assert sorted(found["kept"]) == [f"spair-flux/{name}" for name in ("adaln", "adaln+discard", "original")]
+    assert found["images"] == report.count("<img") > 15 and found["broken"] == 0 and found["charts"] > 5
+    assert not found["wide"]  # on a phone only tables scroll
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no chromium here")
+def test_what_the_browser_draws_is_not_blank(report: str, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(report, encoding="utf-8")
+    browse(page, "--window-size=1000,1400", f"--screenshot={tmp_path / 'shot.png'}")
+    with Image.open(tmp_path / "shot.png") as shot:
+        assert len(shot.convert("RGB").getcolors(2**24) or ()) > 100
+
+
+def test_it_needs_no_network_and_its_images_are_whole(report: str) -> None:
+    addresses = re.findall(r'(?:src|href)="([^"#][^"]*)"', report)
+    assert all(address.startswith("data:") for address in addresses)
+    assert "@import" not in report and "url(http" not in report
+    animations = 0
+    for address in re.findall(r'src="data:image/webp;base64,([^"]+)"', report):
+        with Image.open(io.BytesIO(base64.b64decode(address))) as image:
+            image.load()
+            animations += getattr(image, "n_frames", 1) > 1
+    assert animations == 3
+
+
+def test_it_holds_metrics_intervals_published_numbers_and_provenance(report: str, finished: Project) -> None:
+    results = finished.folder / "results"
+    metrics = json.loads((results / "spair-flux/metrics.json").read_text())
+    sums = Sums.of(pq.read_table(results / "spair-flux/tables/units.parquet"), "adaln", "point@0.1")
+    low, high = interval(sums) or (0, 0)
+    value = metrics["adaln"]["point@0.1"]
+    assert sums.value() == pytest.approx(value, abs=0.005)
+    assert f"{value:.4g} [{low:.4g}, {high:.4g}]" in report
+    assert re.search(r"published, arXiv 2505.18584</td><td>FLUX.1-dev</td>.*67.1", report)
+    run = json.loads((results / "davis-flux/run.json").read_text())
+    assert run["store"] in report and run["commit"] in report and run["seconds"] > 0
+    assert "tiny random model" in report
+    for name in ("PCK over alpha", "PCK by category", "J&amp;F by sequence", "matches worst", "maps28", "two-cross"):
+        assert name in report
+
+
+def test_the_intervals_table_agrees_with_the_metrics_of_every_task(finished: Project) -> None:
+    for path in (finished.folder / "results").glob("*/tables/units.parquet"):
+        metrics = json.loads((path.parents[1] / "metrics.json").read_text())
+        for descriptor, values in metrics.items():
+            for name, value in values.items():
+                assert Sums.of(pq.read_table(path), descriptor, name).value() == pytest.approx(value, abs=0.005)
+
+
+def test_names_of_data_sets_are_text_only(finished: Project, tmp_path: Path) -> None:
+    shutil.copytree(finished.folder / "results", tmp_path / "results")
+    path = tmp_path / "results/spair-flux/tables/pck.csv"
+    text = path.read_text().replace("astronaut", "<script>$\\alpha$ & co</script>")
+    path.unlink()
+    path.write_text(text, encoding="utf-8")
+    page = render(load_params(finished.folder / "params.yaml"), tmp_path / "results")
+    assert page.count("<script>") == 1 and "&lt;script&gt;$\\alpha$ &amp; co&lt;/script&gt;" in page
+
+
+def compare(project: Project, *names: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(project.check("ditf", "compare", *names, "--json"))
+    return found
+
+
+def test_compare_prints_the_paired_difference_and_draws_what_changed_most(finished: Project, tmp_path: Path) -> None:
+    drawing = tmp_path / "changed.png"
+    found = compare(finished, "spair-flux/original", "spair-flux/adaln", "--out", str(drawing))
+    table = pq.read_table(finished.folder / "results/spair-flux/tables/units.parquet")
+    one, other = (Sums.of(table, name, "point@0.1") for name in ("original", "adaln"))
+    expected = difference(one, other)
+    first = found["metrics"][0]
+    assert (first["metric"], first["difference"], first["p"]) == ("point@0.1", expected.value, expected.p)
+    assert (first["low"], first["high"]) == expected.interval
+    changes = [abs(row["difference"]) for row in found["changed"]]
+    assert changes == sorted(changes, reverse=True) and len(changes) == 6
+    with Image.open(drawing) as shown:
+        assert shown.size[0] == 1400
+
+
+def test_compare_with_an_earlier_revision(project: Project) -> None:
+    before = json.loads((project.folder / "results/davis-flux/metrics.json").read_text())["adaln+discard"]["J&F"]
+    shown = project.check("ditf", "compare", "spair-flux/original", "spair-flux")
+    assert "95 % interval" in shown and "results/drawings/compare_spair-flux-original_spair-flux.png" in shown
+    assert "report" not in project.check("dvc", "status", "report")  # whose results these drawings are not
+    project.set("tasks.davis-flux.predict.topk", 1)
+    project.check("dvc", "repro", "score@davis-flux")
+    found = compare(project, "HEAD:davis-flux", "davis-flux")
+    assert found["metrics"][0]["first"] == pytest.approx(before, abs=1e-4)
+    assert found["metrics"][0]["second"] != found["metrics"][0]["first"]
+    assert found["metrics"][0]["units"] == 3 and found["changed"][0]["part"].count("/") == 1
+    assert "no revision or experiment" in project.fail("ditf", "compare", "nowhere:davis-flux", "davis-flux")
+
+
+@pytest.mark.parametrize(
+    ("names", "error"),
+    [
+        (("nothing", "spair-flux"), "no entry 'nothing'"),
+        (("spair-flux/nothing", "spair-flux"), "'nothing' is not among the task's descriptors"),
+        (("davis-flux", "spair-flux"), "davis-flux is of type propagation"),
+        (("spair-search", "photos-search"), "no results by pair, sequence or image"),
+        (("HEAD:nothing", "spair-flux"), "tasks of HEAD has no entry 'nothing'"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(finished: Project, names: tuple[str, str], error: str) -> None:
+    assert error in finished.fail("ditf", "compare", *names)
