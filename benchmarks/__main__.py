@@ -17,6 +17,7 @@ RUNS = (
     ["segmentation"],
     ["store"],
     ["extraction"],
+    ["sweep"],
     ["workers"],
     ["search"],
     ["search", "--images", "209"],

@@ -41,8 +41,8 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="ditf-"))
     try:
         make_model(folder / "flux", heads=8)
-        job = _job(folder)
-        sources = [_source(folder, number) for number in range(IMAGES + 2)]
+        job = make_job(folder)
+        sources = [make_source(folder, number) for number in range(IMAGES + 2)]
         store = _videos(folder)
         seconds: dict[tuple[str, int], list[float]] = {}
         for turn, count in itertools.product(range(TURNS), (1, 2)):
@@ -63,7 +63,8 @@ def main() -> None:
         shutil.rmtree(folder)
 
 
-def _job(folder: Path) -> Job:
+def make_job(folder: Path) -> Job:
+    """Block 28 of the model in `folder`/flux, with its prompt encoded."""
     backbone, model = (
         Flux(timestep=260, blocks=[28], ensemble_size=4),
         pin("flux", str(folder / "flux"), "main", Hashes(None)),
@@ -72,7 +73,8 @@ def _job(folder: Path) -> Job:
     return Job(model, backbone, "longer", 256, 0, "float16", folder / "texts", "float32", "float32", "cpu", 4)
 
 
-def _source(folder: Path, number: int) -> Source:
+def make_source(folder: Path, number: int) -> Source:
+    """A random image in `folder`."""
     path = folder / f"{number}.png"
     pixels = np.random.default_rng(number).integers(0, 256, (192, 256, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
