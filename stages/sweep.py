@@ -14,7 +14,7 @@ from ditf.features.text import encode_prompts
 from ditf.files import exclusive, fingerprint
 from ditf.subset import choose as choose_subset
 from ditf.subset import write_subset
-from ditf.sweep import best, curve, heatmaps, sweep
+from ditf.sweep import best, curve, heatmaps, massive_map, sweep
 from ditf.tasks import write_csv
 from ditf.workers import cluster
 from stages import Params, run
@@ -51,8 +51,11 @@ def main(params: Params, name: str) -> None:
     label = "t = {timestep}, block {block}"
     write_csv(output / "plot.csv", [{"label": label.format(**row), "value": row[metric]} for row in shown])
     heatmaps(table, metric).savefig(output / "heatmap.png", dpi=100)
+    massive_map(table).savefig(output / "massive.png", dpi=100)
     curve(found, metric).savefig(output / "ensemble.png", dpi=100)
-    text = json.dumps({key: value for key, value in found.row.items() if key != "massive"}, indent=2, allow_nan=False)
+    text = json.dumps(
+        {key: value for key, value in found.row.items() if key not in ("massive", "ratio")}, indent=2, allow_nan=False
+    )
     (output / "best.json").write_text(text + "\n", encoding="utf-8")
     print("best: t = {timestep}, block {block}, {descriptor}".format(**found.row), f"({metric} {found.row[metric]:g})")
 

@@ -49,8 +49,8 @@ def sweep(
         client: of the workers; None for this process.
 
     Returns:
-        A row per timestep, block, ensemble size and descriptor, with the task's metrics and `massive`, the massive
-        channels that were found there.
+        A row per timestep, block, ensemble size and descriptor, with the task's metrics; `massive`, the massive
+        channels that were found there; and `ratio`, of the largest channel's magnitude to the median channel's.
     """
     rows: Rows = []
     with tqdm(desc="sweep", total=len(jobs), unit="timestep") as bar:
@@ -75,10 +75,10 @@ def _score(store: FeatureStore, task: Task, catalog: Catalog, folder: Path, clie
         shutil.rmtree(predictions, ignore_errors=True)
         own.make_predictions(store, catalog, predictions, client)
         scores = own.compute_metrics(catalog, predictions, folder / "tables")
-        size = store.attributes["made_by"]["ensemble_size"]
+        size, largest = store.attributes["made_by"]["ensemble_size"], float(store.statistics(block).ratio.max())
         for descriptor, metrics in scores.metrics.items():
             head = {"block": block, "ensemble_size": size, "descriptor": descriptor}
-            rows.append({**head, **metrics, "massive": store.massive(block)})
+            rows.append({**head, **metrics, "massive": store.massive(block), "ratio": largest})
     return rows
 
 
@@ -100,16 +100,28 @@ def best(table: pa.Table, metric: str) -> Best:
 
 
 def heatmaps(table: pa.Table, metric: str) -> Figure:
-    """`metric` over timesteps and blocks at the largest ensemble, a map per descriptor, the best setting outlined."""
+    """`metric` over timesteps and blocks at the largest ensemble, a map per descriptor, the best setting in bold."""
+    return _maps({row["descriptor"]: f"{row['descriptor']}: {metric}" for row in table.to_pylist()}, table, metric)
+
+
+def massive_map(table: pa.Table) -> Figure:
+    """How far the largest channel stands out, over timesteps and blocks at the largest ensemble."""
+    return _maps({table["descriptor"][0].as_py(): "largest channel, times the median"}, table, "ratio")
+
+
+def _maps(titles: Mapping[str, str], table: pa.Table, metric: str) -> Figure:
+    """A map for each descriptor that has a title."""
     rows: Rows = table.to_pylist()
     largest = max(row["ensemble_size"] for row in rows)
-    rows = [row for row in rows if row["ensemble_size"] == largest]
+    rows = [row for row in rows if row["ensemble_size"] == largest and row["descriptor"] in titles]
     axis = {key: sorted({row[key] for row in rows}) for key in ("timestep", "block")}
-    descriptors, top = list(dict.fromkeys(row["descriptor"] for row in rows)), best(table, metric).row
+    top = best(table, metric).row
     low, high = min(row[metric] for row in rows), max(row[metric] for row in rows)
     width = max(3.0, 0.5 * len(axis["block"]) + 1.5)
-    figure = Figure(figsize=(width * len(descriptors), max(2.6, 0.4 * len(axis["timestep"]) + 1.6)), layout="tight")
-    for axes, descriptor in zip(figure.subplots(1, len(descriptors), squeeze=False)[0], descriptors, strict=True):
+    figure = Figure(figsize=(width * len(titles), max(2.6, 0.4 * len(axis["timestep"]) + 1.6)), layout="tight")
+    for axes, (descriptor, title) in zip(
+        figure.subplots(1, len(titles), squeeze=False)[0], titles.items(), strict=True
+    ):
         values = np.full((len(axis["timestep"]), len(axis["block"])), np.nan)
         for row in rows:
             if row["descriptor"] == descriptor:
@@ -122,7 +134,7 @@ def heatmaps(table: pa.Table, metric: str) -> Figure:
             axes.text(x, y, f"{value:.3g}", color=colour, ha="center", va="center", weight="bold" if chosen else None)
         axes.set_xticks(range(len(axis["block"])), axis["block"])
         axes.set_yticks(range(len(axis["timestep"])), axis["timestep"])
-        axes.set(xlabel="block", ylabel="timestep", title=f"{descriptor}: {metric}")
+        axes.set(xlabel="block", ylabel="timestep", title=title)
     return figure
 
 

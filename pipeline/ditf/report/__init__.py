@@ -86,7 +86,7 @@ def _sweep(folder: Path) -> Section:
     best = json.loads((folder / "best.json").read_text(encoding="utf-8"))
     note = "best: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in best.items())
     section = Section(folder.name, note)
-    _show(section, [folder / "heatmap.png", folder / "ensemble.png"])
+    _show(section, sorted(folder.glob("*.png")))
     rows = pq.read_table(folder / "sweep.parquet").to_pylist()
     section.tables = {"all settings": [{**row, "massive": ", ".join(map(str, row["massive"]))} for row in rows]}
     return section
