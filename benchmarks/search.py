@@ -24,19 +24,19 @@ from ditf.features.writing import Item, write_store
 from ditf.retrieval.index import IndexSettings, build
 from ditf.retrieval.search import FeatureIndex
 
-GRID, CHANNELS, LATENT = (30, 40), 3072, 256
+GRID, LATENT = (30, 40), 256
 KINDS, REGIONS = 200, 6
 QUERIES = 100
 
 
 class Scenes:
-    """Random features [tokens, 3072]: kinds of decaying spread, their variation, and noise."""
+    """Random features [tokens, channels]: kinds of decaying spread, their variation, and noise."""
 
-    def __init__(self, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
+    def __init__(self, channels: int) -> None:
+        rng = np.random.default_rng(0)
         self._spread = np.arange(1, LATENT + 1, dtype=np.float32) ** -0.5
-        self._mixing = rng.standard_normal((LATENT, CHANNELS)).astype(np.float32)
-        self._offset = rng.standard_normal(CHANNELS).astype(np.float32)
+        self._mixing = rng.standard_normal((LATENT, channels)).astype(np.float32)
+        self._offset = rng.standard_normal(channels).astype(np.float32)
         self._kinds = rng.standard_normal((KINDS, LATENT)).astype(np.float32) * self._spread
 
     def image(self, number: int) -> NDArray[np.float32]:
@@ -54,14 +54,15 @@ class Scenes:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=834)
+    parser.add_argument("--channels", type=int, default=3072)
     parser.add_argument("--kinds", nargs="+", default=["auto"])
     options = parser.parse_args()
-    scenes, folder = Scenes(), Path(tempfile.mkdtemp(prefix="ditf-"))
+    scenes, folder = Scenes(options.channels), Path(tempfile.mkdtemp(prefix="ditf-"))
     items = [Item(str(i), str(i), GRID, (640, 480), "") for i in range(options.images)]
     try:
         features = ({28: (scenes.image(number), None)} for number in tqdm(range(options.images), "store"))
         store = write_store(folder / "store", items, features)
-        feature_bytes = options.images * GRID[0] * GRID[1] * CHANNELS * 2
+        feature_bytes = options.images * GRID[0] * GRID[1] * options.channels * 2
         held = peak_memory()
         for kind in options.kinds:
             settings = IndexSettings(kind, 28, "original", ())
@@ -73,7 +74,7 @@ def main() -> None:
             token_bytes = (folder / kind / "tokens.faiss").stat().st_size
             index.nearest(asked[0], 10)
             rows = [
-                ("tokens, channels", f"{len(index):,}, {CHANNELS}"),
+                ("tokens, channels", f"{len(index):,}, {options.channels}"),
                 ("factory string", f"`{index.factory}`"),
                 ("build", f"{seconds:.0f} s, reading the store included"),
                 ("index", f"{token_bytes / 1e6:.0f} MB, **{token_bytes / feature_bytes:.1%}** of the float16 features"),
@@ -89,7 +90,7 @@ def main() -> None:
                 *((name, f"{recall[name]:.3f}") for name in ("recall@1", "recall@10", "recall@100")),
             ]
             show(f"Search, {kind} ({machine()})", rows)
-        reader = faiss.IndexFlatIP(CHANNELS)
+        reader = faiss.IndexFlatIP(options.channels)
         seconds = 0.0
         for item in store.ids[: len(store) // 8]:  # exact search reads everything; an eighth is measured
             reader.add(index.descriptors(item))

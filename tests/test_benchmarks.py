@@ -43,7 +43,7 @@ def test_store_benchmark_runs() -> None:
 
 
 def test_search_benchmark_runs() -> None:
-    shown = run("search", "--images", "3", "--kinds", "ivfsq")
+    shown = run("search", "--images", "3", "--channels", "512", "--kinds", "ivfsq")
     assert re.search(r"recall@10 \| 0\.[89]\d+", shown)
 
 

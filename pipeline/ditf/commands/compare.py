@@ -1,5 +1,6 @@
 """Two results over the same images: the paired difference of each metric, and what changed most."""
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def compare(params: Params, first: str, second: str, out: Path | None) -> tuple[
 
     Returns:
         A row per metric with its difference, interval and p; a row per pair, frame or image that changed most; and the
-        drawing of these, None where nothing changed.
+        drawing of these, None where nothing changed or the images are not here.
 
     Raises:
         UserError: there is no such result, or they are not of the same images.
@@ -82,7 +83,11 @@ def compare(params: Params, first: str, second: str, out: Path | None) -> tuple[
         drawing = None
         if changed:
             drawing = out or drawing_path("compare", first, second)
-            _draw(drawing, params, (one, other), changed, Path(folder))
+            try:
+                _draw(drawing, params, (one, other), changed, Path(folder))
+            except UserError as error:  # the images are not here, such as in a pulled clone
+                print(f"nothing is drawn: {error}", file=sys.stderr)
+                drawing = None
     return rows, changed, drawing
 
 

@@ -4,7 +4,7 @@ Protocol: DAVIS-2017 (Pont-Tuset et al., arXiv 1704.00675), by label propagation
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,53 +84,37 @@ class Propagation(Task):
     def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
         """J and F of the frames that have a true mask, without the first and the last frame."""
         truth, frames = masks_of(catalog), frames_of(catalog)
+        scored = {
+            name: [frame["name"] for frame in rows[1:-1] if frame["id"] in truth] for name, rows in frames.items()
+        }
+        if unscored := [name for name, found in scored.items() if not found]:
+            print(f"{', '.join(unscored)}: no true mask between the first and the last frame; not scored")
         metrics: Metrics = {}
-        tables: dict[str, list[Row]] = {"objects": [], "sequences": [], "frames": []}
+        tables: dict[str, list[Row]] = {"all": [], "sequences": [], "objects": [], "frames": []}
         units: list[intervals.Row] = []
         for descriptor in self.predict.descriptors:
-            tasks = (
-                (
-                    row["sequence"],
-                    (
-                        [
-                            (truth[frame["id"]], predictions / descriptor / row["sequence"] / f"{frame['name']}.png")
-                            for frame in frames[row["sequence"]][1:-1]
-                            if frame["id"] in truth
-                        ],
-                        row["objects"],
-                    ),
-                )
-                for row in catalog.rows("sequences")
-            )
-            measures: dict[str, NDArray[np.float64]] = {}
-            with tqdm(desc="J and F", total=len(frames), unit="sequence", delay=2) as bar:
-                for sequence, values in run(None, evaluate, tasks, cores()):
-                    bar.update()
-                    if not values.shape[1]:
-                        print(f"{sequence}: no frame between the first and the last has a true mask; it is not scored")
-                        continue
-                    own = {f"{sequence}_{number}": each for number, each in enumerate(values, 1)}
-                    measures |= own
-                    for column, name in enumerate("JF"):
-                        total = float(values[..., column].mean(1).sum())
-                        units.append((descriptor, name, sequence, "", total, float(len(values))))
-                    units.append(
-                        (descriptor, "J&F", sequence, "", float(values.mean((1, 2)).sum()), float(len(values)))
-                    )
-                    scored = [frame["name"] for frame in frames[sequence][1:-1] if frame["id"] in truth]
-                    tables["frames"] += [
-                        {"descriptor": descriptor, "sequence": sequence, "frame": name, "J&F": float(value)}
-                        for name, value in zip(scored, values.mean((0, 2)), strict=True)
-                    ]
-                    tables["objects"] += [
-                        {"descriptor": descriptor, "object": name, **summarize({name: each})}
-                        for name, each in own.items()
-                    ]
-                    tables["sequences"].append({"descriptor": descriptor, "sequence": sequence, **summarize(own)})
-            if not measures:
+            by_object: dict[str, NDArray[np.float64]] = {}
+            for sequence, values in measure(catalog, scored, predictions / descriptor):
+                own = {f"{sequence}_{number}": each for number, each in enumerate(values, 1)}
+                by_object |= own
+                tables["sequences"].append({"descriptor": descriptor, "sequence": sequence, **summarize(own)})
+                tables["frames"] += [
+                    {"descriptor": descriptor, "sequence": sequence, "frame": name, "J&F": float(value)}
+                    for name, value in zip(scored[sequence], values.mean((0, 2)), strict=True)
+                ]
+                totals = {"J&F": values.mean(2), "J": values[..., 0], "F": values[..., 1]}
+                units += [
+                    (descriptor, name, sequence, "", float(each.mean(1).sum()), float(len(values)))
+                    for name, each in totals.items()
+                ]
+            if not by_object:
                 raise UserError(f"{catalog.folder}: no sequence has a true mask between its first and last frame")
-            found = summarize(measures)
-            tables.setdefault("all", []).append({"descriptor": descriptor, **found})
+            tables["objects"] += [
+                {"descriptor": descriptor, "object": name, **summarize({name: each})}
+                for name, each in by_object.items()
+            ]
+            found = summarize(by_object)
+            tables["all"].append({"descriptor": descriptor, **found})
             names = {"J&F": "J&F-Mean", "J": "J-Mean", "F": "F-Mean"}
             metrics[descriptor] = {short: round(found[name], 4) for short, name in names.items()}
         for name, rows in tables.items():
@@ -218,10 +202,31 @@ def carry(
     return len(names)
 
 
+def measure(
+    catalog: Catalog, scored: Mapping[str, Sequence[str]], predictions: Path
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """J and F of each sequence, [objects, frames, 2], from masks in a folder, of the frames `scored`."""
+    truth, frames = masks_of(catalog), frames_of(catalog)
+
+    def tasks() -> Iterator[tuple[str, tuple[Any, ...]]]:
+        for row in catalog.rows("sequences"):
+            ids = {frame["name"]: frame["id"] for frame in frames[row["sequence"]]}
+            folder, names = predictions / row["sequence"], scored[row["sequence"]]
+            if names:
+                pairs = [(truth[ids[name]], folder / f"{name}.png") for name in names]
+                yield row["sequence"], (pairs, row["objects"])
+
+    with tqdm(desc="J and F", total=len(frames), unit="sequence", delay=2) as bar:
+        for found in run(None, evaluate, tasks(), cores()):
+            bar.update()
+            yield found
+
+
 def evaluate(frames: list[tuple[bytes, Path]], objects: int) -> NDArray[np.float64]:
     """J and F of one sequence, [objects, frames, 2], from (bytes of the true mask's PNG, path of the predicted)."""
-    values = [evaluate_frame(decode_mask(true, path), read_index_mask(path), objects) for true, path in frames]
-    return np.stack(values, 1) if values else np.empty((objects, 0, 2))
+    return np.stack(
+        [evaluate_frame(decode_mask(true, path), read_index_mask(path), objects) for true, path in frames], 1
+    )
 
 
 def frames_of(catalog: Catalog) -> dict[str, list[Row]]:
