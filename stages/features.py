@@ -9,7 +9,7 @@ from ditf.commands.project import FEATURES, RESULTS, dvc_objects, extraction, st
 from ditf.commands.staging import donors, tidy
 from ditf.features.extraction import extract
 from ditf.features.extractor import key_of
-from ditf.files import exclusive, fingerprint, publish
+from ditf.files import bytes_in, exclusive, fingerprint, publish
 from ditf.workers import cluster
 from stages import Params, run
 
@@ -28,7 +28,7 @@ def main(params: Params, name: str) -> None:
     tidy(home, folder, objects)
     record.parent.mkdir(parents=True, exist_ok=True)
     passed = {"images": len(sources), "computed": done.computed, "seconds": round(time.monotonic() - start, 1)}
-    record.write_text(json.dumps(passed) + "\n", encoding="utf-8")
+    record.write_text(json.dumps(passed | {"bytes": bytes_in(FEATURES / name)}) + "\n", encoding="utf-8")
     print(f"{done.computed} of {len(sources)} images went through the model")
     if client is None and torch.cuda.is_available():
         print(f"peak GPU memory: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")

@@ -98,6 +98,7 @@ def test_what_the_browser_draws_is_not_blank(report: str, tmp_path: Path) -> Non
 def test_it_needs_no_network_and_its_images_are_whole(report: str) -> None:
     addresses = re.findall(r'(?:src|href)="([^"#][^"]*)"', report)
     assert all(address.startswith("data:") for address in addresses)
+    assert all(f'id="{anchor}"' in report for anchor in re.findall(r'href="#([^"]+)"', report))
     assert "@import" not in report and "url(http" not in report
     animations = 0
     for address in re.findall(r'src="data:image/webp;base64,([^"]+)"', report):

@@ -16,6 +16,11 @@ from filelock import FileLock, Timeout
 from ditf.errors import UserError
 
 
+def bytes_in(folder: Path) -> int:
+    """The bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def fingerprint(value: Any) -> str:
     """A short name of a JSON value: equal values, equal names."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ditf.features.store import FeatureStore
+from ditf.files import bytes_in
 from ditf.tasks import Task
 
 LIBRARIES = ("ditf", "numpy", "torch", "faiss-cpu", "zarr", "scikit-image", "opencv-python-headless")
@@ -21,7 +22,7 @@ def provenance(task: Task, store: FeatureStore) -> dict[str, Any]:
         "made_by": store.attributes.get("made_by", store.attributes),
         "source": store.attributes.get("source", ""),
         "images": len(store),
-        "bytes": sum(path.stat().st_size for path in store.path.rglob("*") if path.is_file()),
+        "bytes": bytes_in(store.path),
         "predict": task.predict.model_dump(),
         "discarded": task.predict.discarded(store),
         "versions": versions(),
