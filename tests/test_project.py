@@ -114,7 +114,9 @@ def test_a_stage_needs_nothing_of_other_entries(project: Project) -> None:
 
 def test_two_models_side_by_side(project: Project) -> None:
     project.set("models.other-flux", {"type": "flux", "source": "tiny:1", "dtype": "auto"})
-    project.set("features.spair-other", project.params["features"]["spair-flux"] | {"model": "other-flux"})
+    project.set(
+        "features.spair-other", project.params["features"]["spair-flux"] | {"model": "other-flux", "img_size": 96}
+    )
     project.set("tasks.spair-other", project.params["tasks"]["spair-flux"] | {"features": "spair-other"})
     ran = stages_run(project.check("dvc", "repro", "score@spair-other", "score@spair-flux"))
     steps = ("text@spair-other", "features@spair-other", "predict@spair-other", "score@spair-other")
@@ -412,6 +414,9 @@ def test_a_real_run_of_two_real_sequences(project: Project, real_davis: Path, tm
 
 def test_a_fresh_project_plans_before_anything_is_run(tmp_path: Path) -> None:
     made = new_project(tmp_path / "fresh")
+    for section in ("features", "tasks"):  # one entry, since each is counted anew
+        name = "photos-flux" if section == "features" else "photos-search"
+        made.set(section, {name: made.params[section][name]})
     assert "features on disk" in made.check("ditf", "plan")
     many = made.check("ditf", "plan", "--images", "10000000000", "--size", "500,375")
     assert "10,000,000,000" in many
