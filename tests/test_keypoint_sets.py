@@ -250,11 +250,6 @@ def test_every_benchmark_from_images_to_a_table(project: Project) -> None:
             168,
             {"type": "correspondence", "predict": reading, "score": alphas},
         ),
-        "willow": (
-            {"type": "pf_willow", "root": "data/sample/PF-WILLOW"},
-            168,
-            {"type": "correspondence", "predict": reading, "score": alphas},
-        ),
         "hpatches": (
             {"type": "hpatches", "root": "sequences", "keypoints": None, "most": 200},
             336,
@@ -275,9 +270,8 @@ def test_every_benchmark_from_images_to_a_table(project: Project) -> None:
     shown = project.check("ditf", "results")
     results = project.folder / "results"
     found = {name: json.loads((results / name / "metrics.json").read_text())["original"] for name in sets}
-    for name in ("pascal", "willow"):
-        assert 0 < found[name]["point@0.1"] <= 100
-        assert f"{name}: PCK by category" in shown
+    assert 0 < found["pascal"]["point@0.1"] <= 100
+    assert "pascal: PCK by category" in shown
     assert {"image@0.1 of squashed image", "image@0.1 of annotated box"} <= set(found["pascal"])
     assert 0 <= found["hpatches"]["lmeds@1"] <= found["hpatches"]["lmeds@3"] <= found["hpatches"]["lmeds@5"] <= 100
     assert (results / "hpatches/visualizations/matches_best.png").is_file()
