@@ -93,11 +93,10 @@ def test_metrics_never_run_a_model_nor_import_torch(project: Project) -> None:
 
 def test_propagation_and_the_index_never_run_a_model(project: Project) -> None:
     project.set("tasks.davis-flux.predict.topk", 3)
-    ran = stages_run(project.check("dvc", "repro", without=MODELS))
-    assert ran == {"predict@davis-flux", "score@davis-flux", "draw@davis-flux", "report"}
     project.set("tasks.spair-search.predict.kind", "PCA32,IVF8,SQ8")
-    ran = stages_run(project.check("dvc", "repro", without=TORCH))
-    assert ran == {"predict@spair-search", "score@spair-search", "draw@spair-search", "report"}
+    ran = stages_run(project.check("dvc", "repro", without=MODELS))
+    steps = {f"{step}@{task}" for step in ("predict", "score", "draw") for task in ("davis-flux", "spair-search")}
+    assert ran == steps | {"report"}
     assert metrics(project, "spair-search")["adaln+discard"]["recall@10"] > 0.3
 
 
@@ -396,16 +395,6 @@ def test_a_stage_depends_on_all_code_that_decides_its_results() -> None:
 
 def test_the_finished_project_was_not_changed(finished: Project) -> None:
     assert "nothing to commit" in finished.check("git", "status")
-
-
-def test_a_real_run_of_two_real_sequences(project: Project, real_davis: Path, tmp_path: Path) -> None:
-    shown = project.check(
-        *("ditf", "davis", "--data_path", str(real_davis), "--output_dir", str(tmp_path / "out")),
-        *["--img_size", "96", "--ensemble_size", "1", "--cd", "--model", "tiny:0"],
-    )
-    assert "J and F over all objects" in shown
-    assert json.loads((tmp_path / "out/metrics.json").read_text())["adaln+discard"]["J&F"] > 0.1
-    assert (tmp_path / "out/visualizations/car-shadow.gif").is_file()
 
 
 def test_a_fresh_project_plans_before_anything_is_run(tmp_path: Path) -> None:
