@@ -123,3 +123,18 @@ def test_a_key_that_occurs_twice_is_reported(tmp_path: Path) -> None:
     path.write_text(DEFAULT.replace("    timestep: 260\n", "    timestep: 260\n    timestep: 200\n", 1))
     with pytest.raises(UserError, match="'timestep' occurs twice"):
         load_params(path)
+
+
+def test_a_descriptor_that_a_model_has_not_is_reported() -> None:
+    document = yaml.safe_load(DEFAULT)
+    document["models"]["dino"] = {"type": "vit", "source": "tiny:0"}
+    document["features"]["spair-flux"] = {"dataset": "spair", "model": "dino", "img_size": 168, "blocks": [28]}
+    with pytest.raises(UserError, match=r"adaln is not a descriptor of features\.spair-flux, which has original"):
+        validate(document)
+
+
+def test_a_task_has_not_the_name_of_another_folder_of_results() -> None:
+    document = yaml.safe_load(DEFAULT)
+    document["tasks"]["sweeps"] = document["tasks"]["spair-flux"]
+    with pytest.raises(UserError, match=r"tasks\.sweeps: sweeps is a folder of results"):
+        validate(document)
