@@ -5,6 +5,7 @@ import shutil
 from ditf.catalog import Catalog
 from ditf.commands.project import CATALOGS, FEATURES, RESULTS, image_reader
 from ditf.features.fusion import open_store
+from ditf.tasks import Predicted
 from stages import Params, run
 
 
@@ -13,8 +14,8 @@ def main(params: Params, name: str) -> None:
     shutil.rmtree(folder / "visualizations", ignore_errors=True)
     (folder / "visualizations").mkdir(parents=True)
     store, catalog = open_store(FEATURES / task.features), Catalog(CATALOGS / task.dataset)
-    read = image_reader(params, task.dataset)
-    task.draw(store, catalog, read, folder / "predictions", folder / "visualizations")
+    predicted = Predicted(catalog, image_reader(params, task.dataset), folder / "predictions")
+    task.draw(store, predicted, folder / "visualizations")
 
 
 if __name__ == "__main__":

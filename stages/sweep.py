@@ -22,31 +22,32 @@ from stages import Params, run
 
 def main(params: Params, name: str) -> None:
     entry, output = params.sweeps[name], RESULTS / "sweeps" / name
-    model, catalog = params.models[entry.model], Catalog(CATALOGS / entry.dataset)
-    if params.datasets[entry.dataset].is_test:
-        print(f"warning: datasets.{entry.dataset} is the split on which results are reported; choose on another one")
-    chosen = choose_subset(catalog, entry.subset, entry.seed)
+    s = entry.settings
+    model, catalog = params.models[s.model], Catalog(CATALOGS / s.dataset)
+    if params.datasets[s.dataset].is_test:
+        print(f"warning: datasets.{s.dataset} is the split on which results are reported; choose on another one")
+    chosen = choose_subset(catalog, s.subset, s.seed)
     home = staging() / "sweeps" / name
     with cluster(params.workers, gpus=model.device != "cpu" and torch.cuda.is_available()) as client:
         part = write_subset(catalog, chosen, home / "catalog")
         device, dtype = choose(model.device, model.dtype)
         first = next(iter(entry.features.values()))
         encode_prompts(
-            texts_of(part.rows("images")), home / "text", pinned(params, entry.model), first.backbone, dtype, device
+            texts_of(part.rows("images")), home / "text", pinned(params, s.model), first.backbone, dtype, device
         )
         jobs = sweep_jobs(params, name, part, home / "text", client)
         sources = next(iter(jobs.values()))[0]
         items = [[source.id, key_of(source.sha256, source.prompt)] for source in sources]
         made_by = [job.made_by for _, job in jobs.values()]
-        folder = home / fingerprint([made_by, items, chosen, entry.ensemble_sizes, entry.task.model_dump()])
+        folder = home / fingerprint([made_by, items, chosen, s.ensemble_sizes, entry.task.model_dump()])
         with exclusive(folder):
-            table = sweep(folder, entry.task, part, jobs, sorted(entry.ensemble_sizes)[:-1], client)
+            table = sweep(folder, entry.task, part, jobs, sorted(s.ensemble_sizes)[:-1], client)
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     pq.write_table(table, output / "sweep.parquet")
     metric = entry.task.headline
     found = best(table, metric)
-    largest = [row for row in table.to_pylist() if row["ensemble_size"] == max(entry.ensemble_sizes)]
+    largest = [row for row in table.to_pylist() if row["ensemble_size"] == max(s.ensemble_sizes)]
     shown = [row for row in largest if row["descriptor"] == found.row["descriptor"]]
     label = "t = {timestep}, block {block}"
     write_csv(output / "plot.csv", [{"label": label.format(**row), "value": row[metric]} for row in shown])

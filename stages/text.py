@@ -5,9 +5,10 @@ import shutil
 from ditf.catalog import Catalog, texts_of
 from ditf.commands.project import CATALOGS, TEXTS, pinned, staging
 from ditf.device import choose
-from ditf.features.extractor import LIBRARIES, versions_of
+from ditf.features.extractor import LIBRARIES
 from ditf.features.text import MADE_BY, encode_prompts, file_name
 from ditf.files import exclusive, fingerprint, link
+from ditf.provenance import versions_of
 from stages import Params, run
 
 

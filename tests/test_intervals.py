@@ -1,14 +1,15 @@
 """Bootstrap intervals and paired tests against what is known of them."""
 
+from pathlib import Path
+
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ditf.errors import UserError
-from ditf.metrics.intervals import Sums, difference, interval, units_table
+from ditf.metrics.intervals import Sums, difference, interval, read_units, write_units
 
 
 def sums(numerator: NDArray[np.float64], denominator: NDArray[np.float64] | float = 1.0) -> Sums:
@@ -77,7 +78,7 @@ def test_the_sign_of_a_difference_turns_with_its_order(counts: list[tuple[int, i
     assert there.interval == pytest.approx((-back.interval[1], -back.interval[0]))
 
 
-def test_a_metric_is_read_from_a_table_as_the_mean_over_parts() -> None:
+def test_a_metric_is_read_as_the_mean_over_parts(tmp_path: Path) -> None:
     rows = [
         ("adaln", "mIoU", "b", "1", 50.0, 2.0),
         ("adaln", "mIoU", "a", "1", 50.0, 2.0),
@@ -85,11 +86,17 @@ def test_a_metric_is_read_from_a_table_as_the_mean_over_parts() -> None:
         ("adaln", "pixel accuracy", "a", "", 1.0, 1.0),
         ("original", "mIoU", "a", "1", 0.0, 1.0),
     ]
-    found = Sums.of(units_table(rows), "adaln", "mIoU")
+    write_units(tmp_path, rows)
+    units = read_units(tmp_path)
+    assert {name: list(found) for name, found in units.items()} == {
+        "adaln": ["mIoU", "pixel accuracy"],
+        "original": ["mIoU"],
+    }
+    found = units["adaln"]["mIoU"]
     assert found.units == ["a", "b"] and found.value() == pytest.approx((100 / 4 + 30) / 2)
-    with pytest.raises(UserError, match="PCK"):
-        Sums.of(units_table(rows), "adaln", "PCK")
-    assert units_table([]).schema.types[-1] == pa.float64()
+    assert found.by_unit() == pytest.approx({"a": (25 + 30) / 2, "b": 25})
+    write_units(tmp_path, [])
+    assert read_units(tmp_path) == {} == read_units(tmp_path / "none")
 
 
 def test_a_single_sequence_has_no_interval() -> None:

@@ -138,3 +138,45 @@ def test_a_task_has_not_the_name_of_another_folder_of_results() -> None:
     document["tasks"]["sweeps"] = document["tasks"]["spair-flux"]
     with pytest.raises(UserError, match=r"tasks\.sweeps: sweeps is a folder of results"):
         validate(document)
+
+
+SWEEP: dict[str, Any] = {
+    **{"dataset": "spair", "model": "tiny-flux", "img_size": 160, "timesteps": [100, 260], "blocks": [4, 28]},
+    **{"ensemble_sizes": [1, 2], "subset": 2, "task": {"type": "correspondence"}},
+}
+
+
+def test_a_sweep_holds_features_of_each_timestep_with_the_largest_ensemble() -> None:
+    sweep = validate(changed("sweeps", {"flux": SWEEP})).sweeps["flux"]
+    assert {t: f.backbone.ensemble_size for t, f in sweep.features.items()} == {100: 2, 260: 2}
+    assert sweep.settings.subset == 2 and sweep.task.predict.block == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("dataset", "none", "'none' is not an entry of datasets"),
+        ("timesteps", 100, r"timesteps: give a list"),
+        ("timesteps", [100, 100], r"timesteps: give a list of distinct"),
+        ("timesteps", [[100]], r"timestep"),
+        ("timesteps", [2000], r"timestep"),
+        ("ensemble_sizes", [0], r"ensemble_sizes\.0"),
+        ("ensemble_size", 8, r"a sweep has `ensemble_sizes`"),
+        ("subset", 0, r"subset"),
+        ("features", {}, r"features: unknown parameter"),
+        ("task", None, r"task: missing"),
+        ("task.type", "sorting", r"'sorting' is not known"),
+        ("task.block", 3, r"task\.block: unknown parameter"),
+        ("task.predict", 5, r"task\.predict: not a mapping"),
+        ("task.predict", {"block": 4}, r"task\.predict\.block: a sweep says it itself"),
+        ("task.features", "spair-flux", r"task\.features: a sweep says it itself"),
+        ("task.predict", {"descriptors": ["fused"]}, r"task\.predict\.descriptors"),
+    ],
+)
+def test_what_is_wrong_in_a_sweep_is_named(path: str, value: Any, expected: str) -> None:
+    entry = SWEEP | {"task": dict(SWEEP["task"])}
+    *parents, last = path.split(".")
+    (entry[parents[0]] if parents else entry)[last] = value
+    with pytest.raises(UserError, match=expected) as caught:
+        validate(changed("sweeps", {"flux": entry}))
+    assert all(line.startswith("params.yaml: sweeps.flux") for line in str(caught.value).split("\n"))

@@ -11,13 +11,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from ditf.commands.compare import compare
 from ditf.errors import UserError
-from ditf.metrics.intervals import Sums, difference, interval
+from ditf.metrics.intervals import difference, interval, read_units
 from ditf.params import load_params
 from ditf.report import render
 from tests.conftest import Project
@@ -98,6 +97,7 @@ def test_what_the_browser_draws_is_not_blank(report: str, tmp_path: Path) -> Non
 def test_it_needs_no_network_and_its_images_are_whole(report: str) -> None:
     addresses = re.findall(r'(?:src|href)="([^"#][^"]*)"', report)
     assert all(address.startswith("data:") for address in addresses)
+    assert ">00001</td>" in report  # names of frames are shown as they are, not as numbers
     assert all(f'id="{anchor}"' in report for anchor in re.findall(r'href="#([^"]+)"', report))
     assert "@import" not in report and "url(http" not in report
     animations = 0
@@ -111,7 +111,7 @@ def test_it_needs_no_network_and_its_images_are_whole(report: str) -> None:
 def test_it_holds_metrics_intervals_published_numbers_and_provenance(report: str, finished: Project) -> None:
     results = finished.folder / "results"
     metrics = json.loads((results / "spair-flux/metrics.json").read_text())
-    sums = Sums.of(pq.read_table(results / "spair-flux/tables/units.parquet"), "adaln", "point@0.1")
+    sums = read_units(results / "spair-flux/tables")["adaln"]["point@0.1"]
     low, high = interval(sums) or (0, 0)
     value = metrics["adaln"]["point@0.1"]
     assert sums.value() == pytest.approx(value, abs=0.005)
@@ -129,7 +129,7 @@ def test_the_intervals_table_agrees_with_the_metrics_of_every_task(finished: Pro
         metrics = json.loads((path.parents[1] / "metrics.json").read_text())
         for descriptor, values in metrics.items():
             for name, value in values.items():
-                assert Sums.of(pq.read_table(path), descriptor, name).value() == pytest.approx(value, abs=0.005)
+                assert read_units(path.parent)[descriptor][name].value() == pytest.approx(value, abs=0.005)
 
 
 def test_names_of_data_sets_are_text_only(finished: Project, tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def compared(project: Project, *names: str) -> dict[str, Any]:
 def test_compare_prints_the_paired_difference_and_draws_what_changed_most(finished: Project, tmp_path: Path) -> None:
     drawing = tmp_path / "changed.png"
     found = compared(finished, "spair-flux/original", "spair-flux/adaln", "--out", str(drawing))
-    table = pq.read_table(finished.folder / "results/spair-flux/tables/units.parquet")
-    one, other = (Sums.of(table, name, "point@0.1") for name in ("original", "adaln"))
+    units = read_units(finished.folder / "results/spair-flux/tables")
+    one, other = (units[name]["point@0.1"] for name in ("original", "adaln"))
     expected = difference(one, other)
     first = found["metrics"][0]
     assert (first["metric"], first["difference"], first["p"]) == ("point@0.1", expected.value, expected.p)
@@ -197,3 +197,9 @@ def test_what_cannot_be_compared_is_said(
     monkeypatch.chdir(finished.folder)
     with pytest.raises(UserError, match=error):
         compare(load_params(), *names, None)
+
+
+@pytest.mark.parametrize("out", [".", "drawing.txt", "params.yaml/drawing.png"])
+def test_a_drawing_that_cannot_be_written_is_said_before_any_work(finished: Project, out: str) -> None:
+    for command in (("compare", "spair-flux/adaln", "spair-flux"), ("search", "cat/cat_00")):
+        assert f"--out {out}: " in finished.fail("ditf", *command, "--out", out)

@@ -4,14 +4,13 @@ Method: Gan et al., "Unleashing Diffusion Transformers for Visual Correspondence
 (arXiv 2505.18584), sections 3 and 4.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ditf.draw import feature_colours
+from ditf.draw import feature_colours, spread
 from ditf.features.descriptors import BOTH, MODULATED, ORIGINAL, Descriptor, unit
 from ditf.features.store import FeatureStore
 
@@ -69,9 +68,9 @@ def descriptors_of(store: FeatureStore) -> tuple[Descriptor, ...]:
 def similarities(store: FeatureStore, block: int) -> dict[Descriptor, NDArray[np.float32]]:
     """Mutual cosine similarities of different tokens of the same image, of at most 16 images and 256 tokens each."""
     found: dict[Descriptor, list[NDArray[np.float32]]] = {name: [] for name in descriptors_of(store)}
-    for item in _spread(store.ids, IMAGES):
+    for item in spread(store.ids, IMAGES):
         features = store.features(block, item)
-        rows = np.unique(np.linspace(0, len(features.tokens) - 1, TOKENS).astype(int))
+        rows = np.array(spread(range(len(features.tokens)), TOKENS))
         above = np.triu_indices(len(rows), 1)
         for name, values in found.items():
             vectors = unit(features.descriptors(name, rows=rows))
@@ -122,7 +121,7 @@ def draw_maps(store: FeatureStore, block: int) -> Figure:
 
     Colours are the first three principal components, common to the images.
     """
-    items, names = _spread(store.ids, SHOWN), descriptors_of(store)
+    items, names = spread(store.ids, SHOWN), descriptors_of(store)
     channel = int(np.argmax(store.statistics(block).magnitude))
     features = [store.features(block, item) for item in items]
     colours = {
@@ -142,8 +141,3 @@ def draw_maps(store: FeatureStore, block: int) -> Figure:
         for axes in cells:
             axes.axis("off")
     return figure
-
-
-def _spread(ids: Sequence[str], count: int) -> list[str]:
-    """At most `count` of them, evenly spaced."""
-    return [ids[n] for n in np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,6 +14,8 @@ from ditf.features.descriptors import ChannelStatistics, Descriptor
 from ditf.features.store import FeatureStore
 from ditf.images import RGB
 from ditf.masks import PALETTE
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from ditf.tasks import Reading
@@ -54,6 +56,11 @@ def draw_matches(
         right.plot(row["target_x"], row["target_y"], "o", mfc="none", mec="white", markersize=10)
     figure.suptitle(f"{name}   {correct} of {len(rows)} correct at alpha {alpha:g}", y=0.98)
     figure.savefig(path, dpi=100)
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, evenly spaced from the first to the last."""
+    return [items[n] for n in np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))]
 
 
 def overlay(image: RGB, mask: NDArray[np.uint8], strength: float = 0.55) -> RGB:

@@ -1,8 +1,9 @@
 """`params.yaml`, validated as a whole at the edge: every wrong value is named in a line of its own."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, Field
@@ -21,6 +22,7 @@ from ditf.tasks import Task
 FILE = Path("params.yaml")
 RESERVED = ("analysis", "drawings", "extraction", "sweeps")  # folders of results that are not of a task
 NAME = r"^[A-Za-z0-9][\w-]*$"  # of an entry: it is part of file names, and of DVC's dotted paths
+S = TypeVar("S", bound=Section)
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -61,25 +63,25 @@ class FeaturesEntry(Section):
     backbone: Backbone
 
 
-class Sizes(Section):
-    """ensemble_sizes: tried; each is the first noise samples of the largest."""
+class SweepSettings(Section):
+    """What an entry of `sweeps` has beside the settings of features.
 
-    ensemble_sizes: Distinct[Annotated[int, Field(ge=1, le=1024)]] = Field(default=[1, 2, 4, 8])
-
-
-class Sweep(Sizes):
-    """An entry of `sweeps`, but for the backbone's own settings, which stand beside these.
-
-    dataset, model, img_size, rule, seed, noise, encoding: as in an entry of features; seed: of the subset, too.
-    timesteps: tried, for models that have them. subset: how many pairs per category, or sequences; or their names.
-    task: type, predict and score as in an entry of tasks; its block is replaced by each.
+    subset: how many pairs per category, or sequences; or their names. seed: of its choice, and of the noise.
+    ensemble_sizes: tried; each is the first noise samples of the largest.
     """
 
     dataset: str
     model: str
     subset: Annotated[int, Field(ge=1)] | Distinct[str] = 20
     seed: Seed = 0
-    features: dict[int, FeaturesEntry]  # by timestep
+    ensemble_sizes: Distinct[Annotated[int, Field(ge=1, le=1024)]] = Field(default=[1, 2, 4, 8])
+
+
+class Sweep(Section):
+    """An entry of `sweeps`. features: by timestep, with the largest ensemble. task: its block is replaced by each."""
+
+    settings: SweepSettings
+    features: dict[int, FeaturesEntry]
     task: Task
 
 
@@ -174,19 +176,17 @@ def _entry(section: str, name: Any, entry: Any, known: dict[str, dict[str, Any]]
             return _fusion(name, entry, known, where)
         if section == "sweeps":
             return _sweep(entry, known, where)
-        base, package = (Dataset, "ditf.datasets") if section == "datasets" else (Task, "ditf.tasks")
-        if "type" not in entry:
-            raise UserError(f"{where}.type: missing; add it")
-        found = parse(find_type(base, package, entry["type"]), entry, where)
+        if section == "datasets":
+            return _typed(Dataset, "ditf.datasets", entry, where)  # type: ignore[type-abstract]
+        found = _typed(Task, "ditf.tasks", entry, where)  # type: ignore[type-abstract]
     except _BrokenEntryError:
         raise
     except UserError as error:
         text = str(error)
         raise UserError(text if text.startswith(where) else f"{where}.{text}") from None
-    if isinstance(found, Task):
-        if name in RESERVED:
-            raise UserError(f"{where}: {name} is a folder of results of its own; give another name")
-        _check_task(found, known, where)
+    if name in RESERVED:
+        raise UserError(f"{where}: {name} is a folder of results of its own; give another name")
+    _check_task(found, known, where)
     return found
 
 
@@ -212,40 +212,50 @@ def _features(entry: dict[str, Any], known: dict[str, dict[str, Any]], where: st
 def _sweep(entry: dict[str, Any], known: dict[str, dict[str, Any]], where: str) -> Sweep:
     """An entry of `sweeps`: the settings of features at each timestep, and the task that scores them."""
     _check_names(entry, {"dataset": "datasets", "model": "models"}, known, where)
-    kind = find_type(Backbone, "ditf.backbones", known["models"][entry["model"]].type)  # type: ignore[type-abstract]
-    own = {key: entry[key] for key in ("subset", "ensemble_sizes") if key in entry}
     if "ensemble_size" in entry:
         raise UserError(f"{where}.ensemble_size: a sweep has `ensemble_sizes`")
-    sizes = parse(Sizes, {key: entry[key] for key in Sizes.model_fields if key in entry}, where).ensemble_sizes
-    rest = {key: value for key, value in entry.items() if key not in ("timesteps", "task", *own)}
+    own = {key: entry[key] for key in SweepSettings.model_fields if key in entry}
+    settings = parse(SweepSettings, own, where)
+    aside = ("subset", "ensemble_sizes", "timesteps", "task")
+    common = {key: value for key, value in entry.items() if key not in aside}
+    common["ensemble_size"] = max(settings.ensemble_sizes)
+    kind = find_type(Backbone, "ditf.backbones", known["models"][settings.model].type)  # type: ignore[type-abstract]
     timed = "timestep" in kind.model_fields
     timesteps = entry.get("timesteps", [] if timed else [0])
     if not isinstance(timesteps, list) or not timesteps or len({*map(str, timesteps)}) != len(timesteps):
         raise UserError(f"{where}.timesteps: give a list of distinct timesteps, such as [100, 260]")
-    features = {
-        t: _features({**rest, **({"timestep": t} if timed else {}), "ensemble_size": max(sizes)}, known, where)
-        for t in timesteps
-    }
-    blocks = next(iter(features.values())).backbone.blocks
-    task = entry.get("task")
-    if not isinstance(task, dict):
-        raise UserError(f"{where}.task: missing; give its type, predict and score")
-    predict = task.get("predict")
-    predict = {**predict, "block": blocks[0]} if isinstance(predict, dict) else {"block": blocks[0]}
-    whole = {"score": {}, **task, "dataset": entry["dataset"], "features": "sweep", "predict": predict}
-    scored = _task(whole, f"{where}.task")
-    have = next(iter(features.values())).backbone.descriptors
-    if unknown := [name for name in scored.predict.descriptors if name not in have]:
-        raise UserError(f"{where}.task.predict.descriptors: {unknown[0]} is not a descriptor of {entry['model']}")
-    given = {key: entry[key] for key in ("dataset", "model", "seed") if key in entry}
-    return parse(Sweep, {**own, **given, "features": features, "task": scored}, where)
+    features = {t: _features(common | ({"timestep": t} if timed else {}), known, where) for t in timesteps}
+    task = _sweep_task(entry.get("task"), settings.dataset, next(iter(features.values())).backbone, f"{where}.task")
+    return parse(Sweep, {"settings": settings, "features": features, "task": task}, where)
 
 
-def _task(entry: dict[str, Any], where: str) -> Task:
-    """A task, as the class that its type names."""
+def _sweep_task(entry: Any, dataset: str, backbone: Backbone, where: str) -> Task:
+    """The task of a sweep, which says neither what it reads nor which block."""
+    if not isinstance(entry, dict):
+        raise UserError(f"{where}: missing; give its type, predict and score")
+    predict = entry.get("predict", {})
+    if not isinstance(predict, dict):
+        raise UserError(f"{where}.predict: not a mapping of settings")
+    if said := [key for key in ("dataset", "features") if key in entry] + ["predict.block"] * ("block" in predict):
+        raise UserError(f"{where}.{said[0]}: a sweep says it itself; remove it")
+    whole = {"score": {}, **entry, "dataset": dataset, "features": "sweep"}
+    task = _typed(Task, "ditf.tasks", whole | {"predict": {**predict, "block": backbone.blocks[0]}}, where)  # type: ignore[type-abstract]
+    _check_descriptors(task, backbone.descriptors, where, "the model")
+    return task
+
+
+def _typed(base: type[S], package: str, entry: dict[str, Any], where: str) -> S:
+    """An entry, as the class that its type names."""
     if "type" not in entry:
         raise UserError(f"{where}.type: missing; add it")
-    return parse(find_type(Task, "ditf.tasks", entry["type"]), entry, where)  # type: ignore[type-abstract]
+    return parse(find_type(base, package, entry["type"]), entry, where)
+
+
+def _check_descriptors(task: Task, have: Sequence[str], where: str, of: str) -> None:
+    if unknown := [name for name in task.predict.descriptors if name not in have]:
+        raise UserError(
+            f"{where}.predict.descriptors: {unknown[0]} is not a descriptor of {of}, which has {', '.join(have)}"
+        )
 
 
 def _fusion(name: str, entry: dict[str, Any], known: dict[str, dict[str, Any]], where: str) -> Fusion:
@@ -284,11 +294,7 @@ def _check_task(task: Task, known: dict[str, dict[str, Any]], where: str) -> Non
     if of.dataset != task.dataset:
         raise UserError(f"{where}.features: {task.features} is of the data set {of.dataset}, not {task.dataset}")
     have, blocks = (ORIGINAL, [BLOCK]) if section == "fusions" else (of.backbone.descriptors, of.backbone.blocks)
-    if unknown := [name for name in task.predict.descriptors if name not in have]:
-        raise UserError(
-            f"{where}.predict.descriptors: {unknown[0]} is not a descriptor of {section}.{task.features}, which has "
-            f"{', '.join(have)}"
-        )
+    _check_descriptors(task, have, where, f"{section}.{task.features}")
     if task.predict.block not in blocks:
         raise UserError(
             f"{where}.predict.block: {task.predict.block} is not among blocks {blocks} of {section}.{task.features}: "

@@ -1,17 +1,20 @@
 """What made a result: the store's features, the settings, the versions of the code and the libraries."""
 
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ditf.features.store import FeatureStore
 from ditf.files import bytes_in
-from ditf.tasks import Task
+
+if TYPE_CHECKING:
+    from ditf.features.store import FeatureStore
+    from ditf.tasks import Task
 
 LIBRARIES = ("ditf", "numpy", "torch", "faiss-cpu", "zarr", "scikit-image", "opencv-python-headless")
 
 
-def provenance(task: Task, store: FeatureStore) -> dict[str, Any]:
+def provenance(task: "Task", store: "FeatureStore") -> dict[str, Any]:
     """Of a task's predictions, as plain values.
 
     The store's digest, what made it, its images and bytes; the settings of the predictions, with the channels that were
@@ -25,15 +28,15 @@ def provenance(task: Task, store: FeatureStore) -> dict[str, Any]:
         "bytes": bytes_in(store.path),
         "predict": task.predict.model_dump(),
         "discarded": task.predict.discarded(store),
-        "versions": versions(),
+        "versions": versions_of(LIBRARIES),
         "commit": commit(),
     }
 
 
-def versions() -> dict[str, str]:
-    """The installed versions of what computes results."""
+def versions_of(libraries: Iterable[str]) -> dict[str, str]:
+    """The versions of those libraries that are installed."""
     found = {}
-    for name in LIBRARIES:
+    for name in libraries:
         try:
             found[name] = version(name)
         except ModuleNotFoundError:

@@ -64,7 +64,7 @@ def compare_command(
     """
 
     def work() -> None:
-        drawing = out.resolve() if out else None
+        drawing = _picture(out)
         enter()
         from ditf.commands.compare import compare
         from ditf.commands.results import show_compared
@@ -85,6 +85,7 @@ Prompt = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="The drawing to write. Default: in results/.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+PICTURES = (".png", ".jpg", ".pdf", ".svg")
 AT_HELP = "A point in pixels of the image: X,Y."
 
 
@@ -111,7 +112,7 @@ def search_command(
     """
 
     def work() -> None:
-        given, drawing = _named(image), out.resolve() if out else None
+        given, drawing = _named(image), _picture(out)
         enter()
         from ditf.commands.results import show_found
         from ditf.commands.search import search
@@ -139,7 +140,7 @@ def match_command(
     """
 
     def work() -> None:
-        given, drawing = (_named(source), _named(target)), out.resolve() if out else None
+        given, drawing = (_named(source), _named(target)), _picture(out)
         enter()
         from ditf.commands.results import show_found
         from ditf.commands.search import match
@@ -312,3 +313,16 @@ def _without_code(path: Path) -> None:
 def _named(image: str) -> str:
     """A file's path from any folder, or the id of an image as it is."""
     return str(Path(image).resolve()) if Path(image).is_file() else image
+
+
+def _picture(path: Path | None) -> Path | None:
+    """Where a drawing shall go, from any folder; nothing for nothing. Raises `UserError` where it cannot."""
+    if path is None:
+        return None
+    if path.suffix not in PICTURES or path.is_dir():
+        raise UserError(f"--out {path}: give a file whose name ends with {', '.join(PICTURES)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {path}: {path.parent} cannot be made a folder ({error.strerror})") from None
+    return path.resolve()

@@ -2,25 +2,23 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib.image as mpimg
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from ditf.catalog import Catalog
 from ditf.commands.project import CATALOGS, RESULTS, check_entry, drawing_path, image_reader
 from ditf.errors import UserError
 from ditf.features.descriptors import Descriptor
-from ditf.metrics.intervals import Sums, difference
+from ditf.metrics.intervals import Sums, difference, read_units
 from ditf.params import FILE, Params, load_params
-from ditf.tasks import Task
+from ditf.tasks import Predicted, Task
 
 SHOWN = 6  # of what changed most
+SIDES = ("first", "second")
 
 Rows = list[dict[str, Any]]
 
@@ -36,11 +34,13 @@ class Result:
 
     def metrics(self) -> dict[str, Sums]:
         """Every metric that is known by pair, sequence or image."""
-        table = pq.read_table(self.folder / "tables" / "units.parquet")
-        own = table.filter(pc.equal(table["descriptor"], self.descriptor))
-        return {name: Sums.of(own, self.descriptor, name) for name in pc.unique(own["metric"]).to_pylist()}
+        found = read_units(self.folder / "tables").get(self.descriptor)
+        if not found:
+            raise UserError(f"{self.name}: a task of type {self.task.type} has no results by pair, sequence or image")
+        return found
 
     def parts(self) -> dict[str, float]:
+        """The first metric of what can be drawn."""
         return self.task.parts(self.folder / "tables", self.descriptor)
 
 
@@ -97,17 +97,15 @@ def _result(params: Params, name: str, folder: Path) -> Result:
     key, _, descriptor = rest.partition("/")
     if revision:
         params = _fetch(revision, key, folder)
-    check_entry(params.tasks, key, "tasks")
+    else:
+        check_entry(params.tasks, key, "tasks")
     task, results = params.tasks[key], folder if revision else RESULTS / key
     if not (results / "tables").is_dir():
         raise UserError(f"{results / 'tables'}: no results yet; run `dvc repro`")
-    if not (results / "tables" / "units.parquet").exists():
-        raise UserError(f"{name}: a task of type {task.type} has no results by pair, sequence or image")
     have = task.predict.descriptors
     if descriptor and descriptor not in have:
         raise UserError(f"{name}: {descriptor!r} is not among the task's descriptors, {', '.join(have)}")
-    chosen = next((each for each in have if each == descriptor), have[-1])
-    return Result(name, task, results, chosen)
+    return Result(name, task, results, have[have.index(descriptor) if descriptor in have else -1])
 
 
 def _fetch(revision: str, task: str, folder: Path) -> Params:
@@ -136,27 +134,19 @@ def _fetch(revision: str, task: str, folder: Path) -> Params:
 def _draw(path: Path, params: Params, results: tuple[Result, Result], changed: Rows, folder: Path) -> None:
     """What changed most, a row each: the first result's picture beside the second's."""
     task = results[1].task
-    catalog = Catalog(CATALOGS / task.dataset)
-    read = image_reader(params, task.dataset)
-    pictures = dict(_pictures(results, catalog, read, changed, folder))
+    catalog, read = Catalog(CATALOGS / task.dataset), image_reader(params, task.dataset)
+    pictures = {}
+    for result, side in zip(results, SIDES, strict=True):
+        predicted = Predicted(catalog, read, result.folder / "predictions")
+        for row in changed:
+            result.task.draw_part(folder / "part.png", predicted, result.descriptor, row["part"])
+            pictures[row["part"], side] = mpimg.imread(folder / "part.png")
     height, width = next(iter(pictures.values())).shape[:2]
     figure = Figure(figsize=(14, len(changed) * (7 * height / width + 0.4)), layout="tight")
     for axes, row in zip(figure.subplots(len(changed), 2, squeeze=False), changed, strict=True):
-        for cell, result, side in zip(axes, results, ("first", "second"), strict=True):
+        for cell, result, side in zip(axes, results, SIDES, strict=True):
             cell.imshow(pictures[row["part"], side])
             cell.set_title(f"{result.name}: {row['part']}   {row[side]:.4g}", fontsize=9, parse_math=False)
             cell.axis("off")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
-
-
-def _pictures(
-    results: tuple[Result, Result], catalog: Catalog, read: Any, changed: Rows, folder: Path
-) -> Iterator[tuple[tuple[str, str], Any]]:
-    """The picture of each changed part by both results."""
-    for result, side in zip(results, ("first", "second"), strict=True):
-        for number, row in enumerate(changed):
-            path = folder / f"{side}{number}.png"
-            predictions = result.folder / "predictions"
-            result.task.draw_part(path, catalog, read, predictions, result.descriptor, row["part"])
-            yield (row["part"], side), mpimg.imread(path)

@@ -166,7 +166,7 @@ def smallest_gpu(cost: Cost, option: str) -> str:
 
 def _of_sweep(cost: Cost, sweep: Sweep) -> Cost:
     """Of all timesteps, of which one at a time is on disk, with its ensemble sizes."""
-    stores = len(sweep.ensemble_sizes)
+    stores = len(sweep.settings.ensemble_sizes)
     return replace(
         cost,
         flops=cost.flops * len(sweep.features),
@@ -188,7 +188,7 @@ def _image_sizes(
         catalog = Catalog(folder)
         if sweep:
             with tempfile.TemporaryDirectory() as part:
-                catalog = write_subset(catalog, choose(catalog, sweep.subset, sweep.seed), Path(part))
+                catalog = write_subset(catalog, choose(catalog, sweep.settings.subset, sweep.settings.seed), Path(part))
                 return Counter((row["width"], row["height"]) for row in catalog.rows("images")), catalog.resize
         rows, rule = catalog.rows("images"), catalog.resize
     else:

@@ -2,9 +2,8 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from ditf.features.writing import BlockFeatures, Item
 from ditf.files import Hashes
 from ditf.images import Rule, decode, model_size, resize_for_model
 from ditf.models import Model, pin
+from ditf.provenance import versions_of
 from ditf.settings import parse
 from ditf.workers import run
 
@@ -31,11 +31,6 @@ if TYPE_CHECKING:
 
 SHAPE = ("multiple", "strides", "channels", "norm", "conditions", "sized")  # of a store's attributes
 LIBRARIES = ("torch", "diffusers", "transformers")
-
-
-def versions_of(libraries: Iterable[str]) -> dict[str, str]:
-    """The installed versions of libraries that decide results."""
-    return {name: version(name) for name in libraries}
 
 
 def key_of(sha256: str, prompt: str) -> str:

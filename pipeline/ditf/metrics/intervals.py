@@ -7,11 +7,13 @@ part per class. Methods: percentile bootstrap and sign-flip permutation (Efron a
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ditf.errors import UserError
@@ -30,12 +32,27 @@ SCHEMA = pa.schema(
     ]
 )
 Row = tuple[str, str, str, str, float, float]
+FILE = "units.parquet"  # in a task's folder of tables
 
 
-def units_table(rows: Iterable[Row]) -> pa.Table:
-    """A table of `SCHEMA`, which a task writes as `units.parquet`."""
+def write_units(folder: Path, rows: Iterable[Row]) -> None:
+    """Write what each unit adds to each metric, in the columns of `SCHEMA`, beside a task's other tables."""
     columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
-    return pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA), folder / FILE)
+
+
+def read_units(folder: Path) -> dict[str, dict[str, "Sums"]]:
+    """Each descriptor's metrics, from what `write_units` wrote; none where the task wrote nothing."""
+    if not (folder / FILE).exists():
+        return {}
+    table = pq.read_table(folder / FILE)
+    found: dict[str, dict[str, Sums]] = {}
+    for descriptor in pc.unique(table["descriptor"]).to_pylist():
+        own = table.filter(pc.equal(table["descriptor"], descriptor))
+        names = pc.unique(own["metric"]).to_pylist()
+        found[descriptor] = {name: Sums.of(own.filter(pc.equal(own["metric"], name))) for name in names}
+    return found
 
 
 @dataclass(frozen=True)
@@ -47,18 +64,18 @@ class Sums:
     denominator: Floats
 
     @classmethod
-    def of(cls, table: pa.Table, descriptor: str, metric: str) -> "Sums":
-        """From a table of `SCHEMA`. Raises `UserError` where it has no such metric."""
-        chosen = pc.and_(pc.equal(table["descriptor"], descriptor), pc.equal(table["metric"], metric))
-        rows = table.filter(chosen).combine_chunks()
-        if not len(rows):
-            raise UserError(f"{descriptor}: has no metric {metric!r} with an interval")
+    def of(cls, rows: pa.Table) -> "Sums":
+        """From the rows of one metric of one descriptor, in the columns of `SCHEMA`."""
         units, unit = np.unique(rows["unit"].to_numpy(zero_copy_only=False), return_inverse=True)
         parts, part = np.unique(rows["part"].to_numpy(zero_copy_only=False), return_inverse=True)
         sums = np.zeros((2, len(units), len(parts)))
         for total, name in zip(sums, ("numerator", "denominator"), strict=True):
             np.add.at(total, (unit, part), rows[name].to_numpy())
         return cls([str(name) for name in units], sums[0], sums[1])
+
+    def by_unit(self) -> dict[str, float]:
+        """The metric of each unit alone."""
+        return dict(zip(self.units, map(float, self.value(np.arange(len(self.units))[:, None])), strict=True))
 
     def value(self, units: Any = slice(None)) -> Any:
         """The metric over some units, given by their numbers [..., u]; of each row of numbers if there are several."""

@@ -1,22 +1,24 @@
 """The report: all results on one page of HTML, self-contained."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import pyarrow.parquet as pq
 
+from ditf.draw import spread
 from ditf.models import TINY
 from ditf.params import Params
-from ditf.provenance import commit, versions
+from ditf.provenance import commit, versions_of
 from ditf.report.embed import data_uri, svg
 from ditf.report.leaderboard import Row, leaderboards
 from ditf.tasks import read_csv
 
+NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 MOST_PICTURES = 9  # of a kind, per section
 
 
@@ -48,10 +50,11 @@ def render(params: Params, results: Path) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ditf.report", "page"), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["number"] = _number
     tiny = any(source.startswith(TINY) for name in tasks for source in params.sources_of(params.tasks[name].features))
     return environment.get_template("report.html").render(
         tiny=tiny,
-        version=versions()["ditf"],
+        version=versions_of(["ditf"])["ditf"],
         commit=commit(),
         leaderboards=leaderboards(params, results),
         tasks=[_task(params, results, name) for name in tasks],
@@ -68,7 +71,7 @@ def _task(params: Params, results: Path, name: str) -> Section:
     section = Section(name, f"{task.type} on {task.dataset}, features {task.features}")
     section.charts = {title: svg(figure, f"{name} {title}") for title, figure in task.charts(folder / "tables").items()}
     _show(section, sorted((folder / "visualizations").glob("*")))
-    section.tables = {path.stem.replace("_", " "): _rows(path) for path in sorted((folder / "tables").glob("*.csv"))}
+    section.tables = {path.stem.replace("_", " "): read_csv(path) for path in sorted((folder / "tables").glob("*.csv"))}
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     section.facts = dict(_flat(run))
     return section
@@ -78,7 +81,7 @@ def _analysis(folder: Path) -> Section:
     section = Section(folder.name)
     _show(section, sorted(folder.glob("*.png")))
     titles = {"largest": "The ten largest channels of each block", "similarity": "Mutual cosine similarity of tokens"}
-    section.tables = {title: _rows(folder / f"{name}.csv") for name, title in titles.items()}
+    section.tables = {title: read_csv(folder / f"{name}.csv") for name, title in titles.items()}
     return section
 
 
@@ -122,21 +125,16 @@ def _show(section: Section, paths: Sequence[Path]) -> None:
         [path for path in paths if path.suffix == ".gif"],
     )
     for found in kinds:
-        chosen = np.unique(np.linspace(0, len(found) - 1, min(MOST_PICTURES, len(found))).round().astype(int))
-        section.pictures |= {found[n].stem.replace("_", " "): data_uri(found[n]) for n in chosen}
+        chosen = spread(found, MOST_PICTURES)
+        section.pictures |= {path.stem.replace("_", " "): data_uri(path) for path in chosen}
         section.left_out += len(found) - len(chosen)
 
 
-def _rows(path: Path) -> list[Row]:
-    """A table of CSV, numbers as such."""
-    return [{key: _number(value) for key, value in row.items()} for row in read_csv(path)]
-
-
-def _number(text: str) -> Any:
-    try:
-        return float(text)
-    except ValueError:
-        return text
+def _number(value: Any) -> float | None:
+    """What a cell is sorted by, if it is a number: a cell of CSV is text, and is shown as it stands."""
+    if isinstance(value, str):
+        return float(value) if NUMBER.fullmatch(value) else None
+    return value if isinstance(value, int | float) else getattr(value, "value", None)
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

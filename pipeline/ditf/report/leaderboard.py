@@ -9,11 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from ditf.errors import UserError
-from ditf.metrics.intervals import Sums, difference, interval
+from ditf.metrics.intervals import Sums, difference, interval, read_units
 from ditf.params import FeaturesEntry, Params
 from ditf.tasks import Task
 
@@ -60,6 +56,7 @@ def _leaderboard(params: Params, results: Path, key: tuple[str, ...], names: lis
     parts: dict[str, Sums] = {}
     for name in names:
         metrics = json.loads((results / name / "metrics.json").read_text(encoding="utf-8"))
+        units = read_units(results / name / "tables")
         for descriptor, values in metrics.items():
             row: Row = {
                 "result": f"{name}/{descriptor}",
@@ -67,7 +64,7 @@ def _leaderboard(params: Params, results: Path, key: tuple[str, ...], names: lis
                 "descriptor": descriptor,
             }
             for metric in sorted(values, key=lambda name: name != headline):
-                sums = units_of(results / name, descriptor, metric)
+                sums = units.get(descriptor, {}).get(metric)
                 row[metric] = Estimate(values[metric], interval(sums) if sums else None)
                 if sums and metric == headline:
                     parts[row["result"]] = sums
@@ -100,18 +97,6 @@ def settings(params: Params, task: Task) -> Row:
         "E": joined([getattr(entry.backbone, "ensemble_size", None) for entry in entries]),
         "size": joined([entry.img_size for entry in entries]),
     }
-
-
-def units_of(folder: Path, descriptor: str, metric: str) -> Sums | None:
-    """A metric of a task's results by unit; None where its task does not write that."""
-    path = folder / "tables" / "units.parquet"
-    if not path.exists():
-        return None
-    table: pa.Table = pq.read_table(path)
-    try:
-        return Sums.of(table, descriptor, metric)
-    except UserError:
-        return None
 
 
 def _published(kind: str, dataset: str, split: str) -> Iterator[Row]:

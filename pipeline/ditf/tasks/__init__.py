@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from ditf.catalog import Catalog
@@ -15,7 +14,7 @@ from ditf.errors import UserError
 from ditf.features.descriptors import Descriptor
 from ditf.features.store import FeatureStore
 from ditf.images import RGB
-from ditf.metrics.intervals import Sums
+from ditf.metrics.intervals import read_units
 from ditf.settings import Distinct, Section
 
 if TYPE_CHECKING:
@@ -49,6 +48,16 @@ class Scores:
     bars: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What a task draws from. catalog: of its data set. read: gives the pixels of an image by its id. folder: of its
+    predictions."""
+
+    catalog: Catalog
+    read: Callable[[str], RGB]
+    folder: Path
+
+
 class Task(Section):
     """An entry of `tasks`: what is done with the features of a data set.
 
@@ -78,10 +87,8 @@ class Task(Section):
         """Score the predictions in a folder of `make_predictions`; write tables into `folder`."""
 
     @abstractmethod
-    def draw(
-        self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path
-    ) -> None:
-        """Write visualizations into `folder`. read: gives the pixels of an image by its id."""
+    def draw(self, store: FeatureStore, predicted: Predicted, folder: Path) -> None:
+        """Write visualizations into `folder`."""
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """What the report draws of the tables of `compute_metrics`, by title."""
@@ -89,18 +96,9 @@ class Task(Section):
 
     def parts(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
         """The headline metric by pair, image or frame, from the tables of `compute_metrics`."""
-        found = Sums.of(pq.read_table(tables / "units.parquet"), descriptor, self.headline)
-        return {name: float(found.value([number])) for number, name in enumerate(found.units)}
+        return read_units(tables)[descriptor][self.headline].by_unit()
 
-    def draw_part(
-        self,
-        path: Path,
-        catalog: Catalog,
-        read: Callable[[str], RGB],
-        predictions: Path,
-        descriptor: Descriptor,
-        part: str,
-    ) -> None:
+    def draw_part(self, path: Path, predicted: Predicted, descriptor: Descriptor, part: str) -> None:
         """Draw the prediction of one of `parts` as a PNG."""
         raise UserError(f"{self.type}: a task without pictures of its parts")
 

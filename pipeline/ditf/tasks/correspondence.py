@@ -4,7 +4,7 @@ Protocol: SPair-71k (Min et al., arXiv 1908.10543).
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,13 +20,12 @@ from ditf.draw import draw_feature_colours, draw_matches
 from ditf.errors import UserError
 from ditf.features.descriptors import Descriptor
 from ditf.features.store import FeatureStore
-from ditf.images import RGB
 from ditf.matchers import Matcher
 from ditf.matching.keypoints import NEAREST, predict
-from ditf.metrics.intervals import units_table
+from ditf.metrics.intervals import write_units
 from ditf.metrics.pck import by_coverage, by_pair, by_rule, over_alpha, pck
 from ditf.settings import Distinct, Section, find_type, parse
-from ditf.tasks import Metrics, Reading, Scores, Task, read_csv, write_csv
+from ditf.tasks import Metrics, Predicted, Reading, Scores, Task, read_csv, write_csv
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -100,7 +99,7 @@ class Correspondence(Task):
         write_csv(folder / "ablation.csv", [row for row in shown if row["value"] == "All"])
         write_csv(folder / "curve.csv", over_alpha(table))
         write_csv(folder / "coverage.csv", by_coverage(table, alphas))
-        pq.write_table(units_table(by_pair(table, alphas)), folder / "units.parquet")
+        write_units(folder, by_pair(table, alphas))
         metrics: Metrics = {}
         for row in categories:
             if row["value"] == "All":
@@ -113,35 +112,27 @@ class Correspondence(Task):
                 metrics[row["descriptor"]][f"image@{row['alpha']:g} of {row['rule']}"] = round(row["image"], 2)
         return Scores(metrics, {row["value"]: row["point"] for row in shown if row["descriptor"] == last})
 
-    def draw(
-        self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path
-    ) -> None:
+    def draw(self, store: FeatureStore, predicted: Predicted, folder: Path) -> None:
         """The best, the median and the worst pair, and features as colours."""
         descriptor = self.predict.descriptors[-1]
-        table = pq.read_table(predictions / "predictions.parquet", filters=[("descriptor", "=", descriptor)])
+        table = pq.read_table(predicted.folder / "predictions.parquet", filters=[("descriptor", "=", descriptor)])
         rows = {name: list(group) for name, group in itertools.groupby(table.to_pylist(), lambda row: row["pair"])}
         ranked = sorted(rows, key=lambda name: np.mean([row["error"] / row["threshold"] for row in rows[name]]))
         chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
         for title, name in chosen.items():
-            self.draw_part(folder / f"matches_{title}.png", catalog, read, predictions, descriptor, name)
-        pairs = {row["pair"]: row for row in catalog.rows("pairs")}
+            self.draw_part(folder / f"matches_{title}.png", predicted, descriptor, name)
+        pairs = {row["pair"]: row for row in predicted.catalog.rows("pairs")}
         images = dict.fromkeys(pairs[name][side] for name in chosen.values() for side in ("source", "target"))
-        draw_feature_colours(folder / "features.png", read, store, list(images), self.predict, descriptor)
+        draw_feature_colours(folder / "features.png", predicted.read, store, list(images), self.predict, descriptor)
 
-    def draw_part(
-        self,
-        path: Path,
-        catalog: Catalog,
-        read: Callable[[str], RGB],
-        predictions: Path,
-        descriptor: Descriptor,
-        part: str,
-    ) -> None:
+    def draw_part(self, path: Path, predicted: Predicted, descriptor: Descriptor, part: str) -> None:
         """The matches of a pair."""
         filters = [("descriptor", "=", descriptor), ("pair", "=", part)]
-        rows = pq.read_table(predictions / "predictions.parquet", filters=filters).to_pylist()
-        pair = next(row for row in catalog.rows("pairs") if row["pair"] == part)
-        draw_matches(path, part, read(pair["source"]), read(pair["target"]), rows, self.headline_alpha)
+        rows = pq.read_table(predicted.folder / "predictions.parquet", filters=filters).to_pylist()
+        pair = next(row for row in predicted.catalog.rows("pairs") if row["pair"] == part)
+        draw_matches(
+            path, part, predicted.read(pair["source"]), predicted.read(pair["target"]), rows, self.headline_alpha
+        )
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """PCK over alpha and coverage by descriptor, and by group of the last descriptor."""

@@ -4,7 +4,7 @@ Protocol: DIFT (Tang et al., arXiv 2306.03881) on HPatches.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,15 +17,14 @@ from tqdm import tqdm
 
 from ditf import charts
 from ditf.catalog import Catalog
-from ditf.draw import draw_feature_colours, draw_matches
+from ditf.draw import draw_feature_colours, draw_matches, spread
 from ditf.features.descriptors import Descriptor, unit
 from ditf.features.store import FeatureStore, ImageFeatures
-from ditf.images import RGB
 from ditf.matching.keypoints import descriptors_at
 from ditf.metrics import intervals
 from ditf.metrics.homography import corner_error, estimate, reprojection
 from ditf.settings import Distinct, Section
-from ditf.tasks import Metrics, Reading, Scores, Task, read_csv, write_csv
+from ditf.tasks import Metrics, Predicted, Reading, Scores, Task, read_csv, write_csv
 from ditf.workers import cores, run
 
 if TYPE_CHECKING:
@@ -134,39 +133,29 @@ class Homography(Task):
         write_csv(folder / "accuracy.csv", accuracy)
         write_csv(folder / "matching_accuracy.csv", matching)
         write_csv(folder / "pairs.csv", each)
-        pq.write_table(intervals.units_table(units), folder / "units.parquet")
+        intervals.write_units(folder, units)
         return Scores(metrics, bars)
 
-    def draw(
-        self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path
-    ) -> None:
+    def draw(self, store: FeatureStore, predicted: Predicted, folder: Path) -> None:
         """Matches of the best, the median and the worst pair, and features as colours."""
         descriptor = self.predict.descriptors[-1]
-        matches = _by_pair(predictions / "matches.parquet", [descriptor])[descriptor]
-        pairs = {pair["pair"]: pair for pair in catalog.rows("homographies") if pair["pair"] in matches}
+        matches = _by_pair(predicted.folder / "matches.parquet", [descriptor])[descriptor]
+        pairs = {pair["pair"]: pair for pair in predicted.catalog.rows("homographies") if pair["pair"] in matches}
         off = {n: reprojection(*matches[n], np.array(p["matrix"]).reshape(3, 3)) for n, p in pairs.items()}
         ranked = sorted(pairs, key=lambda name: -(off[name] <= SHOWN_PIXELS).mean())
         if not ranked:
             return
         for title, name in {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}.items():
-            self.draw_part(folder / f"matches_{title}.png", catalog, read, predictions, descriptor, name)
+            self.draw_part(folder / f"matches_{title}.png", predicted, descriptor, name)
         names = list(
             dict.fromkeys(pairs[name][side] for name in (ranked[0], ranked[-1]) for side in ("source", "target"))
         )
-        draw_feature_colours(folder / "features.png", read, store, names, self.predict, descriptor)
+        draw_feature_colours(folder / "features.png", predicted.read, store, names, self.predict, descriptor)
 
-    def draw_part(
-        self,
-        path: Path,
-        catalog: Catalog,
-        read: Callable[[str], RGB],
-        predictions: Path,
-        descriptor: Descriptor,
-        part: str,
-    ) -> None:
+    def draw_part(self, path: Path, predicted: Predicted, descriptor: Descriptor, part: str) -> None:
         """Matches of a pair, 60 at most."""
-        pair = next(row for row in catalog.rows("homographies") if row["pair"] == part)
-        matches = _by_pair(predictions / "matches.parquet", [descriptor])[descriptor]
+        pair = next(row for row in predicted.catalog.rows("homographies") if row["pair"] == part)
+        matches = _by_pair(predicted.folder / "matches.parquet", [descriptor])[descriptor]
         source, target = matches.get(part, (np.empty((0, 2)),) * 2)
         off = reprojection(source, target, np.array(pair["matrix"]).reshape(3, 3))
         rows = [
@@ -176,9 +165,9 @@ class Homography(Task):
                 for kind in ("predicted", "target")
                 for place, axis in enumerate("xy")
             }
-            for n in np.unique(np.linspace(0, len(source) - 1, min(SHOWN_MATCHES, len(source))).astype(int))
+            for n in spread(range(len(source)), SHOWN_MATCHES)
         ]
-        draw_matches(path, part, read(pair["source"]), read(pair["target"]), rows, SHOWN_PIXELS)
+        draw_matches(path, part, predicted.read(pair["source"]), predicted.read(pair["target"]), rows, SHOWN_PIXELS)
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """Mean matching accuracy over the threshold, by descriptor and kind of sequence."""

@@ -4,28 +4,27 @@ Protocol: DAVIS-2017 (Pont-Tuset et al., arXiv 1704.00675), by label propagation
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 from tqdm import tqdm
 
 from ditf import charts
 from ditf.catalog import Catalog, Row
-from ditf.draw import animation, contact_sheet, draw_feature_colours, overlay
+from ditf.draw import animation, contact_sheet, draw_feature_colours, overlay, spread
 from ditf.errors import UserError
 from ditf.features.descriptors import Descriptor
 from ditf.features.store import FeatureStore
-from ditf.images import RGB, decode_mask, read_index_mask, shrink
+from ditf.images import decode_mask, read_index_mask, shrink
 from ditf.masks import save_mask
 from ditf.metrics import intervals
 from ditf.metrics.segmentation import evaluate_frame, summarize
 from ditf.settings import Section
-from ditf.tasks import Metrics, Reading, Scores, Task, read_csv, write_csv
+from ditf.tasks import Metrics, Predicted, Reading, Scores, Task, read_csv, write_csv
 from ditf.workers import cores, run
 
 if TYPE_CHECKING:
@@ -119,45 +118,34 @@ class Propagation(Task):
             metrics[descriptor] = {short: round(found[name], 4) for short, name in names.items()}
         for name, rows in tables.items():
             write_csv(folder / f"jf_{name}.csv", rows)
-        pq.write_table(intervals.units_table(units), folder / "units.parquet")
+        intervals.write_units(folder, units)
         last = self.predict.descriptors[-1]
         bars = {row["sequence"]: row["J&F-Mean"] for row in tables["sequences"] if row["descriptor"] == last}
         return Scores(metrics, bars)
 
-    def draw(
-        self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path
-    ) -> None:
+    def draw(self, store: FeatureStore, predicted: Predicted, folder: Path) -> None:
         """Each sequence as a contact sheet and an animation, and features as colours."""
-        descriptor, frames = self.predict.descriptors[-1], frames_of(catalog)
+        descriptor, frames = self.predict.descriptors[-1], frames_of(predicted.catalog)
         for sequence, rows in tqdm(frames.items(), "drawing", unit="sequence", delay=2):
-            masks = predictions / descriptor / sequence
-            shown = (overlay(read(row["id"]), read_index_mask(masks / f"{row['name']}.png")) for row in rows)
+            masks = predicted.folder / descriptor / sequence
+            shown = (overlay(predicted.read(row["id"]), read_index_mask(masks / f"{row['name']}.png")) for row in rows)
             images = [shrink(image, FRAME_SIDE) for image in shown]
-            chosen = np.linspace(0, len(images) - 1, min(SHEET_FRAMES, len(images))).round().astype(int)
-            contact_sheet(folder / f"{sequence}.png", [images[n] for n in chosen], SHEET_COLUMNS)
+            contact_sheet(folder / f"{sequence}.png", spread(images, SHEET_FRAMES), SHEET_COLUMNS)
             animation(folder / f"{sequence}.gif", images)
         names = [rows[n]["id"] for rows in frames.values() for n in dict.fromkeys((0, len(rows) // 2))]
-        draw_feature_colours(folder / "features.png", read, store, names, self.predict, descriptor)
+        draw_feature_colours(folder / "features.png", predicted.read, store, names, self.predict, descriptor)
 
     def parts(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
         """J&F by frame, as `<sequence>/<frame>`."""
         rows = [row for row in read_csv(tables / "jf_frames.csv") if row["descriptor"] == descriptor]
         return {f"{row['sequence']}/{row['frame']}": float(row["J&F"]) for row in rows}
 
-    def draw_part(
-        self,
-        path: Path,
-        catalog: Catalog,
-        read: Callable[[str], RGB],
-        predictions: Path,
-        descriptor: Descriptor,
-        part: str,
-    ) -> None:
+    def draw_part(self, path: Path, predicted: Predicted, descriptor: Descriptor, part: str) -> None:
         """A frame under its predicted mask."""
         sequence, name = part.rsplit("/", 1)
-        frame = next(row for row in frames_of(catalog)[sequence] if row["name"] == name)
-        mask = read_index_mask(predictions / descriptor / sequence / f"{name}.png")
-        contact_sheet(path, [overlay(read(frame["id"]), mask)], 1)
+        frame = next(row for row in frames_of(predicted.catalog)[sequence] if row["name"] == name)
+        mask = read_index_mask(predicted.folder / descriptor / sequence / f"{name}.png")
+        contact_sheet(path, [overlay(predicted.read(frame["id"]), mask)], 1)
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """J&F of each sequence by the last descriptor, from the best to the worst."""

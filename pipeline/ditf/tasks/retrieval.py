@@ -1,7 +1,6 @@
 """Retrieval: an index over every token of a store, and how much of exact search it finds."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,8 @@ from ditf import charts
 from ditf.catalog import Catalog
 from ditf.draw import draw_places
 from ditf.features.store import FeatureStore
-from ditf.images import RGB
 from ditf.settings import Section
-from ditf.tasks import Reading, Scores, Task, read_csv, write_csv
+from ditf.tasks import Predicted, Reading, Scores, Task, read_csv, write_csv
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -64,17 +62,15 @@ class Retrieval(Task):
         recall = {row["metric"]: float(row["value"]) for row in read_csv(tables / "recall.csv")}
         return {"Recall against exact search": charts.bars(recall, "fraction of the exact neighbours")}
 
-    def draw(
-        self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path
-    ) -> None:
+    def draw(self, store: FeatureStore, predicted: Predicted, folder: Path) -> None:
         """Searches by the middle token of a few images."""
         from ditf.retrieval.search import FeatureIndex
 
-        index = FeatureIndex(predictions, store)
+        index = FeatureIndex(predicted.folder, store)
         for number, item in enumerate(store.ids[:: max(1, len(store) // DRAWN)][:DRAWN]):
             (h, w), (width, height) = store.grid(item, self.predict.block), store.size(item)
             query = index.descriptors(item)[h // 2 * w + w // 2]
             places = index.search(query, min(PLACES, len(store)), per_image=True)
             rows: list[dict[str, Any]] = [{"rank": rank, **vars(place)} for rank, place in enumerate(places, 1)]
             point = np.array([(w // 2 + 0.5) * width / w, (h // 2 + 0.5) * height / h])
-            draw_places(folder / f"search_{number}.png", read(item), point.tolist(), rows, read)
+            draw_places(folder / f"search_{number}.png", predicted.read(item), point.tolist(), rows, predicted.read)

@@ -3,12 +3,10 @@
 Protocol: linear evaluation on ADE20K, as for DINOv2 (Oquab et al., arXiv 2304.07193).
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.parquet as pq
 from pydantic import Field, FiniteFloat
 from tqdm import tqdm
 
@@ -18,12 +16,12 @@ from ditf.draw import contact_sheet, draw_feature_colours, overlay
 from ditf.errors import UserError
 from ditf.features.descriptors import Descriptor
 from ditf.features.store import FeatureStore
-from ditf.images import RGB, Mask, decode_mask, read_index_mask, shrink
+from ditf.images import Mask, decode_mask, read_index_mask, shrink
 from ditf.masks import save_mask
 from ditf.metrics import intervals
 from ditf.metrics.classes import by_image, confusion, summarize
 from ditf.settings import Section
-from ditf.tasks import Metrics, Reading, Scores, Task, read_csv, write_csv
+from ditf.tasks import Metrics, Predicted, Reading, Scores, Task, read_csv, write_csv
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -109,45 +107,34 @@ class Segmentation(Task):
             bars[descriptor] = found["mIoU"]
             tables += [{"descriptor": descriptor, **row, "class": row["class"] + first} for row in rows]
         write_csv(folder / "classes.csv", tables)
-        pq.write_table(intervals.units_table(units), folder / "units.parquet")
+        intervals.write_units(folder, units)
         return Scores(metrics, bars)
 
-    def draw(
-        self, store: FeatureStore, catalog: Catalog, read: Callable[[str], RGB], predictions: Path, folder: Path
-    ) -> None:
+    def draw(self, store: FeatureStore, predicted: Predicted, folder: Path) -> None:
         """A few images with their true and their predicted classes, and features as colours."""
         descriptor = self.predict.descriptors[-1]
-        masks = {row["id"]: row["png"] for row in catalog.rows("masks")}
-        names = [row["id"] for row in catalog.rows("images") if row["category"] == "test"][:SHOWN]
+        masks = {row["id"]: row["png"] for row in predicted.catalog.rows("masks")}
+        names = [row["id"] for row in predicted.catalog.rows("images") if row["category"] == "test"][:SHOWN]
         tiles = []
         for item in names:
-            image, found = read(item), read_index_mask(predictions / descriptor / f"{item}.png")
+            image, found = predicted.read(item), read_index_mask(predicted.folder / descriptor / f"{item}.png")
             for mask in (decode_mask(masks[item], Path(item)), found):
                 small = shrink(overlay(image, mask), SHOWN_SIDE)
                 tile = np.full((SHOWN_SIDE, SHOWN_SIDE, 3), 255, np.uint8)
                 tile[: small.shape[0], : small.shape[1]] = small
                 tiles.append(tile)
         contact_sheet(folder / "classes.png", tiles, 2)
-        draw_feature_colours(folder / "features.png", read, store, names, self.predict, descriptor)
+        draw_feature_colours(folder / "features.png", predicted.read, store, names, self.predict, descriptor)
 
     def parts(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
         """Pixel accuracy by image: an image's mean over classes depends on which classes it shows."""
-        found = intervals.Sums.of(pq.read_table(tables / "units.parquet"), descriptor, "pixel accuracy")
-        return {name: float(found.value([number])) for number, name in enumerate(found.units)}
+        return intervals.read_units(tables)[descriptor]["pixel accuracy"].by_unit()
 
-    def draw_part(
-        self,
-        path: Path,
-        catalog: Catalog,
-        read: Callable[[str], RGB],
-        predictions: Path,
-        descriptor: Descriptor,
-        part: str,
-    ) -> None:
+    def draw_part(self, path: Path, predicted: Predicted, descriptor: Descriptor, part: str) -> None:
         """An image under its true and its predicted classes."""
-        true = next(row["png"] for row in catalog.rows("masks") if row["id"] == part)
-        found = read_index_mask(predictions / descriptor / f"{part}.png")
-        contact_sheet(path, [overlay(read(part), mask) for mask in (decode_mask(true, Path(part)), found)], 2)
+        true = next(row["png"] for row in predicted.catalog.rows("masks") if row["id"] == part)
+        found = read_index_mask(predicted.folder / descriptor / f"{part}.png")
+        contact_sheet(path, [overlay(predicted.read(part), mask) for mask in (decode_mask(true, Path(part)), found)], 2)
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """IoU of each class by the last descriptor, from the best to the worst."""
