@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -21,44 +23,48 @@ from stages import Params, run
 
 
 def main(params: Params, name: str) -> None:
-    entry, output = params.sweeps[name], RESULTS / "sweeps" / name
-    s = entry.settings
-    model, catalog = params.models[s.model], Catalog(CATALOGS / s.dataset)
-    if params.datasets[s.dataset].is_test:
-        print(f"warning: datasets.{s.dataset} is the split on which results are reported; choose on another one")
-    chosen = choose_subset(catalog, s.subset, s.seed)
-    home = staging() / "sweeps" / name
-    with cluster(params.workers, gpus=model.device != "cpu" and torch.cuda.is_available()) as client:
-        part = write_subset(catalog, chosen, home / "catalog")
-        device, dtype = choose(model.device, model.dtype)
-        first = next(iter(entry.features.values()))
-        encode_prompts(
-            texts_of(part.rows("images")), home / "text", pinned(params, s.model), first.backbone, dtype, device
-        )
-        jobs = sweep_jobs(params, name, part, home / "text", client)
-        sources = next(iter(jobs.values()))[0]
-        items = [[source.id, key_of(source.sha256, source.prompt)] for source in sources]
-        made_by = [job.made_by for _, job in jobs.values()]
-        folder = home / fingerprint([made_by, items, chosen, s.ensemble_sizes, entry.task.model_dump()])
-        with exclusive(folder):
-            table = sweep(folder, entry.task, part, jobs, sorted(s.ensemble_sizes)[:-1], client)
+    entry, home, output = params.sweeps[name], staging() / "sweeps" / name, RESULTS / "sweeps" / name
+    if params.datasets[entry.settings.dataset].is_test:
+        dataset = entry.settings.dataset
+        print(f"warning: datasets.{dataset} is the split on which results are reported; choose on another one")
+    with exclusive(home):
+        table = _scores(params, name, home)
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     pq.write_table(table, output / "sweep.parquet")
     metric = entry.task.headline
     found = best(table, metric)
-    largest = [row for row in table.to_pylist() if row["ensemble_size"] == max(s.ensemble_sizes)]
-    shown = [row for row in largest if row["descriptor"] == found.row["descriptor"]]
+    own = {key: found.row[key] for key in ("ensemble_size", "descriptor")}
+    shown = [row for row in table.to_pylist() if row | own == row]
     label = "t = {timestep}, block {block}"
     write_csv(output / "plot.csv", [{"label": label.format(**row), "value": row[metric]} for row in shown])
-    heatmaps(table, metric).savefig(output / "heatmap.png", dpi=100)
-    massive_map(table).savefig(output / "massive.png", dpi=100)
-    curve(found, metric).savefig(output / "ensemble.png", dpi=100)
-    text = json.dumps(
-        {key: value for key, value in found.row.items() if key not in ("massive", "ratio")}, indent=2, allow_nan=False
-    )
-    (output / "best.json").write_text(text + "\n", encoding="utf-8")
+    figures = {"heatmap": heatmaps(table, metric), "massive": massive_map(table), "ensemble": curve(found, metric)}
+    for title, figure in figures.items():
+        figure.savefig(output / f"{title}.png", dpi=100)
+    setting = {key: value for key, value in found.row.items() if key not in ("massive", "ratio")}
+    (output / "best.json").write_text(json.dumps(setting, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     print("best: t = {timestep}, block {block}, {descriptor}".format(**found.row), f"({metric} {found.row[metric]:g})")
+
+
+def _scores(params: Params, name: str, home: Path) -> pa.Table:
+    """Every setting's metrics. Work in progress is in `home`, for these settings only."""
+    entry = params.sweeps[name]
+    settings, model = entry.settings, params.models[entry.settings.model]
+    catalog = Catalog(CATALOGS / settings.dataset)
+    chosen = choose_subset(catalog, settings.subset, settings.seed)
+    with cluster(params.workers, gpus=model.device != "cpu" and torch.cuda.is_available()) as client:
+        part, texts = write_subset(catalog, chosen, home / "catalog"), home / "text"
+        device, dtype = choose(model.device, model.dtype)
+        backbone = next(iter(entry.features.values())).backbone
+        encode_prompts(texts_of(part.rows("images")), texts, pinned(params, settings.model), backbone, dtype, device)
+        jobs = sweep_jobs(params, name, part, texts, client)
+        sources = next(iter(jobs.values()))[0]
+        items = [[source.id, key_of(source.sha256, source.prompt)] for source in sources]
+        made_by = [job.made_by for _, job in jobs.values()]
+        folder = home / fingerprint([made_by, items, chosen, settings.ensemble_sizes, entry.task.model_dump()])
+        for other in {path for path in home.iterdir() if path.is_dir()} - {folder, part.folder, texts}:
+            shutil.rmtree(other)
+        return sweep(folder, entry.task, part, jobs, sorted(settings.ensemble_sizes)[:-1], client)
 
 
 if __name__ == "__main__":

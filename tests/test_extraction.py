@@ -158,7 +158,7 @@ def test_stores_of_other_library_versions_are_not_reused(
 ) -> None:
     sources = images(tmp_path, 2)
     before = extract(tmp_path / "a", sources, job)
-    monkeypatch.setattr("ditf.features.extractor.version", lambda name: "0.0.1")
+    monkeypatch.setattr("ditf.provenance.version", lambda name: "0.0.1")
     assert extract(tmp_path / "b", sources, job, reuse=[before.path]).computed == 2
     attributes = FeatureStore(tmp_path / "b/store.zarr").attributes
     assert attributes["made_by"]["torch"] == "0.0.1"

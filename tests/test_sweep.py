@@ -168,3 +168,11 @@ def test_a_subset_is_chosen_by_seed_and_by_category(sample: Path, pairs: tuple[C
 def test_tasks_have_their_headline_among_their_metrics() -> None:
     assert correspondence().headline == "point@0.1"
     assert issubclass(Correspondence, Task)
+
+
+def test_a_part_holds_nothing_of_an_earlier_one(sample: Path, pairs: tuple[Catalog, Jobs], tmp_path: Path) -> None:
+    whole = Catalog(sample / "pairs")
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part/sequences.parquet").write_bytes(b"of a data set of videos")
+    part = write_subset(whole, choose(whole, 1, 0), tmp_path / "part")
+    assert not part.has("sequences") and len(part.rows("pairs")) == len(choose(whole, 1, 0))

@@ -1,5 +1,6 @@
 """A part of a catalog: some of its pairs, sequences or images, chosen by seed or by name."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def unit_of(catalog: Catalog) -> tuple[str, str]:
 
 def write_subset(catalog: Catalog, names: Sequence[str], folder: Path) -> Catalog:
     """Write the part of a catalog that belongs to some of its pairs, sequences or images, as a catalog of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier choice
+    folder.mkdir(parents=True)
     tables = {path.stem: pq.read_table(path) for path in sorted(catalog.folder.glob("*.parquet"))}
     unit, key = unit_of(catalog)
     kept = pa.array(list(names), pa.string())
