@@ -21,19 +21,20 @@ test: .venv/installed-$(EXTRA) .venv/quantize/installed
 	mypy
 	pytest
 
+# Modules are compiled when they are first used: most of torch and diffusers never is.
 # On Linux without an NVIDIA GPU, torch's CPU build: its usual one brings gigabytes of CUDA.
 .venv/installed-$(EXTRA): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
-	    pip install -q --no-deps --retries 1 --timeout 20 --index-url $(CPU_WHEELS) $(TORCH) \
+	    pip install -q --no-compile --no-deps --retries 1 --timeout 20 --index-url $(CPU_WHEELS) $(TORCH) \
 	    || echo "torch's CPU build was not found; its usual build follows"; \
 	fi
-	pip install -q -c constraints.txt -e '.[$(EXTRA),dev]'
+	pip install -q --no-compile -c constraints.txt -e '.[$(EXTRA),dev]'
 	@touch $@
 
 # Where these are installed, every import of diffusers takes a second more: they lie apart, for the tests of quantization.
 .venv/quantize/installed: constraints.txt | .venv/installed-$(EXTRA)
-	pip install -q --no-deps -c constraints.txt --upgrade --target .venv/quantize bitsandbytes torchao
+	pip install -q --no-compile --no-deps -c constraints.txt --upgrade --target .venv/quantize bitsandbytes torchao
 	@touch $@
 
 clean:
