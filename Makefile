@@ -21,7 +21,6 @@ test: .venv/installed-$(EXTRA) .venv/quantize/installed
 	mypy
 	pytest
 
-# Modules are compiled when they are first used: most of torch and diffusers never is.
 # On Linux without an NVIDIA GPU, torch's CPU build: its usual one brings gigabytes of CUDA.
 .venv/installed-$(EXTRA): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -30,6 +29,7 @@ test: .venv/installed-$(EXTRA) .venv/quantize/installed
 	    || echo "torch's CPU build was not found; its usual build follows"; \
 	fi
 	pip install -q --no-compile -c constraints.txt -e '.[$(EXTRA),dev]'
+	@python -m compileall -q -j 0 .venv/lib >/dev/null || true  # on all cores, as pip does not
 	@touch $@
 
 # Where these are installed, every import of diffusers takes a second more: they lie apart, for the tests of quantization.

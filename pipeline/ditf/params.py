@@ -305,10 +305,11 @@ def _check_task(task: Task, known: dict[str, dict[str, Any]], where: str) -> Non
 def _check_names(entry: dict[str, Any], keys: dict[str, str], known: dict[str, dict[str, Any]], where: str) -> None:
     """That what an entry names are entries, too. Raises `_BrokenEntryError` for one that is wrong itself."""
     for key, section in keys.items():
-        if entry.get(key) not in known[section]:
+        name = entry.get(key)
+        if not isinstance(name, str) or name not in known[section]:
             names = ", ".join(known[section]) or "there is none"
-            raise UserError(f"{where}.{key}: {entry.get(key)!r} is not an entry of {section}: {names}")
-        if known[section][entry[key]] is None:
+            raise UserError(f"{where}.{key}: {name!r} is not an entry of {section}: {names}")
+        if known[section][name] is None:
             raise _BrokenEntryError
 
 
