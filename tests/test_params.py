@@ -76,6 +76,7 @@ T, U = "tasks.spair-flux", "tasks.davis-flux"
         (f"{T}.predict.descriptors", ["adaIn"], rf"{T}.predict.descriptors.0"),
         (f"{T}.predict.channels", "all", rf"{T}.predict.channels"),
         (f"{T}.predict.channels", [-1], rf"{T}.predict.channels"),
+        (f"{F}.dataset", [], rf"{F}.dataset: \[\] is not an entry of datasets"),
         (f"{T}.features", "none", rf"{T}.features: 'none' is not an entry of features"),
         (f"{U}.predict.temperature", 0.0, rf"{U}.predict.temperature"),
         (f"{U}.predict.temperature", float("inf"), rf"{U}.predict.temperature"),
