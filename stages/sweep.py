@@ -8,12 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+import ditf
 from ditf.catalog import Catalog, texts_of
 from ditf.commands.project import CATALOGS, RESULTS, pinned, staging, sweep_jobs
 from ditf.device import choose
 from ditf.features.extractor import key_of
 from ditf.features.text import encode_prompts
-from ditf.files import exclusive, fingerprint
+from ditf.files import exclusive, fingerprint, sha256_of
+from ditf.settings import code_of
 from ditf.subset import choose as choose_subset
 from ditf.subset import write_subset
 from ditf.sweep import best, curve, heatmaps, massive_map, sweep
@@ -61,10 +63,16 @@ def _scores(params: Params, name: str, home: Path) -> pa.Table:
         sources = next(iter(jobs.values()))[0]
         items = [[source.id, key_of(source.sha256, source.prompt)] for source in sources]
         made_by = [job.made_by for _, job in jobs.values()]
-        folder = home / fingerprint([made_by, items, chosen, settings.ensemble_sizes, entry.task.model_dump()])
+        scored_by = [entry.task.model_dump(), settings.ensemble_sizes, code_of(type(entry.task)), _code()]
+        folder = home / fingerprint([made_by, items, chosen, scored_by])
         for other in {path for path in home.iterdir() if path.is_dir()} - {folder, part.folder, texts}:
             shutil.rmtree(other)
         return sweep(folder, entry.task, part, jobs, sorted(settings.ensemble_sizes)[:-1], client)
+
+
+def _code() -> list[str]:
+    """The hashes of this package's files: scores that were kept are those of the code as it is."""
+    return [sha256_of(path) for path in sorted(Path(ditf.__file__).parent.rglob("*.py"))]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ def test_results(project: Project) -> None:
     assert "spair-flux: PCK by category" in shown
     assert "two massive channels were planted" in shown
     assert "results/spair-flux/visualizations/matches_best.png" in shown
+    assert "All of it on one page: report.html" in shown
     assert "Parameters have changed" not in shown
     project.set("tasks.spair-flux.score.alphas", [0.2])
     changed = project.check("ditf", "results").replace("\n", " ")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ditf.features.extractor import Job, Source
 
 CATALOGS, CACHE, RESULTS = Path("catalogs"), Path("cache"), Path("results")
+REPORT = Path("report.html")
 DRAWINGS = RESULTS / "drawings"  # of searches, matches and comparisons
 MODELS, TEXTS, FEATURES, QUERIES = (CACHE / name for name in ("models", "text", "features", "queries"))
 

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ditf.commands.project import RESULTS
+from ditf.commands.project import REPORT, RESULTS
 from ditf.errors import UserError
 from ditf.models import TINY
 from ditf.params import FILE, Params
@@ -35,6 +35,8 @@ def show_all(params: Params) -> None:
     print("Visualizations:")
     for path in sorted([*RESULTS.glob("*/visualizations/*"), *RESULTS.glob("analysis/*/*.png")]):
         print(f"  {path}")
+    if REPORT.exists():
+        print(f"All of it on one page: {REPORT}")
     if changed := changed_parameters():
         print(f"Parameters have changed since: {', '.join(changed)}. Run `dvc repro`.")
 

@@ -61,7 +61,11 @@ def render(params: Params, results: Path) -> str:
         analysis=[
             _analysis(results / "analysis" / name) for name in params.features if (results / "analysis" / name).exists()
         ],
-        sweeps=[_sweep(results / "sweeps" / name) for name in params.sweeps if (results / "sweeps" / name).exists()],
+        sweeps=[
+            _sweep(results / "sweeps" / name)
+            for name in params.sweeps
+            if (results / "sweeps" / name / "best.json").exists()
+        ],
         costs={"Extraction": _extractions(params, results), "Predictions": _predictions(results, tasks)},
     )
 
