@@ -4,15 +4,18 @@ Method: Gan et al., "Unleashing Diffusion Transformers for Visual Correspondence
 (arXiv 2505.18584), sections 3 and 4.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ditf.charts import new_figure
 from ditf.draw import feature_colours, spread
 from ditf.features.descriptors import BOTH, MODULATED, ORIGINAL, Descriptor, unit
 from ditf.features.store import FeatureStore
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LARGEST = 10  # channels listed per block
 IMAGES, TOKENS = 16, 256  # of which similarities are taken
@@ -88,9 +91,9 @@ def similarity_rows(block: int, found: dict[Descriptor, NDArray[np.float32]]) ->
     return rows
 
 
-def draw_similarities(found: dict[Descriptor, NDArray[np.float32]], block: int) -> Figure:
+def draw_similarities(found: dict[Descriptor, NDArray[np.float32]], block: int) -> "Figure":
     """How mutual similarities are distributed, by descriptor."""
-    figure = Figure(figsize=(6, 3.4), layout="tight")
+    figure = new_figure(6, 3.4)
     axes = figure.subplots()
     for name, values in found.items():
         axes.hist(
@@ -101,9 +104,9 @@ def draw_similarities(found: dict[Descriptor, NDArray[np.float32]], block: int) 
     return figure
 
 
-def draw_over_blocks(store: FeatureStore) -> Figure:
+def draw_over_blocks(store: FeatureStore) -> "Figure":
     """Magnitudes of the channels that are massive in any block, and the median channel's, over blocks."""
-    figure = Figure(figsize=(6, 3.4), layout="tight")
+    figure = new_figure(6, 3.4)
     axes = figure.subplots()
     magnitudes = {block: store.statistics(block).magnitude for block in store.blocks}
     massive = sorted({channel for block in store.blocks for channel in store.massive(block)})
@@ -116,7 +119,7 @@ def draw_over_blocks(store: FeatureStore) -> Figure:
     return figure
 
 
-def draw_maps(store: FeatureStore, block: int) -> Figure:
+def draw_maps(store: FeatureStore, block: int) -> "Figure":
     """Of a few images, a row each: the largest channel over the image, and each descriptor as colours.
 
     Colours are the first three principal components, common to the images.
@@ -127,7 +130,7 @@ def draw_maps(store: FeatureStore, block: int) -> Figure:
     colours = {
         name: feature_colours([one.descriptors(name).reshape(*one.grid, -1) for one in features]) for name in names
     }
-    figure = Figure(figsize=(2.6 * (1 + len(names)), 2.4 * len(items)), layout="tight")
+    figure = new_figure(2.6 * (1 + len(names)), 2.4 * len(items))
     for number, (item, one, cells) in enumerate(
         zip(items, features, figure.subplots(len(items), 1 + len(names), squeeze=False), strict=True)
     ):

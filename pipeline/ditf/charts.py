@@ -1,16 +1,24 @@
 """Charts of tables of results, as matplotlib figures."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_BARS = 40
 
 
-def lines(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> Figure:
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure, in inches."""
+    from matplotlib.figure import Figure  # here, since most commands draw nothing and would wait for it
+
+    return Figure(figsize=(width, height), layout="tight")
+
+
+def lines(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> "Figure":
     """Curves by their name, each as xs and ys, with the names of the axes."""
-    figure = Figure(figsize=(5, 3.4), layout="tight")
+    figure = new_figure(5, 3.4)
     axes = figure.subplots()
     for name, (xs, ys) in curves.items():
         axes.plot(xs, ys, label=name, linewidth=1.8, marker="o" if len(xs) < 12 else None, markersize=4)
@@ -21,12 +29,12 @@ def lines(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str,
     return figure
 
 
-def bars(values: Mapping[str, float], x: str) -> Figure:
+def bars(values: Mapping[str, float], x: str) -> "Figure":
     """Horizontal bars by name in the order given, each with its value; of more than 40, the first and the last 20."""
     names = list(values)
     if len(names) > MOST_BARS:
         names = names[: MOST_BARS // 2] + names[-MOST_BARS // 2 :]
-    figure = Figure(figsize=(5, 0.9 + 0.25 * len(names)), layout="tight")
+    figure = new_figure(5, 0.9 + 0.25 * len(names))
     axes = figure.subplots()
     axes.bar_label(axes.barh(names, [values[name] for name in names], height=0.7), fmt=_short, padding=3)
     axes.set(xlabel=x)
@@ -35,7 +43,7 @@ def bars(values: Mapping[str, float], x: str) -> Figure:
     return figure
 
 
-def grouped(rows: Sequence[Mapping[str, Any]], group: str, value: str, y: str, x: str) -> dict[str, Figure]:
+def grouped(rows: Sequence[Mapping[str, Any]], group: str, value: str, y: str, x: str) -> dict[str, "Figure"]:
     """`bars` of each group that has several. group, value, y: columns of the group, the bar's name, its length."""
     groups: dict[str, dict[str, float]] = {}
     for row in rows:

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import ConnectionPatch, Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
+from ditf.charts import new_figure
 from ditf.features.descriptors import ChannelStatistics, Descriptor
 from ditf.features.store import FeatureStore
 from ditf.images import RGB
@@ -38,7 +37,9 @@ def draw_matches(
         source, target: the images, [height, width, 3].
         rows: predictions with the columns of `ditf.metrics.pck.PREDICTIONS`; a ring marks the truth.
     """
-    figure = Figure(figsize=(12, 5), layout="tight")
+    from matplotlib.patches import ConnectionPatch
+
+    figure = new_figure(12, 5)
     left, right = figure.subplots(1, 2)
     for axes, image in ((left, source), (right, target)):
         axes.imshow(image)
@@ -141,7 +142,7 @@ def _tile(image: RGB, side: int = 320) -> RGB:
 
 def draw_channels(path: Path, statistics: ChannelStatistics) -> None:
     """Plot every channel's magnitude against its spread; the massive ones are named."""
-    figure = Figure(figsize=(7, 5), layout="tight")
+    figure = new_figure(7, 5)
     axes = figure.subplots()
     massive = statistics.massive
     axes.scatter(statistics.magnitude, statistics.std, s=8, color="#888888", label="channels")
@@ -169,7 +170,7 @@ def draw_places(
     shown = places[: PLACES_SHOWN - 1]
     columns = min(PLACES_ACROSS, len(shown) + 1)
     rows = -(-(len(shown) + 1) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.6 * rows), layout="tight")
+    figure = new_figure(2.6 * columns, 2.6 * rows)
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in cells:
         axes.axis("off")
@@ -194,7 +195,7 @@ def draw_similarity(
         rows: point (x, y), match (x, y), similarity.
         maps: cosine similarities of the target's tokens to each point, [points, h, w].
     """
-    figure = Figure(figsize=(9, 3.6 * len(rows)), layout="tight")
+    figure = new_figure(9, 3.6 * len(rows))
     for (left, right), row, similarity in zip(figure.subplots(len(rows), 2, squeeze=False), rows, maps, strict=True):
         for axes, image in ((left, source), (right, target)):
             axes.imshow(image)
@@ -212,6 +213,8 @@ def draw_similarity(
 
 def _mark(axes: Any, mark: Sequence[float], colour: str) -> None:
     """Mark a point x, y or a box x0, y0, x1, y1; nothing for nothing."""
+    from matplotlib.patches import Rectangle
+
     if len(mark) == 2:
         axes.plot(*mark, "o", mfc="none", mec="white", markersize=11, mew=3.5)
         axes.plot(*mark, "o", mfc="none", mec=colour, markersize=11, mew=1.8)

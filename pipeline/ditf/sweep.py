@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from ditf.catalog import Catalog
+from ditf.charts import new_figure
 from ditf.features.extraction import extract
 from ditf.features.extractor import Job, Source
 from ditf.features.store import FeatureStore
@@ -25,6 +25,7 @@ from ditf.tasks import Task
 
 if TYPE_CHECKING:
     from distributed import Client
+    from matplotlib.figure import Figure
 
 Rows = list[dict[str, Any]]
 KEYS = ("timestep", "block", "ensemble_size", "descriptor")
@@ -99,17 +100,17 @@ def best(table: pa.Table, metric: str) -> Best:
     return Best(row, sorted(same, key=lambda other: other["ensemble_size"]))
 
 
-def heatmaps(table: pa.Table, metric: str) -> Figure:
+def heatmaps(table: pa.Table, metric: str) -> "Figure":
     """`metric` over timesteps and blocks at the largest ensemble, a map per descriptor, the best setting in bold."""
     return _maps({row["descriptor"]: f"{row['descriptor']}: {metric}" for row in table.to_pylist()}, table, metric)
 
 
-def massive_map(table: pa.Table) -> Figure:
+def massive_map(table: pa.Table) -> "Figure":
     """How far the largest channel stands out, over timesteps and blocks at the largest ensemble."""
     return _maps({table["descriptor"][0].as_py(): "largest channel, times the median"}, table, "ratio")
 
 
-def _maps(titles: Mapping[str, str], table: pa.Table, metric: str) -> Figure:
+def _maps(titles: Mapping[str, str], table: pa.Table, metric: str) -> "Figure":
     """A map for each descriptor that has a title."""
     rows: Rows = table.to_pylist()
     largest = max(row["ensemble_size"] for row in rows)
@@ -118,7 +119,7 @@ def _maps(titles: Mapping[str, str], table: pa.Table, metric: str) -> Figure:
     top = best(table, metric).row
     low, high = min(row[metric] for row in rows), max(row[metric] for row in rows)
     width = max(3.0, 0.5 * len(axis["block"]) + 1.5)
-    figure = Figure(figsize=(width * len(titles), max(2.6, 0.4 * len(axis["timestep"]) + 1.6)), layout="tight")
+    figure = new_figure(width * len(titles), max(2.6, 0.4 * len(axis["timestep"]) + 1.6))
     for axes, (descriptor, title) in zip(
         figure.subplots(1, len(titles), squeeze=False)[0], titles.items(), strict=True
     ):
@@ -138,9 +139,9 @@ def _maps(titles: Mapping[str, str], table: pa.Table, metric: str) -> Figure:
     return figure
 
 
-def curve(found: Best, metric: str) -> Figure:
+def curve(found: Best, metric: str) -> "Figure":
     """`metric` of the best setting over ensemble sizes."""
-    figure = Figure(figsize=(4, 3), layout="tight")
+    figure = new_figure(4, 3)
     axes = figure.subplots()
     sizes = [row["ensemble_size"] for row in found.curve]
     axes.plot(sizes, [row[metric] for row in found.curve], "o-")

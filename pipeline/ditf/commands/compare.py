@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.image as mpimg
-from matplotlib.figure import Figure
-
 from ditf.catalog import Catalog
+from ditf.charts import new_figure
 from ditf.commands.project import CATALOGS, RESULTS, check_entry, drawing_path, image_reader
 from ditf.errors import UserError
 from ditf.features.descriptors import Descriptor
+from ditf.images import read_rgb
 from ditf.metrics.intervals import Sums, difference, read_units
 from ditf.params import FILE, Params, load_params
 from ditf.tasks import Predicted, Task
@@ -140,9 +139,9 @@ def _draw(path: Path, params: Params, results: tuple[Result, Result], changed: R
         predicted = Predicted(catalog, read, result.folder / "predictions")
         for row in changed:
             result.task.draw_part(folder / "part.png", predicted, result.descriptor, row["part"])
-            pictures[row["part"], side] = mpimg.imread(folder / "part.png")
+            pictures[row["part"], side] = read_rgb(folder / "part.png")
     height, width = next(iter(pictures.values())).shape[:2]
-    figure = Figure(figsize=(14, len(changed) * (7 * height / width + 0.4)), layout="tight")
+    figure = new_figure(14, len(changed) * (7 * height / width + 0.4))
     for axes, row in zip(figure.subplots(len(changed), 2, squeeze=False), changed, strict=True):
         for cell, result, side in zip(axes, results, SIDES, strict=True):
             cell.imshow(pictures[row["part"], side])

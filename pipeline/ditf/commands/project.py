@@ -59,7 +59,7 @@ def dvc_objects() -> Path:
     """The folder of DVC's cached objects, which experiments in temporary folders share."""
     from dvc.config import Config
 
-    configured = Config.from_cwd(validate=False)["cache"].get("dir")
+    configured = Config(".dvc", validate=False)["cache"].get("dir")
     return (Path(configured) if configured else Path(".dvc/cache").resolve()) / "files/md5"
 
 
