@@ -11,12 +11,15 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from tests import forks
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 if "PYTEST_XDIST_WORKER" in os.environ:  # test processes side by side: with one thread each they do not wait for others
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 MODELS = ("diffusers", "transformers")  # what runs a model
 TORCH = ("torch", *MODELS)
+FORKS = "TEST_FORKS"  # the environment variable that names the folder of `tests.forks`
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +39,23 @@ def real_davis() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tiny models are made in a folder of the tests, shared by those that run side by side."""
-    os.environ["XDG_CACHE_HOME"] = str(shared_folder(tmp_path_factory) / "home")
+def _prepared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> None:
+    """What test processes side by side share: a folder of tiny models; what commands run in; the finished project."""
+    base, many = shared_folder(tmp_path_factory), "PYTEST_XDIST_WORKER" in os.environ
+    os.environ["XDG_CACHE_HOME"] = str(base / "home")
+    if not any(map(needs_project, request.session.items)):
+        return
+    with FileLock(base / "prepared.lock"):
+        first = not (base / "forks").exists()
+        if first and sys.platform == "linux":
+            forks.start(base / "forks", os.getppid() if many else os.getpid())
+    if first and many:  # with as many threads as there are cores: bytes must not depend on their number
+        environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+        code = "import sys; from tests.conftest import *; finish_project(Path(sys.argv[1]))"
+        command = [sys.executable, "-c", code, str(base / "finished")]
+        subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    if sys.platform == "linux":
+        os.environ[FORKS] = str(base / "forks")
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +73,10 @@ class Project:
         self.folder = folder
 
     def environment(self, without: tuple[str, ...] = ()) -> dict[str, str]:
-        """Of a command; importing one of the modules named in `without` fails there."""
+        """Of a command; importing one of the modules named in `without` fails there.
+
+        Else it runs in a fork (`tests.forks`). The finished project is made by commands that do not.
+        """
         path = [str(ROOT / ".venv" / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
         environment = os.environ | {"PATH": os.pathsep.join(path), "COLUMNS": "100"}
         if without:
@@ -65,6 +85,9 @@ class Project:
                 (poison / name).mkdir(parents=True, exist_ok=True)
                 (poison / name / "__init__.py").write_text(f"raise SystemExit('{name} was imported')\n")
             environment["PYTHONPATH"] = str(poison)
+        elif FORKS in os.environ:
+            forks.wait_for(Path(os.environ[FORKS]))
+            environment["PATH"] = os.pathsep.join((os.environ[FORKS], environment["PATH"]))
         return environment
 
     def run(self, *command: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -148,22 +171,14 @@ def finish_project(folder: Path) -> Project:
     return made
 
 
+def needs_project(item: pytest.Item) -> bool:
+    """Whether a test runs commands in a project."""
+    return bool({"finished", "project"} & set(getattr(item, "fixturenames", ())))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the finished project come last: it is made while the others run."""
-
-    def needs(item: pytest.Item) -> bool:
-        return bool({"finished", "project"} & set(getattr(item, "fixturenames", ())))
-
-    items.sort(key=needs)
-    if any(map(needs, items)) and "PYTEST_XDIST_WORKER" in os.environ:
-        base = Path(items[0].config.option.basetemp).parent
-        # With as many threads as there are cores: bytes must not depend on their number.
-        environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
-        environment |= {"XDG_CACHE_HOME": str(base / "home")}
-        code = "import sys; from tests.conftest import *; finish_project(Path(sys.argv[1]))"
-        if os.environ["PYTEST_XDIST_WORKER"] == "gw0":
-            command = [sys.executable, "-c", code, str(base / "finished")]
-            subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    items.sort(key=needs_project)
 
 
 def shared_folder(factory: pytest.TempPathFactory) -> Path:

@@ -13,6 +13,7 @@ import pytest
 
 from ditf.params import load_params
 from tests.conftest import ROOT, Project, contents
+from tests.forks import MODULES
 from tests.test_workers import extract, forget
 
 KILLS = 20
@@ -31,7 +32,7 @@ def extract_here(folder: Path) -> None:
 def test_twenty_kills_of_an_extraction_lose_nothing_and_compute_nothing_twice(project: Project) -> None:
     whole, moments, kills = forget(project, "photos-flux"), random.Random(1), 0
     forks = multiprocessing.get_context("forkserver")  # torch is imported once for all
-    forks.set_forkserver_preload(["stages.features", "tests.test_faults", "diffusers.models.transformers"])
+    forks.set_forkserver_preload(["stages.features", "tests.test_faults", *MODULES])
     staging = project.folder / ".dvc/cache/ditf/features/photos-flux"
 
     def run(seconds: float | None) -> bool:
@@ -48,7 +49,7 @@ def test_twenty_kills_of_an_extraction_lose_nothing_and_compute_nothing_twice(pr
         found = [path for path in staging.glob("*/store.zarr/block28/tokens/c.*") if path.suffix != ".partial"]
         return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
-    assert run(None)  # the first imports torch
+    assert run(None)  # the first waits for imports
     start, seconds = time.monotonic(), 0.0
     while kills < KILLS:
         shutil.rmtree(project.folder / PHOTOS)

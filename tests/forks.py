@@ -1,0 +1,183 @@
+"""Commands of the tests, each run in a fork of a process that has imported the libraries, as imports take most time.
+
+The same file is both ends: `serve` is that process, and copies of the file named python, dvc and ditf, first on a
+command's PATH, have it run them. Each fork has the caller's folder, environment, arguments and standard streams.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+MODULES = (
+    "dask.distributed",
+    "diffusers.models.autoencoders",
+    "diffusers.models.transformers",
+    "diffusers.pipelines.flux.pipeline_flux",
+    "ditf.commands.app",
+    "ditf.commands.results",
+    "ditf.commands.search",
+    "ditf.commands.upkeep",
+    "ditf.features.extraction",
+    "ditf.features.text",
+    "ditf.report",
+    "dvc.cli.parser",
+    "dvc.repo",
+    "dvc.repo.index",
+    "dvc.repo.reproduce",
+    "dvc.scm",
+    "faiss",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "scipy.stats",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.t5.modeling_t5",
+)
+ADDRESS, LOG = "forks.sock", "log.txt"
+
+
+def start(folder: Path, owner: int) -> None:
+    """Write the commands into a folder and start their server, which ends with the process `owner`."""
+    folder.mkdir()
+    for name in ("python", "dvc", "ditf"):
+        path = folder / name
+        path.write_text(f"#!{sys.executable} -IS\n{Path(__file__).read_text()}")
+        path.chmod(0o755)
+    with (folder / LOG).open("w") as log:
+        subprocess.Popen([sys.executable, __file__, str(folder), str(owner)], stdout=log, stderr=log)
+
+
+def wait_for(folder: Path) -> None:
+    """Wait until the server takes commands."""
+    for _ in range(2400):
+        if (folder / ADDRESS).exists():
+            return
+        time.sleep(0.1)
+    raise RuntimeError((folder / LOG).read_text())
+
+
+def ask(folder: Path) -> int:
+    """Have a command run by the server; the exit status of the command."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(folder / ADDRESS))
+        request = json.dumps({"argv": sys.argv, "cwd": str(Path.cwd()), "environment": dict(os.environ)}).encode()
+        socket.send_fds(connection, [len(request).to_bytes(8, "big")], [0, 1, 2])
+        connection.sendall(request)
+        return int.from_bytes(connection.recv(1) or b"\1", "big")
+
+
+def serve(folder: Path, owner: int) -> None:
+    """Run commands until the process `owner` ends."""
+    import gc
+    import importlib
+
+    for name in MODULES:
+        importlib.import_module(name)
+    gc.freeze()  # so that collections in forks leave the memory shared
+    with socket.socket(socket.AF_UNIX) as server:
+        unready = folder / f"{ADDRESS}.unready"
+        server.bind(str(unready))
+        server.listen(64)
+        unready.rename(folder / ADDRESS)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        ended = os.pidfd_open(owner)
+        while ended not in select.select([server.fileno(), ended], [], [])[0]:
+            connection = server.accept()[0]
+            if os.fork() == 0:
+                server.close()
+                attend(connection)
+                return
+            connection.close()
+
+
+def attend(connection: socket.socket) -> None:
+    """Run a command in a fork, and report its exit status; a caller that is killed takes the command with it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    head, streams, _, _ = socket.recv_fds(connection, 8, 3)
+    length, received = int.from_bytes(head, "big"), b""
+    while len(received) < length:
+        received += connection.recv(length - len(received))
+    request = json.loads(received)
+    command = os.fork()
+    if command == 0:
+        connection.close()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        finish(partial(run, **request))
+    done = os.pidfd_open(command)
+    if done not in select.select([done, connection.fileno()], [], [])[0]:
+        os.kill(command, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+    try:
+        connection.sendall(bytes([code if code >= 0 else 128 - code]))
+    finally:
+        os._exit(0)
+
+
+def finish(work: Callable[[], object]) -> NoReturn:
+    """End this process as Python ends when `work` has run, but for freeing memory that it shares."""
+    import atexit
+    import threading
+    import traceback
+
+    code: int | str | None = 0
+    try:
+        work()
+    except SystemExit as end:
+        code = end.code
+    except BaseException as error:
+        traceback.print_exception(error)
+        code = 130 if isinstance(error, KeyboardInterrupt) else 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if isinstance(code, str) else int(code or 0))
+
+
+def run(argv: list[str], cwd: str, environment: dict[str, str]) -> None:
+    """Run a command in this process, as Python would in a new one."""
+    import importlib.metadata
+    import runpy
+
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    name, arguments = Path(argv[0]).name, argv[1:]
+    sys.executable = str(Path(argv[0]).with_name("python"))
+    sys.path.pop(0)
+    if name != "python":
+        sys.argv = [name, *arguments]
+        (entry,) = importlib.metadata.entry_points(group="console_scripts", name=name)
+        sys.exit(entry.load()())
+    sys.path.insert(0, cwd)
+    option, given, *rest = arguments
+    sys.argv = [option, *rest]
+    if option == "-c":
+        exec(compile(given, "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        runpy.run_module(given, run_name="__main__", alter_sys=True)
+
+
+def main() -> None:
+    if Path(sys.argv[0]).name == Path(__file__).name and sys.argv[0].endswith(".py"):
+        serve(Path(sys.argv[1]), int(sys.argv[2]))
+    elif Path(sys.argv[0]).name == "python" and sys.argv[1] not in ("-c", "-m"):
+        os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+    else:
+        sys.exit(ask(Path(__file__).parent))
+
+
+if __name__ == "__main__":
+    main()
