@@ -1,7 +1,9 @@
 """The docs' examples run as they stand, and the code is as the docs say."""
 
 import csv
+import doctest
 import re
+import shlex
 import subprocess
 
 import numpy as np
@@ -82,6 +84,48 @@ def test_the_examples_of_python_run(finished: Project) -> None:
                 ["python", "-c", code], cwd=finished.folder, env=finished.environment(), capture_output=True, text=True
             )
             assert done.returncode == 0, (page, code, done.stderr)
+
+
+def sessions(page: str) -> list[tuple[str, str]]:
+    """(a command, what the page says that it prints) of each fenced block of commands."""
+    found = []
+    for block in re.findall(r"```\n(\$ .*?)```", (ROOT / page).read_text(), re.DOTALL):
+        commands = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+        found += [(command, printed) for command, _, printed in (text.partition("\n") for text in commands)]
+    return found
+
+
+def shape(printed: str) -> str:
+    """Without what differs between models: numbers, and the images and pairs that numbers choose."""
+    for pattern, name in ((r"\b[a-z]+/[a-z]+_\d+", "IMAGE"), (r"\b\d{6}-\S+", "PAIR"), ("─+", "─")):
+        printed = re.sub(pattern, name, printed)
+    return re.sub(r"[+-]?\d[\d,.]*(e[+-]?\d+)?", "0", printed)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/search.md", "docs/report.md"])
+def test_commands_print_what_the_docs_show(project: Project, page: str) -> None:
+    assert sessions(page)
+    for command, expected in sessions(page):
+        printed = project.check(*shlex.split(command))
+        if command.startswith("dvc metrics"):  # which metrics differ is chosen by numbers, too
+            expected, printed = (text.partition("\n")[0] for text in (expected, printed))
+        assert same(shape(expected), shape(printed)), printed
+
+
+def test_the_plan_is_that_of_the_docs(project: Project) -> None:
+    project.set("models.tiny-flux.source", "black-forest-labs/FLUX.1-dev")
+    for name, size in (("spair-flux", 640), ("photos-flux", 640), ("davis-flux", 960)):
+        project.set(f"features.{name}.img_size", size)
+        project.set(f"features.{name}.ensemble_size", 8)
+    ((command, expected),) = sessions("docs/scaling.md")
+    printed = project.check(*shlex.split(command))
+    assert same(expected, printed), printed
+
+
+def same(expected: str, printed: str) -> bool:
+    """But for white space, and what "..." stands for."""
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    return doctest.OutputChecker().check_output(expected, printed, flags)
 
 
 def test_every_parameter_is_documented() -> None:

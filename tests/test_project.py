@@ -163,6 +163,7 @@ def test_push_and_pull_bring_everything_back_without_a_model(project: Project, t
     assert ran == {"score@spair-flux", "predict@davis-flux", "score@davis-flux"}
     assert "not here, so it is not drawn" in project.check("ditf", "search", "cat/cat_00", "--at", "9,9", without=TORCH)
     project.check("ditf", "match", "cat/cat_00", "cat/cat_01", "--at", "9,9", without=TORCH)
+    project.check("ditf", "search", "animal/cat.jpg", "--task", "spair-search", without=TORCH)  # of another data set
 
 
 def add_image(project: Project, number: int) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,10 @@ class Library:
             raise UserError(f"--task: {names[0]!r} does not tell which; name one of {', '.join(choice)}")
         return cls(params, choice[0])
 
-    def pixels(self, item: str) -> RGB | None:
-        """An image of the data set, [height, width, 3]; None, and a line, where its file is not here."""
+    def pixels(self, item: str, read: Callable[[str], RGB] | None = None) -> RGB | None:
+        """An image, [height, width, 3]; None, and a line, where its file is not here. read: of another data set."""
         try:
-            return self._read(item)
+            return (read or self._read)(item)
         except UserError as error:
             if "not found" not in str(error):
                 raise
@@ -101,7 +102,9 @@ class Library:
         for other, requested in self.params.features.items():  # the image of another data set, seen in the same way
             path = FEATURES / other
             if path.is_dir() and name in (store := FeatureStore(path)) and _alike(store, self.store):
-                return Query(name, image_reader(self.params, requested.dataset)(name), store.features(block, name))
+                return Query(
+                    name, self.pixels(name, image_reader(self.params, requested.dataset)), store.features(block, name)
+                )
         path = Path(name)
         if not path.is_file():
             raise UserError(f"{name}: neither a file nor an image of {self.store.path} (such as {self.store.ids[0]})")
