@@ -96,6 +96,7 @@ def serve(folder: Path, owner: int) -> None:
                 attend(connection)
                 return
             connection.close()
+    os._exit(0)  # at once: there is much memory to free
 
 
 def attend(connection: socket.socket) -> None:
