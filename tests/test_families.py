@@ -100,29 +100,19 @@ def test_published_sizes_are_those_of_the_configurations(family: str) -> None:
         assert (channels, float(f"{total / 1e9:.3g}")) == (model.channels, model.parameters)
 
 
-def test_arithmetic_is_counted() -> None:
+def test_arithmetic_is_counted_and_the_smallest_gpu_that_suffices() -> None:
     """Of block 28 of FLUX.1-dev: q, k, v, output and an MLP of 4 widths, and two products of each pair of tokens."""
     flux = kind_of("flux")(blocks=[28])
-    a, b, c = flux.sizes(Model("flux", "black-forest-labs/FLUX.1-dev", "main", "")).flops
+    sizes = flux.sizes(Model("flux", "black-forest-labs/FLUX.1-dev", "main", ""))
+    a, b, c = sizes.flops
     tokens, width = 1200, 3072
     every = tokens + 512
     blocks = 28 * (24 * width**2 * every + 4 * width * every**2)
     assert a + b * tokens + c * tokens**2 == pytest.approx(blocks, rel=0.01)
-
-
-@pytest.mark.parametrize(
-    ("source", "option", "expected"),
-    [
-        ("black-forest-labs/FLUX.1-dev", "", "24 GB"),
-        ("black-forest-labs/FLUX.1-dev", "quantize: int8", "12 GB"),
-        ("black-forest-labs/FLUX.1-dev", "offload: blocks", "8 GB"),
-    ],
-)
-def test_the_smallest_gpu_that_suffices(source: str, option: str, expected: str) -> None:
-    flux = kind_of("flux")(blocks=[28])
     entry = FeaturesEntry(dataset="x", model="y", img_size=640, backbone=flux)
-    cost = estimate(flux.sizes(Model("flux", source, "main", "")), {1200: 1}, entry, 8, 2)
-    assert smallest_gpu(cost, option) == expected
+    cost = estimate(sizes, {tokens: 1}, entry, 8, 2)
+    found = {option: smallest_gpu(cost, option) for option in ("", "quantize: int8", "offload: blocks")}
+    assert found == {"": "24 GB", "quantize: int8": "12 GB", "offload: blocks": "8 GB"}
 
 
 def test_plan_of_models_that_are_not_here(project: Project) -> None:
