@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from benchmarks.matching import CHANNELS, MASSIVE, make_store
 from benchmarks.report import machine, peak_memory, show, timed
@@ -40,13 +41,22 @@ def main() -> None:
 
         alone()  # from here on, the store is in the page cache, and torch has imported what it needs
         probe.train(store.ids[:1], read, options.channels, options.classes, probe.Training(epochs=1), folder / "one", 0)
+        def products() -> None:
+            batch = probe.Training().batch
+            rows, weights = torch.randn(batch, options.channels), torch.randn(options.channels, options.classes)
+            for _ in range(tokens // batch):
+                logits = rows @ weights
+                logits.T @ rows
+
         reading, _ = timed(alone)
+        multiplying, _ = timed(products)
         training, _ = timed(trained)
         show(
             f"Linear probe ({machine()})",
             [
                 ("tokens of an epoch, channels, classes", f"{tokens:,}, {options.channels}, {options.classes}"),
                 ("reading and describing alone", f"{tokens / reading:,.0f} tokens/s"),
+                ("the matrix products of training alone", f"{tokens / multiplying:,.0f} tokens/s"),
                 ("training", f"{tokens / training:,.0f} tokens/s, **{reading / training:.2f}** of it"),
                 ("peak memory", f"{peak_memory():.2f} GB"),
             ],
