@@ -49,13 +49,12 @@ def _prepared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
         first = not (base / "forks").exists()
         if first and sys.platform == "linux":
             forks.start(base / "forks", os.getppid() if many else os.getpid())
-    if first and many:  # with as many threads as there are cores: bytes must not depend on their number
-        environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
-        code = "import sys; from tests.conftest import *; finish_project(Path(sys.argv[1]))"
-        command = [sys.executable, "-c", code, str(base / "finished")]
-        subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     if sys.platform == "linux":
         os.environ[FORKS] = str(base / "forks")
+    if first and many:
+        code = "import sys; from tests.conftest import *; finish_project(Path(sys.argv[1]))"
+        command = [sys.executable, "-c", code, str(base / "finished")]
+        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="session")
@@ -66,17 +65,25 @@ def tiny_flux() -> Path:
     return local_folder("flux", "tiny:0")
 
 
-class Project:
-    """A copy of the project, with git and DVC, in which commands run as a user runs them."""
+def python() -> str:
+    """The command that runs Python, in a fork where there are any."""
+    if FORKS not in os.environ:
+        return sys.executable
+    forks.wait_for(Path(os.environ[FORKS]))
+    return str(Path(os.environ[FORKS]) / "python")
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+
+class Project:
+    """A copy of the project, with git and DVC, in which commands run as a user runs them.
+
+    forked: whether they run in forks (`tests.forks`), where these are.
+    """
+
+    def __init__(self, folder: Path, forked: bool = True) -> None:
+        self.folder, self.forked = folder, forked
 
     def environment(self, without: tuple[str, ...] = ()) -> dict[str, str]:
-        """Of a command; importing one of the modules named in `without` fails there.
-
-        Else it runs in a fork (`tests.forks`). The finished project is made by commands that do not.
-        """
+        """Of a command; importing one of the modules named in `without` fails there, and it does not run in a fork."""
         path = [str(ROOT / ".venv" / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
         environment = os.environ | {"PATH": os.pathsep.join(path), "COLUMNS": "100"}
         if without:
@@ -85,7 +92,7 @@ class Project:
                 (poison / name).mkdir(parents=True, exist_ok=True)
                 (poison / name / "__init__.py").write_text(f"raise SystemExit('{name} was imported')\n")
             environment["PYTHONPATH"] = str(poison)
-        elif FORKS in os.environ:
+        elif self.forked and FORKS in os.environ:
             forks.wait_for(Path(os.environ[FORKS]))
             environment["PATH"] = os.pathsep.join((os.environ[FORKS], environment["PATH"]))
         return environment

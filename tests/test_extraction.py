@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from ditf.features.text import encode_prompts, file_name, load_text
 from ditf.features.writing import BlockFeatures
 from ditf.files import Hashes
 from ditf.models import pin
-from tests.conftest import contents
+from tests.conftest import contents, python
 
 FLUX = Flux(timestep=260, blocks=[3, 21], ensemble_size=3)
 
@@ -187,7 +186,7 @@ t.extract(Path(sys.argv[1]), t.images(Path(sys.argv[2]), 6), t.make_job(Path(sys
 """
     root, folder = Path(__file__).parents[1], tmp_path / "killed"
     tokens = folder / "store.zarr/block21/tokens"
-    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "images"), str(job.texts), str(shard)]
+    command = [python(), "-c", script, str(folder), str(tmp_path / "images"), str(job.texts), str(shard)]
     with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) as process:
         while len(list(tokens.glob("c.*[0-9]"))) < 2:
             assert process.poll() is None, process.stderr and process.stderr.read()

@@ -329,16 +329,20 @@ def test_a_store_of_the_old_format_is_refused(project: Project) -> None:
 
 
 def test_the_default_runs_where_only_the_package_is_installed(finished: Project, tmp_path: Path) -> None:
-    """`ditf init` lays out the stages and parameters in an empty folder."""
-    empty = Project(tmp_path / "empty")
+    """`ditf init` lays out the stages and parameters in an empty folder. Nothing runs in a fork here."""
+    empty = Project(tmp_path / "empty", forked=False)
     empty.folder.mkdir()
     empty.check("git", "init", "-q")
     empty.check("ditf", "init")
     assert "not empty" in empty.fail("ditf", "init")
     stages = empty.check("dvc", "stage", "list", "--name-only").split()
     assert stages == finished.check("dvc", "stage", "list", "--name-only").split()
-    empty.check("dvc", "repro", "catalog@photos")
-    assert "images" in empty.check("ditf", "plan")
+    for name, value in (("ensemble_size", 1), ("img_size", 96)):
+        empty.set(f"features.photos-flux.{name}", value)
+    empty.check("dvc", "repro", "predict@photos-search")
+    rows = json.loads(empty.check("ditf", "search", "animal/cat.jpg", "--at", "150,100", "--json"))
+    assert rows[0]["image"] == "animal/cat.jpg"
+    assert "photos-flux: whole, 6 items" in empty.check("ditf", "verify")
 
 
 def test_a_stage_depends_on_all_code_that_decides_its_results() -> None:

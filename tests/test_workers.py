@@ -20,11 +20,12 @@ DAVIS = "cache/features/davis-flux"
 
 
 def extract(project: Project, name: str, **more: Any) -> "subprocess.Popen[str]":
-    """Begin an extraction in a process group of its own."""
+    """Begin an extraction in a process group of its own, of as many threads as cores: bytes do not depend on these."""
+    environment = {k: v for k, v in project.environment().items() if not k.endswith("_NUM_THREADS")}
     return subprocess.Popen(
         [sys.executable, "-m", "stages.features", name],
         cwd=project.folder,
-        env=project.environment(),
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
