@@ -41,6 +41,7 @@ def main() -> None:
 
         alone()  # from here on, the store is in the page cache, and torch has imported what it needs
         probe.train(store.ids[:1], read, options.channels, options.classes, probe.Training(epochs=1), folder / "one", 0)
+
         def products() -> None:
             batch = probe.Training().batch
             rows, weights = torch.randn(batch, options.channels), torch.randn(options.channels, options.classes)

@@ -27,6 +27,7 @@ NEAREST = Nearest(type="nearest")
 
 Points = NDArray[Any]
 Described = tuple[FeatureStore, int, Descriptor, Sequence[int] | None]  # which descriptors, of which features
+Matches = tuple[Points, NDArray[np.float64], NDArray[np.float64]]  # places [n, 2], similarities [n], distances back [n]
 Vectors = NDArray[np.float32]
 
 
@@ -55,12 +56,9 @@ def predict(
     pair = pc.index_in(points["pair"], pairs["pair"]).to_numpy()
     source, target = (_positions(store, pairs[side])[pair] for side in ("source", "target"))
     clicked = np.stack([points[f"source_{axis}"].to_numpy() for axis in "xy"], 1)
-    found, similarity, distance = np.empty((len(pair), 2)), np.empty(len(pair)), np.zeros(len(pair))
     described = (store, block, descriptor, channels)
-    if store.joint:
-        _match_pairs(described, matcher, client, source, target, clicked, found, similarity, distance)
-    else:
-        _match_images(described, matcher, client, source, target, clicked, found, similarity, distance)
+    match = _match_pairs if store.joint else _match_images
+    found, similarity, distance = match(described, matcher, client, source, target, clicked)
     truth = np.stack([points[f"target_{axis}"].to_numpy() for axis in "xy"], 1)
     columns = {name: pairs[name].take(pair) for name in ("category", "threshold", *catalog.groups()[1:])}
     columns |= {name: points[name] for name in SCHEMAS["keypoints"].names}
@@ -73,6 +71,10 @@ def predict(
     return table.cast(pa.schema([*PREDICTIONS, *own]))
 
 
+def _no_matches(count: int) -> Matches:
+    return np.empty((count, 2)), np.empty(count), np.zeros(count)
+
+
 def _match_images(
     described: Described,
     matcher: Matcher,
@@ -80,12 +82,9 @@ def _match_images(
     source: NDArray[np.int64],
     target: NDArray[np.int64],
     clicked: Points,
-    found: Points,
-    similarity: NDArray[np.float64],
-    distance: NDArray[np.float64],
-) -> None:
-    """Match keypoints image by image, into `found`, `similarity` and `distance`; see `predict`."""
-    store, block, descriptor, _ = described
+) -> Matches:
+    """Match keypoints image by image; see `predict`."""
+    (store, block, descriptor, _), (found, similarity, distance) = described, _no_matches(len(clicked))
     total = (len(np.unique(source)) + len(np.unique(target))) * (1 + matcher.back)
     with threadpool_limits(1, user_api="blas"), tqdm(desc=descriptor, total=total, unit="image", delay=2) as bar:
 
@@ -114,6 +113,7 @@ def _match_images(
                     rows = batch[at]
                     token = store.sizes[source[rows]] / store.grids(block)[source[rows], ::-1]
                     distance[rows] = np.linalg.norm((places - clicked[rows]) / token, axis=1)
+    return found, similarity, distance
 
 
 def _match_pairs(
@@ -123,12 +123,9 @@ def _match_pairs(
     source: NDArray[np.int64],
     target: NDArray[np.int64],
     clicked: Points,
-    found: Points,
-    similarity: NDArray[np.float64],
-    distance: NDArray[np.float64],
-) -> None:
+) -> Matches:
     """The same, pair by pair, for features that depend on the pair."""
-    store, _, descriptor, _ = described
+    (store, _, descriptor, _), (found, similarity, distance) = described, _no_matches(len(clicked))
     both = np.stack([source, target], 1)
     pairs, member = np.unique(both, axis=0, return_inverse=True)
     rows = {f"{a}-{b}": np.flatnonzero(member == n) for n, (a, b) in enumerate(pairs)}
@@ -138,6 +135,7 @@ def _match_pairs(
         for name, (places, values, back) in run(client, match_pair, tasks, cores()):
             found[rows[name]], similarity[rows[name]], distance[rows[name]] = places, values, back
             bar.update()
+    return found, similarity, distance
 
 
 def match_pair(
