@@ -19,6 +19,11 @@ from tests.conftest import Project, contents
 DAVIS = "cache/features/davis-flux"
 
 
+def heed_interrupts() -> None:
+    """As in a terminal, even where the tests run in a shell's background, where a process begins by ignoring them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def extract(project: Project, name: str, **more: Any) -> "subprocess.Popen[str]":
     """Begin an extraction in a process group of its own, of as many threads as cores: bytes do not depend on these."""
     environment = {k: v for k, v in project.environment().items() if not k.endswith("_NUM_THREADS")}
@@ -30,7 +35,7 @@ def extract(project: Project, name: str, **more: Any) -> "subprocess.Popen[str]"
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        **more,
+        **{"preexec_fn": heed_interrupts} | more,
     )
 
 

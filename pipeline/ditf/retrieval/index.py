@@ -79,7 +79,7 @@ def factory_string(kind: str, tokens: int, channels: int) -> str:
     strings = {
         "flat": "Flat",
         "ivfsq": f"{reduced}IVF{cells},SQ8",
-        "ivfpq": f"{reduced}IVF{cells},PQ{max(1, axes // 4)}",
+        "ivfpq": f"{reduced}IVF{cells},PQ{max(1, axes // 4)}np",  # not polysemous: slow to train, and of no use here
         "hnsw": f"{reduced}HNSW32_SQ8",
     }
     return strings.get(kind, kind)
