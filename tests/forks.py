@@ -56,12 +56,12 @@ def start(folder: Path, owner: int) -> None:
 
 
 def wait_for(folder: Path) -> None:
-    """Wait until the server takes commands."""
-    for _ in range(2400):
-        if (folder / ADDRESS).exists():
-            return
+    """Wait until the server takes commands. Raises `RuntimeError` where it has failed."""
+    while not (folder / ADDRESS).exists():
+        log = (folder / LOG).read_text() if (folder / LOG).exists() else ""
+        if "Traceback" in log:
+            raise RuntimeError(log)
         time.sleep(0.1)
-    raise RuntimeError((folder / LOG).read_text())
 
 
 def ask(folder: Path) -> int:
