@@ -35,13 +35,6 @@ def main() -> None:
             for item in store.ids:
                 read(item)
 
-        def trained() -> None:
-            training = probe.Training(epochs=1)
-            probe.train(store.ids, read, options.channels, options.classes, training, folder / "probe", [])
-
-        alone()  # from here on, the store is in the page cache, and torch has imported what it needs
-        probe.train(store.ids[:1], read, options.channels, options.classes, probe.Training(epochs=1), folder / "one", 0)
-
         def products() -> None:
             batch = probe.Training().batch
             rows, weights = torch.randn(batch, options.channels), torch.randn(options.channels, options.classes)
@@ -49,6 +42,12 @@ def main() -> None:
                 logits = rows @ weights
                 logits.T @ rows
 
+        def trained() -> None:
+            training = probe.Training(epochs=1)
+            probe.train(store.ids, read, options.channels, options.classes, training, folder / "probe", [])
+
+        alone()  # from here on, the store is in the page cache, and torch has imported what it needs
+        probe.train(store.ids[:1], read, options.channels, options.classes, probe.Training(epochs=1), folder / "one", 0)
         reading, _ = timed(alone)
         multiplying, _ = timed(products)
         training, _ = timed(trained)

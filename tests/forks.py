@@ -57,9 +57,10 @@ def start(folder: Path, owner: int) -> None:
 
 def wait_for(folder: Path) -> None:
     """Wait until the server takes commands. Raises `RuntimeError` where it has failed."""
+    end = time.monotonic() + 240
     while not (folder / ADDRESS).exists():
         log = (folder / LOG).read_text() if (folder / LOG).exists() else ""
-        if "Traceback" in log:
+        if "Traceback" in log or time.monotonic() > end:
             raise RuntimeError(log)
         time.sleep(0.1)
 
