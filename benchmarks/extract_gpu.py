@@ -42,7 +42,7 @@ CASES = [
 
 def denoiser(config: dict[str, Any], settings: Flux, device: str, dtype: torch.dtype) -> Any:
     """FLUX's transformer up to the captured block, with small random weights."""
-    layout = LoadedFlux.layout()
+    layout = LoadedFlux.layout
     model = layout.skeleton(config)
     shapes = {name: weight.shape for name, weight in model.state_dict().items()}
     needed = layout.needed(model, max(settings.blocks))

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from benchmarks.report import machine, show, timed
 from ditf.backbones.flux import Flux, LoadedFlux
-from ditf.backbones.parts import tiny_flux
+from ditf.backbones.parts import tiny
 from ditf.backbones.parts.diffusion import LoadedDiffusion
 from ditf.backbones.parts.latents import LatentEncoder, patches, tokens
 from ditf.features.extractor import Extractor
@@ -28,7 +28,7 @@ VAE_CHANNELS = (32, 64, 128, 128)
 
 def make_model(folder: Path, heads: int) -> None:
     """A FLUX folder of `heads` heads of 64 channels, 19 + 38 blocks, with a larger VAE than the tiny one's."""
-    tiny_flux.build(folder, 0)
+    tiny.flux(folder, 0)
     torch.manual_seed(0)
     config = {**FluxTransformer2DModel.load_config(folder / "transformer"), "num_attention_heads": heads}
     config |= {"attention_head_dim": 64, "axes_dims_rope": (16, 24, 24)}

@@ -15,6 +15,7 @@ def run(main: Callable[..., None], section: str | None = None) -> None:
     """
     given, expected = sys.argv[1:], [section] if section else []
 
+    @guard
     def work() -> None:
         if len(given) != len(expected):
             raise UserError(
@@ -25,7 +26,7 @@ def run(main: Callable[..., None], section: str | None = None) -> None:
             check_entry(getattr(params, section), given[0], section)
         main(params, *given)
 
-    guard(work)
+    work()
 
 
 __all__ = ["Params", "run"]

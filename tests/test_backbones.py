@@ -51,7 +51,7 @@ Loaded = tuple[LoadedDiffusion, dict[str, Tensor]]
 
 def settings_of(family: str, **settings: Any) -> Diffusion:
     """Settings of a family, for one noise sample unless given."""
-    kind = find_type(Backbone, "ditf.backbones", family)  # type: ignore[type-abstract]
+    kind = find_type(Backbone, family)
     values: dict[str, Any] = {"blocks": BLOCKS[family], "ensemble_size": 1, "timestep": 260}
     found = kind(**values | settings)
     assert isinstance(found, Diffusion)
@@ -346,7 +346,7 @@ def test_sharded_weights_load_and_unneeded_files_do_not(tmp_path: Path) -> None:
     source, folder = tiny("flux").component("transformer"), tmp_path / "transformer"
     shutil.copytree(source, folder)
     shard(folder)
-    needed = LoadedFlux.layout().weight_patterns(folder, [3])
+    needed = LoadedFlux.layout.weight_patterns(folder, [3])
     for path in folder.glob("*.safetensors"):
         if path.name not in needed:
             path.unlink()
@@ -364,7 +364,7 @@ def test_flux_dev_reads_at_most_66_percent_for_block_28() -> None:
     with torch.device("meta"):
         network = FluxTransformer2DModel(guidance_embeds=True)
     sizes = {name: tensor.numel() for name, tensor in network.state_dict().items()}
-    needed = LoadedFlux.layout().needed(network, 28)
+    needed = LoadedFlux.layout.needed(network, 28)
     assert sum(sizes[name] for name in needed) <= 0.66 * sum(sizes.values())
 
 

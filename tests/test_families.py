@@ -17,7 +17,7 @@ from ditf.params import FeaturesEntry
 from ditf.settings import find_type, registered
 from tests.conftest import MODELS, Project
 
-FAMILIES = registered("ditf.backbones")
+FAMILIES = registered(Backbone)
 KINDS = {  # vit is run by tests/test_keypoint_sets.py, the U-Net from pixels by tests/test_golden.py
     "sd3": {"blocks": [4, 14], "ensemble_size": 2},
     "pixart": {"blocks": [7], "ensemble_size": 1},
@@ -25,7 +25,7 @@ KINDS = {  # vit is run by tests/test_keypoint_sets.py, the U-Net from pixels by
 
 
 def kind_of(family: str) -> type[Backbone]:
-    return find_type(Backbone, "ditf.backbones", family)  # type: ignore[type-abstract]
+    return find_type(Backbone, family)
 
 
 def test_every_kind_of_family_from_images_to_pck(project: Project) -> None:
@@ -91,8 +91,8 @@ def test_published_sizes_are_those_of_the_configurations(family: str) -> None:
         if isinstance(first, Diffusion):
             loaded = first.loaded()
             with torch.device("meta"):
-                network = loaded.layout().skeleton(model.config)
-            assert len(loaded.layout().blocks(network)) == model.blocks
+                network = loaded.layout.skeleton(model.config)
+            assert len(loaded.layout.blocks(network)) == model.blocks
             channels, total = loaded(network, first).shape(0)[1], sum(w.numel() for w in network.parameters())
         else:
             sizes = last.sizes(Model(family, source, "main", ""))

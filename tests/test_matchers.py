@@ -116,4 +116,4 @@ def test_what_is_no_matcher_is_reported(given: Any, expected: str) -> None:
 
 def test_matchers_are_registered() -> None:
     for name in ("nearest", "mutual", "cycle", "window-soft-argmax"):
-        assert issubclass(find_type(Matcher, "ditf.matchers", name), Matcher)  # type: ignore[type-abstract]
+        assert issubclass(find_type(Matcher, name), Matcher)

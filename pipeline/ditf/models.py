@@ -61,7 +61,7 @@ class Model:
     @property
     def backbone(self) -> type[Backbone]:
         """The class of the family."""
-        return find_type(Backbone, "ditf.backbones", self.family)  # type: ignore[type-abstract]
+        return find_type(Backbone, self.family)
 
     @property
     def made_by(self) -> dict[str, str]:
@@ -127,7 +127,7 @@ def pin(family: str, source: str, revision: str, hashes: Hashes, loading: Loadin
     if is_hub(source):
         return Model(family, source, revision, _fetch(source, revision, ["*.json"]).name, weights, loading)
     folder = local_folder(family, source)
-    components = find_type(Backbone, "ditf.backbones", family).components(folder)  # type: ignore[type-abstract]
+    components = find_type(Backbone, family).components(folder)
     for name in components:
         if not (folder / name).is_dir():
             raise UserError(f"{folder / name}: not found; a model of type {family} has {', '.join(components)}")
@@ -161,7 +161,7 @@ def local_folder(family: str, source: str) -> Path:
     if not seed.isdecimal() or int(seed) >= 2**32:
         raise UserError(f"source: {source!r}: the seed of a tiny model is a number, as in 'tiny:0'")
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ditf"
-    backbone = find_type(Backbone, "ditf.backbones", family)  # type: ignore[type-abstract]
+    backbone = find_type(Backbone, family)
     made_by = fingerprint([family, code_of(backbone), version("ditf"), version("torch")])
     folder = home / f"tiny-{made_by[:8]}-{seed}"
     if not folder.is_dir():

@@ -1,7 +1,7 @@
 """`params.yaml`, validated as a whole at the edge: every wrong value is named in a line of its own."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -23,6 +23,8 @@ FILE = Path("params.yaml")
 RESERVED = ("analysis", "drawings", "extraction", "sweeps")  # folders of results that are not of a task
 NAME = r"^[A-Za-z0-9][\w-]*$"  # of an entry: it is part of file names, and of DVC's dotted paths
 S = TypeVar("S", bound=Section)
+Entry = dict[str, Any]  # as it stands in the file
+Known = dict[str, dict[str, Any]]  # the entries read so far, by section and name; None for one that is wrong
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -134,8 +136,8 @@ def validate(data: Any, where: str = str(FILE)) -> Params:
     if not isinstance(data, dict):
         raise UserError(f"{where}: not a mapping of parameters")
     lines: list[str] = []
-    entries: dict[str, dict[str, Any]] = {}
-    for section in ("models", "datasets", "features", "fusions", "tasks", "sweeps"):
+    entries: Known = {}
+    for section in PARSERS:
         given = data.get(section, {} if section in ("fusions", "sweeps") else None)
         entries[section] = {}
         if not isinstance(given, dict):
@@ -159,106 +161,45 @@ def validate(data: Any, where: str = str(FILE)) -> Params:
     return params.model_copy(update=entries)
 
 
-def _entry(section: str, name: Any, entry: Any, known: dict[str, dict[str, Any]], where: str) -> Any:
+def _entry(section: str, name: Any, entry: Any, known: Known, where: str) -> Any:
     """An entry of a section, as the class that its type names."""
     if not isinstance(name, str) or not re.match(NAME, name):
         raise UserError(f"{where}: a name has letters, digits, - and _ only")
     if not isinstance(entry, dict):
         raise UserError(f"{where}: not a mapping of settings")
     try:
-        if section == "models":
-            model = parse(ModelEntry, entry, where)
-            _check_loading(model, where)
-            return model
-        if section == "features":
-            return _features(entry, known, where)
-        if section == "fusions":
-            return _fusion(name, entry, known, where)
-        if section == "sweeps":
-            return _sweep(entry, known, where)
-        if section == "datasets":
-            return _typed(Dataset, "ditf.datasets", entry, where)  # type: ignore[type-abstract]
-        found = _typed(Task, "ditf.tasks", entry, where)  # type: ignore[type-abstract]
-    except _BrokenEntryError:
-        raise
+        return PARSERS[section](name, entry, known, where)
     except UserError as error:
         text = str(error)
         raise UserError(text if text.startswith(where) else f"{where}.{text}") from None
-    if name in RESERVED:
-        raise UserError(f"{where}: {name} is a folder of results of its own; give another name")
-    _check_task(found, known, where)
-    return found
 
 
-def _check_loading(model: ModelEntry, where: str) -> None:
-    """That a model's family heeds the options that are set."""
-    family = find_type(Backbone, "ditf.backbones", model.type)  # type: ignore[type-abstract]
-    for name in Loading.model_fields:
-        if name != "dtype" and getattr(model, name) != getattr(PLAIN, name) and name not in family.options:
-            raise UserError(f"{where}.{name}: models of type {model.type} have no such option; remove it")
+def _model(name: str, entry: Entry, known: Known, where: str) -> ModelEntry:
+    """An entry of `models`, with options that its family heeds."""
+    model = parse(ModelEntry, entry, where)
+    family = find_type(Backbone, model.type)
+    for option in Loading.model_fields:
+        if option != "dtype" and getattr(model, option) != getattr(PLAIN, option) and option not in family.options:
+            raise UserError(f"{where}.{option}: models of type {model.type} have no such option; remove it")
     if model.gguf and model.quantize != "none":
         raise UserError(f"{where}.quantize: the weights of gguf are quantized already; remove one of the two")
+    return model
 
 
-def _features(entry: dict[str, Any], known: dict[str, dict[str, Any]], where: str) -> FeaturesEntry:
+def _dataset(name: str, entry: Entry, known: Known, where: str) -> Dataset:
+    return _typed(Dataset, entry, where)
+
+
+def _features(name: str, entry: Entry, known: Known, where: str) -> FeaturesEntry:
     """An entry of `features`: the common settings, and those of the model's backbone."""
     _check_names(entry, {"dataset": "datasets", "model": "models"}, known, where)
-    kind = find_type(Backbone, "ditf.backbones", known["models"][entry["model"]].type)  # type: ignore[type-abstract]
+    kind = find_type(Backbone, known["models"][entry["model"]].type)
     common = set(FeaturesEntry.model_fields) - {"backbone"}
     backbone = parse(kind, {key: value for key, value in entry.items() if key not in common}, where)
     return parse(FeaturesEntry, {k: v for k, v in entry.items() if k in common} | {"backbone": backbone}, where)
 
 
-def _sweep(entry: dict[str, Any], known: dict[str, dict[str, Any]], where: str) -> Sweep:
-    """An entry of `sweeps`: the settings of features at each timestep, and the task that scores them."""
-    _check_names(entry, {"dataset": "datasets", "model": "models"}, known, where)
-    if "ensemble_size" in entry:
-        raise UserError(f"{where}.ensemble_size: a sweep has `ensemble_sizes`")
-    own = {key: entry[key] for key in SweepSettings.model_fields if key in entry}
-    settings = parse(SweepSettings, own, where)
-    aside = ("subset", "ensemble_sizes", "timesteps", "task")
-    common = {key: value for key, value in entry.items() if key not in aside}
-    common["ensemble_size"] = max(settings.ensemble_sizes)
-    kind = find_type(Backbone, "ditf.backbones", known["models"][settings.model].type)  # type: ignore[type-abstract]
-    timed = "timestep" in kind.model_fields
-    timesteps = entry.get("timesteps", [] if timed else [0])
-    if not isinstance(timesteps, list) or not timesteps or len({*map(str, timesteps)}) != len(timesteps):
-        raise UserError(f"{where}.timesteps: give a list of distinct timesteps, such as [100, 260]")
-    features = {t: _features(common | ({"timestep": t} if timed else {}), known, where) for t in timesteps}
-    task = _sweep_task(entry.get("task"), settings.dataset, next(iter(features.values())).backbone, f"{where}.task")
-    return parse(Sweep, {"settings": settings, "features": features, "task": task}, where)
-
-
-def _sweep_task(entry: Any, dataset: str, backbone: Backbone, where: str) -> Task:
-    """The task of a sweep, which says neither what it reads nor which block."""
-    if not isinstance(entry, dict):
-        raise UserError(f"{where}: missing; give its type, predict and score")
-    predict = entry.get("predict", {})
-    if not isinstance(predict, dict):
-        raise UserError(f"{where}.predict: not a mapping of settings")
-    if said := [key for key in ("dataset", "features") if key in entry] + ["predict.block"] * ("block" in predict):
-        raise UserError(f"{where}.{said[0]}: a sweep says it itself; remove it")
-    whole = {"score": {}, **entry, "dataset": dataset, "features": "sweep"}
-    task = _typed(Task, "ditf.tasks", whole | {"predict": {**predict, "block": backbone.blocks[0]}}, where)  # type: ignore[type-abstract]
-    _check_descriptors(task, backbone.descriptors, where, "the model")
-    return task
-
-
-def _typed(base: type[S], package: str, entry: dict[str, Any], where: str) -> S:
-    """An entry, as the class that its type names."""
-    if "type" not in entry:
-        raise UserError(f"{where}.type: missing; add it")
-    return parse(find_type(base, package, entry["type"]), entry, where)
-
-
-def _check_descriptors(task: Task, have: Sequence[str], where: str, of: str) -> None:
-    if unknown := [name for name in task.predict.descriptors if name not in have]:
-        raise UserError(
-            f"{where}.predict.descriptors: {unknown[0]} is not a descriptor of {of}, which has {', '.join(have)}"
-        )
-
-
-def _fusion(name: str, entry: dict[str, Any], known: dict[str, dict[str, Any]], where: str) -> Fusion:
+def _fusion(name: str, entry: Entry, known: Known, where: str) -> Fusion:
     """An entry of `fusions`, and what it says of others."""
     fusion = parse(Fusion, entry, where)
     if name in known["features"]:
@@ -283,14 +224,17 @@ def _fusion(name: str, entry: dict[str, Any], known: dict[str, dict[str, Any]], 
     return fusion
 
 
-def _check_task(task: Task, known: dict[str, dict[str, Any]], where: str) -> None:
-    """What a task says of other entries."""
+def _task(name: str, entry: Entry, known: Known, where: str) -> Task:
+    """An entry of `tasks`, and what it says of others."""
+    task = _typed(Task, entry, where)
+    if name in RESERVED:
+        raise UserError(f"{where}: {name} is a folder of results of its own; give another name")
     section = "fusions" if task.features in known["fusions"] else "features"
     _check_names(
         {"dataset": task.dataset, "features": task.features}, {"dataset": "datasets", "features": section}, known, where
     )
-    entry = known[section][task.features]
-    of = entry if section == "features" else known["features"][entry.first.features]
+    read = known[section][task.features]
+    of = read if section == "features" else known["features"][read.first.features]
     if of.dataset != task.dataset:
         raise UserError(f"{where}.features: {task.features} is of the data set {of.dataset}, not {task.dataset}")
     have, blocks = (ORIGINAL, [BLOCK]) if section == "fusions" else (of.backbone.descriptors, of.backbone.blocks)
@@ -300,9 +244,68 @@ def _check_task(task: Task, known: dict[str, dict[str, Any]], where: str) -> Non
             f"{where}.predict.block: {task.predict.block} is not among blocks {blocks} of {section}.{task.features}: "
             "add it there"
         )
+    return task
 
 
-def _check_names(entry: dict[str, Any], keys: dict[str, str], known: dict[str, dict[str, Any]], where: str) -> None:
+def _sweep(name: str, entry: Entry, known: Known, where: str) -> Sweep:
+    """An entry of `sweeps`: the settings of features at each timestep, and the task that scores them."""
+    _check_names(entry, {"dataset": "datasets", "model": "models"}, known, where)
+    if "ensemble_size" in entry:
+        raise UserError(f"{where}.ensemble_size: a sweep has `ensemble_sizes`")
+    settings = parse(SweepSettings, {key: entry[key] for key in SweepSettings.model_fields if key in entry}, where)
+    aside = ("subset", "ensemble_sizes", "timesteps", "task")
+    common = {key: value for key, value in entry.items() if key not in aside}
+    common["ensemble_size"] = max(settings.ensemble_sizes)
+    timed = "timestep" in find_type(Backbone, known["models"][settings.model].type).model_fields
+    timesteps = entry.get("timesteps", [] if timed else [0])
+    if not isinstance(timesteps, list) or not timesteps or len({*map(str, timesteps)}) != len(timesteps):
+        raise UserError(f"{where}.timesteps: give a list of distinct timesteps, such as [100, 260]")
+    features = {t: _features(name, common | ({"timestep": t} if timed else {}), known, where) for t in timesteps}
+    task = _sweep_task(entry.get("task"), settings.dataset, next(iter(features.values())).backbone, f"{where}.task")
+    return parse(Sweep, {"settings": settings, "features": features, "task": task}, where)
+
+
+def _sweep_task(entry: Any, dataset: str, backbone: Backbone, where: str) -> Task:
+    """The task of a sweep, which says neither what it reads nor which block."""
+    if not isinstance(entry, dict):
+        raise UserError(f"{where}: missing; give its type, predict and score")
+    predict = entry.get("predict", {})
+    if not isinstance(predict, dict):
+        raise UserError(f"{where}.predict: not a mapping of settings")
+    if said := [key for key in ("dataset", "features") if key in entry] + ["predict.block"] * ("block" in predict):
+        raise UserError(f"{where}.{said[0]}: a sweep says it itself; remove it")
+    whole = {"score": {}, **entry, "dataset": dataset, "features": "sweep"}
+    task = _typed(Task, whole | {"predict": {**predict, "block": backbone.blocks[0]}}, where)
+    _check_descriptors(task, backbone.descriptors, where, "the model")
+    return task
+
+
+# In the order in which entries name those of earlier sections.
+PARSERS: dict[str, Callable[[str, Entry, Known, str], Any]] = {
+    "models": _model,
+    "datasets": _dataset,
+    "features": _features,
+    "fusions": _fusion,
+    "tasks": _task,
+    "sweeps": _sweep,
+}
+
+
+def _typed(base: type[S], entry: Entry, where: str) -> S:
+    """An entry, as the class that its type names."""
+    if "type" not in entry:
+        raise UserError(f"{where}.type: missing; add it")
+    return parse(find_type(base, entry["type"]), entry, where)
+
+
+def _check_descriptors(task: Task, have: Sequence[str], where: str, of: str) -> None:
+    if unknown := [name for name in task.predict.descriptors if name not in have]:
+        raise UserError(
+            f"{where}.predict.descriptors: {unknown[0]} is not a descriptor of {of}, which has {', '.join(have)}"
+        )
+
+
+def _check_names(entry: Entry, keys: dict[str, str], known: Known, where: str) -> None:
     """That what an entry names are entries, too. Raises `_BrokenEntryError` for one that is wrong itself."""
     for key, section in keys.items():
         name = entry.get(key)
@@ -313,7 +316,7 @@ def _check_names(entry: dict[str, Any], keys: dict[str, str], known: dict[str, d
             raise _BrokenEntryError
 
 
-class _BrokenEntryError(UserError):
+class _BrokenEntryError(Exception):
     """An entry names one that is wrong."""
 
 

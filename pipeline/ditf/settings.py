@@ -38,23 +38,22 @@ def parse(kind: type[S], data: Any, where: str) -> S:
         raise UserError("\n".join(lines)) from None
 
 
-def registered(package: str) -> list[str]:
-    """The names of the classes of a package, one in each of its modules."""
-    return [m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__) if not m.ispkg]
+def registered(base: type) -> list[str]:
+    """The names of the registered subclasses of `base`: the modules of its package, of which each defines one."""
+    return [m.name for m in pkgutil.iter_modules(importlib.import_module(base.__module__).__path__) if not m.ispkg]
 
 
-def find_type(base: type[T], package: str, name: object) -> type[T]:
+def find_type(base: type[T], name: object) -> type[T]:
     """The subclass of `base` that `name` stands for.
 
     Args:
         base: such as `Dataset`.
-        package: whose modules hold the registered classes, one each, such as "ditf.datasets".
-        name: of such a module, such as "spair"; or "package.module:Class" for a class from elsewhere.
+        name: a registered one, such as "spair"; or "package.module:Class" for a class from elsewhere.
 
     Raises:
         UserError: nothing of that name can be imported.
     """
-    known = registered(package)
+    package, known = base.__module__, registered(base)
     module, _, attribute = str(name).partition(":")
     module = module.replace("-", "_") if not attribute else module
     if not attribute and module not in known:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from ditf.errors import UserError
 from ditf.features.descriptors import BOTH, ORIGINAL, Condition, Descriptor, Norm
 from ditf.settings import Distinct, Section
 
@@ -80,9 +81,12 @@ class Backbone(Section):
     @classmethod
     def build_tiny(cls, folder: Path, seed: int) -> None:
         """Write a tiny random model of the family into `folder`, for the source "tiny:SEED"."""
-        from ditf.errors import UserError
+        package, _, family = cls.__module__.rpartition(".")
+        if package != __name__:
+            raise UserError(f"source: 'tiny:{seed}': {cls.__name__} has no tiny model; give a folder or a Hub id")
+        from ditf.backbones.parts import tiny
 
-        raise UserError(f"source: 'tiny:{seed}': {cls.__name__} has no tiny model; give a folder or a Hub id")
+        getattr(tiny, family)(folder, seed)
 
 
 class LoadedBackbone(ABC):

@@ -6,20 +6,19 @@ Method: Gan et al., arXiv 2505.18584.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, FiniteFloat
 
 from ditf.backbones import Block, Published
 from ditf.backbones.parts.diffusion import Diffusion, LoadedDiffusion
-from ditf.features.descriptors import DESCRIPTORS, Condition, Descriptor
+from ditf.backbones.parts.partial import Layout
+from ditf.features.descriptors import DESCRIPTORS, Condition
 from ditf.settings import Distinct
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditf.backbones.parts.partial import Layout
 
 TEXT_TOKENS = 512
 DEV = {"guidance_embeds": True}
@@ -32,16 +31,15 @@ class Flux(Diffusion):
     both kinds; in FLUX.1-dev 0..18 are double, 19..56 single.
     """
 
-    pipelines: ClassVar[tuple[str, ...]] = ("FluxPipeline",)
-    descriptors: ClassVar[tuple[Descriptor, ...]] = DESCRIPTORS
-    published: ClassVar[Mapping[str, Published]] = {
+    pipelines = ("FluxPipeline",)
+    descriptors = DESCRIPTORS
+    published: ClassVar = {
         "black-forest-labs/FLUX.1-dev": Published("FLUX.1 [dev] Non-Commercial License", 11.9, 57, 3072, 4.9, DEV),
         "black-forest-labs/FLUX.1-schnell": Published("Apache 2.0", 11.9, 57, 3072, 4.9),
         "black-forest-labs/FLUX.1-Krea-dev": Published("FLUX.1 [dev] Non-Commercial License", 11.9, 57, 3072, 4.9, DEV),
     }
 
     blocks: Distinct[Block] = Field(default=[28])
-    timestep: int = Field(default=260, ge=0, le=1000)
     guidance: FiniteFloat = Field(default=3.5, ge=0)
 
     def loaded(self) -> type[LoadedFlux]:
@@ -55,24 +53,14 @@ class Flux(Diffusion):
         )
         return {"prompt_embeds": embeds[0], "pooled": pooled[0]}
 
-    @classmethod
-    def build_tiny(cls, folder: Path, seed: int) -> None:
-        from ditf.backbones.parts import tiny_flux
-
-        tiny_flux.build(folder, seed)
-
 
 class LoadedFlux(LoadedDiffusion):
     """Double blocks, then single blocks; each has the layer of its own AdaLN."""
 
+    layout = Layout(
+        "FluxTransformer2DModel", ("transformer_blocks", "single_transformer_blocks"), modulation=("norm1", "norm")
+    )
     conditions = ("both", "t", "c")
-
-    @classmethod
-    def layout(cls) -> Layout:
-        from ditf.backbones.parts.partial import Layout
-
-        stacks = ("transformer_blocks", "single_transformer_blocks")
-        return Layout("FluxTransformer2DModel", stacks, modulation=("norm1", "norm"))
 
     def latent_channels(self) -> int:
         return int(self.model.config.in_channels) // 4  # of squares of 2x2

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, FiniteFloat
 
 from ditf.backbones import Block, Published
 from ditf.backbones.parts.diffusion import Diffusion, LoadedDiffusion
+from ditf.backbones.parts.partial import Layout
 from ditf.features.descriptors import Condition
 from ditf.settings import Distinct
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditf.backbones.parts.partial import Layout
 
 KLEIN = {"guidance_embeds": False}
 KLEIN_4B = KLEIN | {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680}
@@ -30,15 +29,14 @@ class Flux2(Diffusion):
     both kinds: in -dev 0..7 are double and 8..55 single, in klein-4B 0..4 and 5..24, in klein-9B 0..7 and 8..31.
     """
 
-    pipelines: ClassVar[tuple[str, ...]] = ("Flux2Pipeline", "Flux2KleinPipeline")
-    published: ClassVar[Mapping[str, Published]] = {
+    pipelines = ("Flux2Pipeline", "Flux2KleinPipeline")
+    published: ClassVar = {
         "black-forest-labs/FLUX.2-dev": Published("FLUX [dev] Non-Commercial License", 32.2, 56, 6144, 24.0),
         "black-forest-labs/FLUX.2-klein-4B": Published("Apache 2.0", 3.88, 25, 3072, 4.0, KLEIN_4B),
         "black-forest-labs/FLUX.2-klein-9B": Published("FLUX Non-Commercial License", 9.08, 32, 4096, 8.2, KLEIN_9B),
     }
 
     blocks: Distinct[Block] = Field(default=[12])
-    timestep: int = Field(default=260, ge=0, le=1000)
     guidance: FiniteFloat = Field(default=4.0, ge=0)
 
     def loaded(self) -> type[LoadedFlux2]:
@@ -48,24 +46,13 @@ class Flux2(Diffusion):
         """Hidden states of three layers of the language model, side by side, 512 tokens."""
         return {"prompt_embeds": pipeline.encode_prompt(prompt=prompt, device=device)[0][0]}
 
-    @classmethod
-    def build_tiny(cls, folder: Path, seed: int) -> None:
-        from ditf.backbones.parts import tiny
-
-        tiny.flux2(folder, seed)
-
 
 class LoadedFlux2(LoadedDiffusion):
     """Double blocks, then single blocks; the encoder gives latents of 2x2 squares already."""
 
+    layout = Layout("Flux2Transformer2DModel", stacks=("transformer_blocks", "single_transformer_blocks"))
     patch = 1
     published_stride = 16
-
-    @classmethod
-    def layout(cls) -> Layout:
-        from ditf.backbones.parts.partial import Layout
-
-        return Layout("Flux2Transformer2DModel", ("transformer_blocks", "single_transformer_blocks"))
 
     def text_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"prompt_embeds": (512, self.model.config.joint_attention_dim)}

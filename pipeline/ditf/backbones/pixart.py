@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from ditf.backbones import Block, Published
 from ditf.backbones.parts.diffusion import Diffusion, LoadedDiffusion, ddpm_schedule
+from ditf.backbones.parts.partial import Layout
 from ditf.features.descriptors import Condition
 from ditf.settings import Distinct
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditf.backbones.parts.partial import Layout
     from ditf.models import Model
 
 RAIL = "CreativeML Open RAIL++-M"
@@ -29,8 +28,8 @@ class PixArt(Diffusion):
     timestep: t in 0..999.
     """
 
-    pipelines: ClassVar[tuple[str, ...]] = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
-    published: ClassVar[Mapping[str, Published]] = {
+    pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
+    published: ClassVar = {
         "PixArt-alpha/PixArt-XL-2-512x512": Published(RAIL, 0.611, 28, 1152, 4.8, XL | {"sample_size": 64}),
         "PixArt-alpha/PixArt-XL-2-1024-MS": Published(RAIL, 0.611, 28, 1152, 4.8, XL),
         "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": Published(
@@ -53,26 +52,19 @@ class PixArt(Diffusion):
         embeds, mask, _, _ = pipeline.encode_prompt(prompt=prompt, device=device, do_classifier_free_guidance=False)
         return {"prompt_embeds": embeds[0], "mask": mask[0]}
 
-    @classmethod
-    def build_tiny(cls, folder: Path, seed: int) -> None:
-        from ditf.backbones.parts import tiny
-
-        tiny.pixart(folder, seed)
-
 
 class LoadedPixArt(LoadedDiffusion):
     """The 1024-pixel models of alpha embed the image's size, too, so that their modulation depends on it."""
 
+    layout = Layout(
+        "PixArtTransformer2DModel",
+        outputs=("norm_out", "proj_out", "scale_shift_table"),
+        modulation=("scale_shift_table",),
+    )
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.sized = bool(self.model.use_additional_conditions)
-
-    @classmethod
-    def layout(cls) -> Layout:
-        from ditf.backbones.parts.partial import Layout
-
-        outputs = ("norm_out", "proj_out", "scale_shift_table")
-        return Layout("PixArtTransformer2DModel", outputs=outputs, modulation=("scale_shift_table",))
 
     def text_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"prompt_embeds": (300, self.model.config.caption_channels), "mask": (300,)}

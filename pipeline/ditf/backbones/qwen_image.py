@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from ditf.backbones import Block, Published
 from ditf.backbones.parts.diffusion import Diffusion, LoadedDiffusion
+from ditf.backbones.parts.partial import Layout
 from ditf.features.descriptors import Condition
 from ditf.settings import Distinct
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ditf.backbones.parts.partial import Layout
 
 
 class QwenImage(Diffusion):
@@ -25,14 +23,13 @@ class QwenImage(Diffusion):
     timestep: t in 0..1000.
     """
 
-    pipelines: ClassVar[tuple[str, ...]] = ("QwenImagePipeline",)
-    published: ClassVar[Mapping[str, Published]] = {
+    pipelines = ("QwenImagePipeline",)
+    published: ClassVar = {
         "Qwen/Qwen-Image": Published("Apache 2.0", 20.4, 60, 3072, 8.3),
         "Qwen/Qwen-Image-2512": Published("Apache 2.0", 20.4, 60, 3072, 8.3),
     }
 
     blocks: Distinct[Block] = Field(default=[30])
-    timestep: int = Field(default=260, ge=0, le=1000)
 
     def loaded(self) -> type[LoadedQwenImage]:
         return LoadedQwenImage
@@ -41,21 +38,11 @@ class QwenImage(Diffusion):
         """Qwen2.5-VL's last hidden states of the prompt's own tokens, without the template's."""
         return {"prompt_embeds": pipeline.encode_prompt(prompt=prompt, device=device)[0][0]}
 
-    @classmethod
-    def build_tiny(cls, folder: Path, seed: int) -> None:
-        from ditf.backbones.parts import tiny
-
-        tiny.qwen_image(folder, seed)
-
 
 class LoadedQwenImage(LoadedDiffusion):
     """Each block has a layer of its own that modulates its image stream."""
 
-    @classmethod
-    def layout(cls) -> Layout:
-        from ditf.backbones.parts.partial import Layout
-
-        return Layout("QwenImageTransformer2DModel", modulation=("img_mod",))
+    layout = Layout("QwenImageTransformer2DModel", modulation=("img_mod",))
 
     def latent_channels(self) -> int:
         return int(self.model.config.in_channels) // 4  # of squares of 2x2

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from ditf.backbones import Block, Published
 from ditf.backbones.parts.diffusion import Diffusion, LoadedDiffusion
+from ditf.backbones.parts.partial import Layout
 from ditf.features.descriptors import Condition
 from ditf.settings import Distinct
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditf.backbones.parts.partial import Layout
 
 SMALL = {"num_attention_heads": 36, "num_layers": 28, "num_cross_attention_heads": 16, "cross_attention_head_dim": 72}
 SMALL = SMALL | {"cross_attention_dim": 1152}
@@ -29,8 +28,8 @@ class Sana(Diffusion):
     timestep: t in 0..1000. blocks: 0..19 in the larger, 0..27 in the smaller.
     """
 
-    pipelines: ClassVar[tuple[str, ...]] = ("SanaPipeline",)
-    published: ClassVar[Mapping[str, Published]] = {
+    pipelines = ("SanaPipeline",)
+    published: ClassVar = {
         "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers": Published(
             "NVIDIA's, non-commercial", 1.6, 20, 2240, 2.6
         ),
@@ -40,7 +39,6 @@ class Sana(Diffusion):
     }
 
     blocks: Distinct[Block] = Field(default=[10])
-    timestep: int = Field(default=260, ge=0, le=1000)
 
     def loaded(self) -> type[LoadedSana]:
         return LoadedSana
@@ -56,25 +54,17 @@ class Sana(Diffusion):
         )
         return {"prompt_embeds": embeds[0], "mask": mask[0]}
 
-    @classmethod
-    def build_tiny(cls, folder: Path, seed: int) -> None:
-        from ditf.backbones.parts import tiny
-
-        tiny.sana(folder, seed)
-
 
 class LoadedSana(LoadedDiffusion):
     """AdaLN-single: one modulation for all blocks, that each shifts by its own table."""
 
+    layout = Layout(
+        "SanaTransformer2DModel",
+        outputs=("norm_out", "proj_out", "scale_shift_table"),
+        modulation=("scale_shift_table",),
+    )
     patch = 1
     published_stride = 32
-
-    @classmethod
-    def layout(cls) -> Layout:
-        from ditf.backbones.parts.partial import Layout
-
-        outputs = ("norm_out", "proj_out", "scale_shift_table")
-        return Layout("SanaTransformer2DModel", outputs=outputs, modulation=("scale_shift_table",))
 
     def width(self) -> int:
         return int(self.model.config.num_attention_heads * self.model.config.attention_head_dim)

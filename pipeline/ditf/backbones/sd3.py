@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from ditf.backbones import Block, Published
 from ditf.backbones.parts.diffusion import Diffusion, LoadedDiffusion
-from ditf.features.descriptors import DESCRIPTORS, Condition, Descriptor
+from ditf.backbones.parts.partial import Layout
+from ditf.features.descriptors import DESCRIPTORS, Condition
 from ditf.settings import Distinct
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditf.backbones.parts.partial import Layout
 
 COMMUNITY = "Stability AI Community License"
 SIZES: dict[str, Any] = {"joint_attention_dim": 4096, "pooled_projection_dim": 2048, "pos_embed_max_size": 192}
@@ -31,9 +30,9 @@ class SD3(Diffusion):
     timestep: t in 0..1000. blocks: 0..23 in the medium models, 0..37 in the large ones.
     """
 
-    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusion3Pipeline",)
-    descriptors: ClassVar[tuple[Descriptor, ...]] = DESCRIPTORS
-    published: ClassVar[Mapping[str, Published]] = {
+    pipelines = ("StableDiffusion3Pipeline",)
+    descriptors = DESCRIPTORS
+    published: ClassVar = {
         "stabilityai/stable-diffusion-3.5-medium": Published(COMMUNITY, 2.24, 24, 1536, 5.6, MEDIUM | DUAL),
         "stabilityai/stable-diffusion-3.5-large": Published(COMMUNITY, 8.06, 38, 2432, 5.6, LARGE),
         "stabilityai/stable-diffusion-3.5-large-turbo": Published(COMMUNITY, 8.06, 38, 2432, 5.6, LARGE),
@@ -41,7 +40,6 @@ class SD3(Diffusion):
     }
 
     blocks: Distinct[Block] = Field(default=[12])
-    timestep: int = Field(default=260, ge=0, le=1000)
 
     def loaded(self) -> type[LoadedSD3]:
         return LoadedSD3
@@ -53,23 +51,12 @@ class SD3(Diffusion):
         )
         return {"prompt_embeds": embeds[0], "pooled": pooled[0]}
 
-    @classmethod
-    def build_tiny(cls, folder: Path, seed: int) -> None:
-        from ditf.backbones.parts import tiny
-
-        tiny.sd3(folder, seed)
-
 
 class LoadedSD3(LoadedDiffusion):
     """Each block has its own AdaLN; those with two attentions have a second one, which is not the descriptor's."""
 
+    layout = Layout("SD3Transformer2DModel", modulation=("norm1",))
     conditions = ("both", "t", "c")
-
-    @classmethod
-    def layout(cls) -> Layout:
-        from ditf.backbones.parts.partial import Layout
-
-        return Layout("SD3Transformer2DModel", modulation=("norm1",))
 
     def text_shapes(self) -> dict[str, tuple[int, ...]]:
         config = self.model.config

@@ -6,20 +6,19 @@ Method: Tang et al., "Emergent Correspondence from Image Diffusion" (arXiv 2306.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from ditf.backbones import Block, Published
 from ditf.backbones.parts.diffusion import Diffusion, LoadedDiffusion, ddpm_schedule
-from ditf.features.descriptors import ORIGINAL, Descriptor
+from ditf.backbones.parts.partial import Layout
+from ditf.features.descriptors import ORIGINAL
 from ditf.settings import Distinct
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditf.backbones.parts.partial import Layout
     from ditf.models import Model
 
 SD = {"block_out_channels": [320, 640, 1280, 1280], "sample_size": 64}
@@ -46,10 +45,10 @@ class UNet(Diffusion):
     timestep: t in 0..999. blocks: up blocks, whose outputs are the features: 0..3, or 0..2 in XL.
     """
 
-    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-    denoiser: ClassVar[str] = "unet"
-    descriptors: ClassVar[tuple[Descriptor, ...]] = ORIGINAL
-    published: ClassVar[Mapping[str, Published]] = {
+    pipelines = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+    denoiser = "unet"
+    descriptors = ORIGINAL
+    published: ClassVar = {
         "stabilityai/stable-diffusion-2-1": Published("CreativeML Open RAIL++-M", 0.866, 4, 1280, 0.34, SD2),
         "stable-diffusion-v1-5/stable-diffusion-v1-5": Published("CreativeML Open RAIL-M", 0.86, 4, 1280, 0.12, SD1),
         "stabilityai/stable-diffusion-xl-base-1.0": Published("CreativeML Open RAIL++-M", 2.57, 3, 1280, 0.82, XL),
@@ -73,27 +72,16 @@ class UNet(Diffusion):
         pooled = {"pooled": found[2][0]} if len(found) > 2 else {}
         return {"prompt_embeds": found[0][0], **pooled}
 
-    @classmethod
-    def build_tiny(cls, folder: Path, seed: int) -> None:
-        from ditf.backbones.parts import tiny
-
-        tiny.unet(folder, seed)
-
 
 class LoadedUNet(LoadedDiffusion):
     """Up blocks, of which each has a stride and a width of its own."""
 
+    layout = Layout("UNet2DConditionModel", ("up_blocks",), ("conv_norm_out", "conv_out"), after=True)
     norm = None
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.stride, _ = self.shape(0)
-
-    @classmethod
-    def layout(cls) -> Layout:
-        from ditf.backbones.parts.partial import Layout
-
-        return Layout("UNet2DConditionModel", ("up_blocks",), ("conv_norm_out", "conv_out"), after=True)
 
     def width(self) -> int:
         return self.shape(self.blocks[0])[1]

@@ -5,8 +5,6 @@ No noise, no prompt, no AdaLN: `original` is the only descriptor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -35,7 +33,7 @@ class ViT(Backbone):
     normalization to them, as its own output has it; correspondence papers take them before it.
     """
 
-    published: ClassVar[Mapping[str, Published]] = {
+    published: ClassVar = {
         "facebook/dinov2-base": Published("Apache 2.0", 0.0866, 12, 768, config=BASE | DINOV2),
         "facebook/dinov2-large": Published("Apache 2.0", 0.304, 24, 1024, config=LARGE | DINOV2),
         "facebook/dinov2-with-registers-base": Published("Apache 2.0", 0.0866, 12, 768, config=REGISTERS),
@@ -56,9 +54,3 @@ class ViT(Backbone):
         from ditf.backbones.parts.vision import sizes
 
         return sizes(self, model)
-
-    @classmethod
-    def build_tiny(cls, folder: Path, seed: int) -> None:
-        from ditf.backbones.parts import tiny
-
-        tiny.vit(folder, seed)

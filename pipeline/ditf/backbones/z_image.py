@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from ditf.backbones import Block, Published
 from ditf.backbones.parts.diffusion import Diffusion, LoadedDiffusion
+from ditf.backbones.parts.partial import Layout
 from ditf.features.descriptors import Condition, Norm
 from ditf.settings import Distinct
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ditf.backbones.parts.partial import Layout
 
 
 class ZImage(Diffusion):
@@ -25,14 +23,13 @@ class ZImage(Diffusion):
     timestep: t in 0..1000; 0 is the image without noise, as everywhere here, though the model counts the other way.
     """
 
-    pipelines: ClassVar[tuple[str, ...]] = ("ZImagePipeline",)
-    published: ClassVar[Mapping[str, Published]] = {
+    pipelines = ("ZImagePipeline",)
+    published: ClassVar = {
         "Tongyi-MAI/Z-Image-Turbo": Published("Apache 2.0", 6.15, 30, 3840, 4.0),
         "Tongyi-MAI/Z-Image": Published("Apache 2.0", 6.15, 30, 3840, 4.0),
     }
 
     blocks: Distinct[Block] = Field(default=[15])
-    timestep: int = Field(default=260, ge=0, le=1000)
 
     def loaded(self) -> type[LoadedZImage]:
         return LoadedZImage
@@ -41,30 +38,20 @@ class ZImage(Diffusion):
         """Qwen3's hidden states before its last layer, of the prompt in its chat template."""
         return {"prompt_embeds": pipeline.encode_prompt(prompt, device, do_classifier_free_guidance=False)[0][0]}
 
-    @classmethod
-    def build_tiny(cls, folder: Path, seed: int) -> None:
-        from ditf.backbones.parts import tiny
-
-        tiny.z_image(folder, seed)
-
 
 class LoadedZImage(LoadedDiffusion):
     """Blocks after the refiners, on the image's tokens followed by the text's."""
 
+    layout = Layout(
+        "ZImageTransformer2DModel",
+        stacks=("layers",),
+        outputs=("all_final_layer",),
+        modulation=("adaLN_modulation", "attention_norm1"),
+    )
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.norm = Norm("rms", self.model.config.norm_eps)
-
-    @classmethod
-    def layout(cls) -> Layout:
-        from ditf.backbones.parts.partial import Layout
-
-        return Layout(
-            "ZImageTransformer2DModel",
-            stacks=("layers",),
-            outputs=("all_final_layer",),
-            modulation=("adaLN_modulation", "attention_norm1"),
-        )
 
     def width(self) -> int:
         return int(self.model.dim)

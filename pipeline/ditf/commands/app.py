@@ -30,20 +30,18 @@ app.command()(scripts.davis)
 
 
 @app.command()
+@guard
 def results() -> None:
     """Show the results of the last run, and where the visualizations are."""
+    enter()
+    from ditf.commands.results import show_all
+    from ditf.params import load_params
 
-    def work() -> None:
-        enter()
-        from ditf.commands.results import show_all
-        from ditf.params import load_params
-
-        show_all(load_params())
-
-    guard(work)
+    show_all(load_params())
 
 
 @app.command("compare")
+@guard
 def compare_command(
     first: Annotated[str, typer.Argument(metavar="A", help="A task, TASK/DESCRIPTOR, or REVISION:TASK/DESCRIPTOR.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another, over the same pairs, sequences or images.")],
@@ -62,17 +60,13 @@ def compare_command(
 
     ditf compare HEAD~1:spair-flux spair-flux
     """
+    drawing = _picture(out)
+    enter()
+    from ditf.commands.compare import compare
+    from ditf.commands.results import show_compared
+    from ditf.params import load_params
 
-    def work() -> None:
-        drawing = _picture(out)
-        enter()
-        from ditf.commands.compare import compare
-        from ditf.commands.results import show_compared
-        from ditf.params import load_params
-
-        show_compared(*compare(load_params(), first, second, drawing), as_json)
-
-    guard(work)
+    show_compared(*compare(load_params(), first, second, drawing), as_json)
 
 
 TaskName = Annotated[
@@ -90,6 +84,7 @@ AT_HELP = "A point in pixels of the image: X,Y."
 
 
 @app.command("search")
+@guard
 def search_command(
     image: Annotated[str, typer.Argument(help="An image of a data set, by its id, or any image file.")],
     at: Annotated[str | None, typer.Option("--at", metavar="X,Y", help=AT_HELP)] = None,
@@ -110,21 +105,18 @@ def search_command(
 
     Example: ditf search cat/cat_00 --at 150,120 --per-image
     """
+    given, drawing = _named(image), _picture(out)
+    enter()
+    from ditf.commands.results import show_found
+    from ditf.commands.search import search
+    from ditf.params import load_params
 
-    def work() -> None:
-        given, drawing = _named(image), _picture(out)
-        enter()
-        from ditf.commands.results import show_found
-        from ditf.commands.search import search
-        from ditf.params import load_params
-
-        rows, path = search(load_params(), task, given, at, box, k, per_image, prompt, drawing)
-        show_found(rows, path, as_json)
-
-    guard(work)
+    rows, path = search(load_params(), task, given, at, box, k, per_image, prompt, drawing)
+    show_found(rows, path, as_json)
 
 
 @app.command("match")
+@guard
 def match_command(
     source: Annotated[str, typer.Argument(help="The image with the points: an id of a data set, or a file.")],
     target: Annotated[str, typer.Argument(help="The image to find them in.")],
@@ -138,49 +130,40 @@ def match_command(
 
     Example: ditf match cat/cat_00 cat/cat_03 --at 150,120 --at 90,60
     """
+    given, drawing = (_named(source), _named(target)), _picture(out)
+    enter()
+    from ditf.commands.results import show_found
+    from ditf.commands.search import match
+    from ditf.params import load_params
 
-    def work() -> None:
-        given, drawing = (_named(source), _named(target)), _picture(out)
-        enter()
-        from ditf.commands.results import show_found
-        from ditf.commands.search import match
-        from ditf.params import load_params
-
-        rows, path = match(load_params(), task, given, at, prompt, drawing)
-        show_found(rows, path, as_json)
-
-    guard(work)
+    rows, path = match(load_params(), task, given, at, prompt, drawing)
+    show_found(rows, path, as_json)
 
 
 @app.command()
+@guard
 def verify(features: Features = None) -> None:
     """Read every feature and index against its checksum; name what is damaged, and end with status 2 if anything is."""
+    enter()
+    from ditf.commands import upkeep
+    from ditf.params import load_params
 
-    def work() -> None:
-        enter()
-        from ditf.commands import upkeep
-        from ditf.params import load_params
-
-        upkeep.verify(load_params(), features)
-
-    guard(work)
+    upkeep.verify(load_params(), features)
 
 
 @app.command()
+@guard
 def repair(features: Features = None) -> None:
     """Compute damaged features again, with the parameters and the model that made them."""
+    enter()
+    from ditf.commands import upkeep
+    from ditf.params import load_params
 
-    def work() -> None:
-        enter()
-        from ditf.commands import upkeep
-        from ditf.params import load_params
-
-        upkeep.repair(load_params(), features)
-
-    guard(work)
+    upkeep.repair(load_params(), features)
 
 
 @app.command()
+@guard
 def plan(
     tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="What a worker reaches, in TFLOP/s.")] = 150,
     images: Annotated[int | None, typer.Option("--images", min=1, help="As if there were so many images, ...")] = None,
@@ -192,20 +175,16 @@ def plan(
 
     Example: ditf plan --images 1000000 --size 500,375
     """
+    if (images is None) != (size is None):
+        raise UserError("--images and --size: give both, or neither for the data sets of params.yaml")
+    sides = size.split(",") if size else ["1", "1"]
+    if len(sides) != 2 or not all(side.isdecimal() and 0 < int(side) <= 16384 for side in sides):
+        raise UserError(f"--size {size}: give width and height in pixels, such as 500,375")
+    enter()
+    from ditf.commands.plan import plan
+    from ditf.params import load_params
 
-    def work() -> None:
-        if (images is None) != (size is None):
-            raise UserError("--images and --size: give both, or neither for the data sets of params.yaml")
-        sides = size.split(",") if size else ["1", "1"]
-        if len(sides) != 2 or not all(side.isdecimal() and 0 < int(side) <= 16384 for side in sides):
-            raise UserError(f"--size {size}: give width and height in pixels, such as 500,375")
-        enter()
-        from ditf.commands.plan import plan
-        from ditf.params import load_params
-
-        plan(load_params(), tflops, images, (int(sides[0]), int(sides[1])) if size else None, bandwidth)
-
-    guard(work)
+    plan(load_params(), tflops, images, (int(sides[0]), int(sides[1])) if size else None, bandwidth)
 
 
 prepare = typer.Typer(no_args_is_help=True, help="Make the layout of a benchmark from a data set's own release.")
@@ -218,6 +197,7 @@ def _prepare() -> None:
 
 
 @prepare.command("ap10k")
+@guard
 def prepare_ap10k_command(
     root: Annotated[Path, typer.Argument(help="The folder of the release, with annotations/ and data/.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the pairs that are sampled.")] = 42,
@@ -229,32 +209,26 @@ def prepare_ap10k_command(
 
     Example: ditf prepare ap10k /data/ap-10k
     """
+    from ditf.commands.prepare import prepare_ap10k
 
-    def work() -> None:
-        from ditf.commands.prepare import prepare_ap10k
-
-        for split, count in prepare_ap10k(root, seed, leave_out).items():
-            print(f"{split}: {count:,} pairs")
-
-    guard(work)
+    for split, count in prepare_ap10k(root, seed, leave_out).items():
+        print(f"{split}: {count:,} pairs")
 
 
 @app.command("models")
+@guard
 def models_command() -> None:
     """The families of models that `type` of an entry of models may name, and the published models of each.
 
     Any finetune with the same architecture can be read, too, from a Hub id or a folder; docs/models.md says more.
     """
+    from ditf.commands.families import show_models
 
-    def work() -> None:
-        from ditf.commands.families import show_models
-
-        show_models()
-
-    guard(work)
+    show_models()
 
 
 @app.command()
+@guard
 def frames(
     video: Annotated[Path, typer.Argument(help="A video file that OpenCV reads.")],
     folder: Annotated[Path, typer.Argument(help="An empty folder, or a new one, for the frames.")],
@@ -264,44 +238,37 @@ def frames(
 
     Put the mask of the first frame beside them as mask.png, and add an entry to params.yaml.
     """
+    from ditf.commands.frames import split
 
-    def work() -> None:
-        from ditf.commands.frames import split
-
-        print(f"{folder}: {split(video, folder, every)} frames")
-
-    guard(work)
+    print(f"{folder}: {split(video, folder, every)} frames")
 
 
 @app.command()
+@guard
 def init(folder: Annotated[Path, typer.Argument(help="An empty folder, or a new one.")] = Path()) -> None:
     """Lay out a project in an empty folder: params.yaml, dvc.yaml and the stages, under git and DVC.
 
     Then `dvc repro` runs the embedded default there.
     """
+    if folder.exists() and any(path.name != ".git" for path in folder.iterdir()):
+        raise UserError(f"{folder}: not empty; give an empty folder, or a new one")
+    template = resources.files("ditf") / "template"
+    with resources.as_file(template) as packed:
+        source = packed if packed.is_dir() else Path(__file__).resolve().parents[3]
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("dvc.yaml", "params.yaml"):
+            shutil.copy(source / name, folder / name)
+        shutil.copytree(source / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    _without_code(folder / "dvc.yaml")
+    (folder / ".gitignore").write_text(
+        "/cache\n/catalogs\n/data\n/results\n/report.html\n__pycache__/\n", encoding="utf-8"
+    )
+    from dvc.repo import Repo
 
-    def work() -> None:
-        if folder.exists() and any(path.name != ".git" for path in folder.iterdir()):
-            raise UserError(f"{folder}: not empty; give an empty folder, or a new one")
-        template = resources.files("ditf") / "template"
-        with resources.as_file(template) as packed:
-            source = packed if packed.is_dir() else Path(__file__).resolve().parents[3]
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in ("dvc.yaml", "params.yaml"):
-                shutil.copy(source / name, folder / name)
-            shutil.copytree(source / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-        _without_code(folder / "dvc.yaml")
-        (folder / ".gitignore").write_text(
-            "/cache\n/catalogs\n/data\n/results\n/report.html\n__pycache__/\n", encoding="utf-8"
-        )
-        from dvc.repo import Repo
-
-        Repo.init(str(folder), no_scm=not (folder / ".git").exists()).close()
-        with (folder / ".dvcignore").open("a", encoding="utf-8") as file:
-            file.write("\n# pictures that commands draw among the results\n/results/drawings\n")
-        print(f"{folder}: laid out. Edit params.yaml, then run `dvc repro` there.")
-
-    guard(work)
+    Repo.init(str(folder), no_scm=not (folder / ".git").exists()).close()
+    with (folder / ".dvcignore").open("a", encoding="utf-8") as file:
+        file.write("\n# pictures that commands draw among the results\n/results/drawings\n")
+    print(f"{folder}: laid out. Edit params.yaml, then run `dvc repro` there.")
 
 
 def _without_code(path: Path) -> None:

@@ -8,14 +8,13 @@ from rich.table import Table
 from ditf.backbones import Backbone
 from ditf.settings import find_type, registered
 
-PACKAGE = "ditf.backbones"
 COLUMNS = ("Hub id", "parameters", "blocks", "channels", "licence")
 
 
 def show_models() -> None:
     """Print a table per family, with a row per published model."""
-    for family in registered(PACKAGE):
-        kind = find_type(Backbone, PACKAGE, family)  # type: ignore[type-abstract]
+    for family in registered(Backbone):
+        kind = find_type(Backbone, family)
         fields = {name: field.default for name, field in kind.model_fields.items()}
         default = f"block {fields['blocks'][0]}" + (f", t {fields['timestep']}" if "timestep" in fields else "")
         title = f"{family}: {default} by default; descriptors {', '.join(kind.descriptors)}"

@@ -4,13 +4,14 @@ All paths are relative to this folder, in which DVC runs the stages.
 """
 
 import errno
+import functools
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 from ditf.catalog import Catalog
 from ditf.errors import UserError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from ditf.features.extractor import Job, Source
+
+P = ParamSpec("P")
 
 CATALOGS, CACHE, RESULTS = Path("catalogs"), Path("cache"), Path("results")
 REPORT = Path("report.html")
@@ -41,18 +44,23 @@ def enter() -> None:
     raise UserError(f"{here}: no dvc.yaml and params.yaml here or above; run inside a project (see `ditf init`)")
 
 
-def guard(work: Callable[[], None]) -> None:
-    """Call `work`; turn what a user can mend into lines on standard error and an exit status."""
-    try:
-        work()
-    except UserError as error:
-        sys.exit(_say(str(error), 2))
-    except KeyboardInterrupt:
-        sys.exit(_say("interrupted; run again to go on from here", 130))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        sys.exit(_say(f"{error.filename or 'writing'}: {error.strerror}; make space and run again", 2))
+def guard(command: Callable[P, None]) -> Callable[P, None]:
+    """The command, but what a user can mend ends it with lines on standard error and an exit status."""
+
+    @functools.wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except UserError as error:
+            sys.exit(_say(str(error), 2))
+        except KeyboardInterrupt:
+            sys.exit(_say("interrupted; run again to go on from here", 130))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            sys.exit(_say(f"{error.filename or 'writing'}: {error.strerror}; make space and run again", 2))
+
+    return guarded
 
 
 def dvc_objects() -> Path:

@@ -28,6 +28,7 @@ Ensemble = Annotated[int | None, _option("ensemble_size", "Noise samples average
 Discard = Annotated[bool, typer.Option("--cd", help="Discard the massive channels before the AdaLN.")]
 
 
+@guard
 def spair(
     dataset_path: Annotated[Path, _option("dataset_path", "SPair-71k's folder.")],
     save_path: Annotated[Path, _option("save_path", "Folder for predictions, PCK tables and visualizations.")],
@@ -43,19 +44,16 @@ def spair(
 
     Example: ditf spair --dataset_path SPair-71k --save_path out --img_size 640 640 --t 260 --k 28 --cd
     """
-
-    def work() -> None:
-        if img_size[0] != img_size[1]:
-            raise UserError(f"--img_size: {img_size[0]} {img_size[1]}; both are the longer side, so they are equal")
-        captions = "captions.json" if (dataset_path / "captions.json").exists() else None
-        dataset = {"type": "spair", "split": "test", "captions": captions}
-        seen = seen_by(dit_model, model, (k, t, ensemble_size), (28, 260), cd, img_size[0])
-        task = {"type": "correspondence", "predict": seen.predict, "score": {"alphas": [0.05, 0.1, 0.15]}}
-        _published("spair-command", "--dataset_path", dataset_path, save_path, seen, dataset, task)
-
-    guard(work)
+    if img_size[0] != img_size[1]:
+        raise UserError(f"--img_size: {img_size[0]} {img_size[1]}; both are the longer side, so they are equal")
+    captions = "captions.json" if (dataset_path / "captions.json").exists() else None
+    dataset = {"type": "spair", "split": "test", "captions": captions}
+    seen = seen_by(dit_model, model, (k, t, ensemble_size), (28, 260), cd, img_size[0])
+    task = {"type": "correspondence", "predict": seen.predict, "score": {"alphas": [0.05, 0.1, 0.15]}}
+    _published("spair-command", "--dataset_path", dataset_path, save_path, seen, dataset, task)
 
 
+@guard
 def davis(
     data_path: Annotated[Path, _option("data_path", "DAVIS's folder.")],
     output_dir: Annotated[Path, _option("output_dir", "Folder for masks, J&F tables and visualizations.")],
@@ -78,19 +76,15 @@ def davis(
 
     Example: ditf davis --data_path DAVIS --output_dir out --img_size 960 --k 24 --t 90 --cd --ensemble_size 8
     """
-
-    def work() -> None:
-        seen = seen_by(dit_model, model, (k, t, ensemble_size), (24, 90), cd, img_size)
-        predict = seen.predict | {
-            "temperature": temperature,
-            "n_last_frames": n_last_frames,
-            "size_mask_neighborhood": size_mask_neighborhood,
-            "topk": topk,
-        }
-        dataset, task = {"type": "davis", "year": year}, {"type": "propagation", "predict": predict, "score": {}}
-        _published("davis-command", "--data_path", data_path, output_dir, seen, dataset, task)
-
-    guard(work)
+    seen = seen_by(dit_model, model, (k, t, ensemble_size), (24, 90), cd, img_size)
+    predict = seen.predict | {
+        "temperature": temperature,
+        "n_last_frames": n_last_frames,
+        "size_mask_neighborhood": size_mask_neighborhood,
+        "topk": topk,
+    }
+    dataset, task = {"type": "davis", "year": year}, {"type": "propagation", "predict": predict, "score": {}}
+    _published("davis-command", "--data_path", data_path, output_dir, seen, dataset, task)
 
 
 @dataclass(frozen=True)
@@ -122,7 +116,7 @@ def seen_by(
     from ditf.backbones import Backbone
     from ditf.settings import find_type
 
-    kind = find_type(Backbone, "ditf.backbones", family)  # type: ignore[type-abstract]
+    kind = find_type(Backbone, family)
     if source is None:
         if not kind.published:
             raise UserError(f"--model: give a Hub id or a folder; none is known of {family}")

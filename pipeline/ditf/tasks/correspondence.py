@@ -48,7 +48,7 @@ def _matcher(given: Any) -> Matcher:
     if not isinstance(entry, dict) or "type" not in entry:
         raise ValueError("give the type of a matcher, such as nearest, or a mapping with its type and settings")
     try:
-        kind = find_type(Matcher, "ditf.matchers", entry["type"])  # type: ignore[type-abstract]
+        kind = find_type(Matcher, entry["type"])
         return parse(kind, entry, "")
     except UserError as error:
         raise ValueError("; ".join(str(error).split("\n"))) from None

@@ -23,7 +23,7 @@ GRIDS = ((16, 16), (32, 32), (48, 48))
 def denoiser_sizes(settings: Diffusion, model: Model) -> Sizes:
     """The sizes of a diffusion model up to the deepest captured block."""
     kind = settings.loaded()
-    layout = kind.layout()
+    layout = kind.layout
     if is_hub(model.source):
         config, text_weights = published_config(settings, model)
     else:

@@ -41,7 +41,7 @@ class Diffusion(Backbone):
     options: ClassVar[frozenset[str]] = frozenset({"offload", "quantize", "gguf", "compile", "tiling"})
 
     ensemble_size: int = Field(default=8, ge=1, le=1024)
-    timestep: int = Field(ge=0, le=1000)
+    timestep: int = Field(default=260, ge=0, le=1000)
 
     @abstractmethod
     def loaded(self) -> type[LoadedDiffusion]:
@@ -66,7 +66,7 @@ class Diffusion(Backbone):
         from ditf.backbones.parts.latents import LatentEncoder
 
         kind, options = self.loaded(), model.loading
-        layout = kind.layout()
+        layout = kind.layout
         encoder = LatentEncoder.load(model.component("vae"), dtype, device, options.tiling)
         if options.gguf:
             folder = model.component(self.denoiser, ())
@@ -97,7 +97,7 @@ class Diffusion(Backbone):
     ) -> LoadedDiffusion:
         """Load the denoiser alone from its folder; without an encoder, it takes latents but no images."""
         kind = self.loaded()
-        model, names = kind.layout().load(folder, self.blocks, dtype, device)
+        model, names = kind.layout.load(folder, self.blocks, dtype, device)
         return kind(model, self, encoder, schedule, names)
 
     def sizes(self, model: Model) -> Sizes:
@@ -137,12 +137,14 @@ class LoadedDiffusion(LoadedBackbone):
     """A denoiser, cut off at the deepest captured block, with the autoencoder that encodes its images.
 
     Attributes:
+        layout: where the class of the denoiser keeps its blocks.
         patch: latents that a token covers along each side.
         published_stride: pixels that a latent of the published models covers along each side.
         latent_stride: pixels that a latent covers along each side.
         tensors_read: the names of the denoiser's tensors that were read.
     """
 
+    layout: Layout
     patch: int = 2
     published_stride: int = 8
     norm: Norm | None = LAYER_NORM
@@ -165,11 +167,6 @@ class LoadedDiffusion(LoadedBackbone):
         self.stride = self.patch * self.latent_stride
         self.channels = self.width()
 
-    @classmethod
-    @abstractmethod
-    def layout(cls) -> Layout:
-        """Where the class of the denoiser keeps its blocks."""
-
     @property
     def encoder(self) -> LatentEncoder:
         """The autoencoder."""
@@ -190,7 +187,7 @@ class LoadedDiffusion(LoadedBackbone):
 
     def block(self, number: int) -> nn.Module:
         """A block of the denoiser, of which what its modulation needs is where the model runs."""
-        return self._resident.get(number) or self.layout().blocks(self.model)[number]
+        return self._resident.get(number) or self.layout.blocks(self.model)[number]
 
     def to(self, device: str) -> None:
         """Move the whole denoiser."""
@@ -206,7 +203,7 @@ class LoadedDiffusion(LoadedBackbone):
 
         import torch
 
-        layout = self.layout()
+        layout = self.layout
         for name, child in self.model.named_children():
             if name not in layout.stacks:
                 child.to(device)
@@ -237,7 +234,7 @@ class LoadedDiffusion(LoadedBackbone):
 
         from ditf.backbones.parts.partial import capture
 
-        layout = self.layout()
+        layout = self.layout
         with torch.inference_mode():
             arguments = self.arguments(latents.to(self.device, self.dtype), self.batch(text, len(latents)))
             found = capture(self.model, layout.blocks(self.model), self.blocks, arguments, layout.after)

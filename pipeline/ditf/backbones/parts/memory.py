@@ -27,7 +27,7 @@ def offload_blocks(loaded: LoadedDiffusion, device: str) -> None:
     On a GPU, the next block is copied meanwhile. By diffusers' group offloading.
     """
     loaded.keep_resident(device)
-    layout = loaded.layout()
+    layout = loaded.layout
     running = layout.blocks(loaded.model)[: max(loaded.blocks) + layout.after]
     stream = device != "cpu"
     holder = nn.Module()

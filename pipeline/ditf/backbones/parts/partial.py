@@ -6,15 +6,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import diffusers
-import torch
-from accelerate import init_empty_weights
-from torch import Tensor, nn
-
-from ditf.backbones.parts.loading import WEIGHTS, read_tensors, weight_index
 from ditf.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,9 @@ class Layout:
 
     def skeleton(self, config: Mapping[str, Any]) -> Any:
         """The whole model of a configuration, its weights on the meta device."""
+        import diffusers
+        from accelerate import init_empty_weights
+
         try:
             with init_empty_weights():
                 return getattr(diffusers, self.kind).from_config(dict(config)).requires_grad_(False).eval()
@@ -93,6 +94,8 @@ class Layout:
 
         `folder` holds the config and, if the weights are in several files, their index.
         """
+        from ditf.backbones.parts.loading import WEIGHTS, weight_index
+
         index = weight_index(folder)
         if index is None:
             return [WEIGHTS]
@@ -107,6 +110,8 @@ class Layout:
         Raises:
             UserError: a file is missing, has other tensors than the class, or `blocks` has one that the model has not.
         """
+        from ditf.backbones.parts.loading import read_tensors
+
         model = self.skeleton(self.config(folder))
         self.check(blocks, model, folder)
         names = self.needed(model, max(blocks))
@@ -168,16 +173,21 @@ class _ReachedError(Exception):
 
 def prune(model: nn.Module, needed: Iterable[str]) -> None:
     """Take away the weights of a whole model that are not needed."""
+    import torch
+
     kept = set(needed)
     for prefix, module in model.named_modules():
         for name, weight in list(module.named_parameters(recurse=False)):
             if (f"{prefix}." if prefix else "") + name not in kept:
-                setattr(module, name, nn.Parameter(torch.empty(weight.shape, device="meta"), requires_grad=False))
+                empty = torch.empty(weight.shape, device="meta")
+                setattr(module, name, torch.nn.Parameter(empty, requires_grad=False))
     strip(model)
 
 
 def strip(model: nn.Module) -> None:
     """Replace the modules of which all weights are on the meta device by ones that do nothing; they never run."""
+    from torch import nn
+
     for name, child in model.named_children():
         weights = list(child.parameters())
         if weights and all(weight.is_meta for weight in weights) and not isinstance(child, nn.ModuleList):

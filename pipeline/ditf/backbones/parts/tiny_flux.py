@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from torch import nn
 
-from ditf.backbones.parts import tiny
+from ditf.backbones.parts.tiny_parts import clip, clip_tokenizer, save, seeded, t5, t5_tokenizer
 
 HEADS, HEAD_DIM = 4, 16
 TEXT_DIM, POOLED_DIM = 32, 24
@@ -24,19 +24,13 @@ LOG_VARIANCE = -6.0  # of the VAE's posterior
 DAMPING = -0.9  # added to the massive channels' AdaLN scale, so that 1 + scale is about 0.1
 
 
-def build(folder: Path, seed: int) -> None:
-    """Write the model into `folder`: transformer, VAE, both text encoders and both tokenizers."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        parts = {
-            "transformer": _transformer(),
-            "vae": _vae(),
-            "text_encoder_2": tiny.t5(TEXT_DIM),
-            "text_encoder": tiny.clip(POOLED_DIM, TOKENS),
-        }
-    tokenizers = {"tokenizer": tiny.clip_tokenizer(TOKENS), "tokenizer_2": tiny.t5_tokenizer(TOKENS)}
-    scheduler = {"scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0)}
-    tiny.save(folder, "FluxPipeline", parts | tokenizers | scheduler)
+@seeded
+def flux(folder: Path) -> None:
+    """FLUX.1-dev: 19 double and 38 single blocks."""
+    parts = {"transformer": _transformer(), "vae": _vae(), "text_encoder_2": t5(TEXT_DIM)}
+    parts |= {"text_encoder": clip(POOLED_DIM, TOKENS), "tokenizer": clip_tokenizer(TOKENS)}
+    parts |= {"tokenizer_2": t5_tokenizer(TOKENS), "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0)}
+    save(folder, "FluxPipeline", parts)
 
 
 def _transformer() -> FluxTransformer2DModel:
