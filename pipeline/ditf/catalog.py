@@ -1,10 +1,10 @@
 """The catalog: Parquet tables of what a data set holds, which every later step reads in place of the raw folder."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ditf.errors import UserError
 from ditf.images import ImageFile, Rule, inspect
 
-T = TypeVar("T")
+P = ParamSpec("P")
 R = TypeVar("R")
 Row = dict[str, Any]
 
@@ -177,10 +177,10 @@ class Problems:
     def warn(self, where: Path | str, what: str) -> None:
         self.warnings.append({"file": str(where), "warning": what})
 
-    def take(self, work: Callable[[T], R], argument: T) -> R | None:
+    def take(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Call `work`; where it raises `UserError`, keep its line and return None."""
         try:
-            return work(argument)
+            return work(*args, **kwargs)
         except UserError as error:
             self.lines.append(str(error))
             return None
@@ -223,6 +223,19 @@ def inside(root: Path, relative: str) -> Path:
 def image_row(id: str, path: str, image: ImageFile, category: str, prompt: str) -> Row:
     """A row of the table images."""
     return {"id": id, "path": path, **vars(image), "category": category, "prompt": prompt}
+
+
+def keypoint_row(
+    pair: str, keypoint: int, name: str, source: Sequence[float], target: Sequence[float], size: tuple[int, int]
+) -> Row:
+    """A row of the table keypoints. source, target: points (x, y). size: (width, height) of the source.
+
+    A source outside its image becomes the nearest point inside, since there alone are features.
+    """
+    (x, y), (width, height) = source, size
+    row = {"pair": pair, "keypoint": keypoint, "name": name}
+    row |= {"source_x": min(max(float(x), 0.0), width - 1.0), "source_y": min(max(float(y), 0.0), height - 1.0)}
+    return row | {"target_x": float(target[0]), "target_y": float(target[1])}
 
 
 def texts_of(images: Iterable[Mapping[str, Any]]) -> list[str]:

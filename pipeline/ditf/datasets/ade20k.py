@@ -1,6 +1,5 @@
 """ADE20K's scene-parsing benchmark (Zhou et al., arXiv 1608.05442), or any folder of images with index masks."""
 
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +41,11 @@ class ADE20K(Dataset):
         images = inspect_images([path for _, path in files.values()], problems)
         rows, masks = [], []
         for item, (part, path) in files.items():
-            problems.take(functools.partial(inside, root), path.relative_to(root).as_posix())
+            problems.take(inside, root, path.relative_to(root).as_posix())
             if path not in images:
                 continue
             mask = root / self.masks / Path(item).parent / f"{path.stem}.png"
-            png = problems.take(functools.partial(self._mask, (images[path].width, images[path].height)), mask)
+            png = problems.take(self._mask, (images[path].width, images[path].height), mask)
             rows.append(image_row(item, path.relative_to(root).as_posix(), images[path], part, self.prompt))
             masks += [{"id": item, "png": png}] if png else []
         problems.raise_any()

@@ -1,13 +1,12 @@
 """AP-10K (Yu et al., arXiv 2108.12617) as a benchmark of pairs: the layout of GeoAware-SC (arXiv 2311.17034)."""
 
-import functools
 import json
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from ditf.catalog import Problems, Row, Tables, image_row, inside, inspect_images
+from ditf.catalog import Problems, Row, Tables, image_row, inside, inspect_images, keypoint_row
 from ditf.datasets import Dataset
 from ditf.errors import UserError
 
@@ -54,10 +53,10 @@ class AP10K(Dataset):
         if not files:
             raise UserError(f"{folder}: no pairs; make them with `ditf prepare ap10k {root}`, or correct `root`")
         problems = Problems()
-        named = {path: problems.take(functools.partial(_read_pair, root), path) for path in files}
+        named = {path: problems.take(_read_pair, root, path) for path in files}
         pairs = {path: sides for path, sides in named.items() if sides}
         wanted = dict.fromkeys(path for sides in pairs.values() for path in sides)
-        animals = {path: problems.take(functools.partial(_read_animal, root), path) for path in wanted}
+        animals = {path: problems.take(_read_animal, root, path) for path in wanted}
         pictures = {path: _picture(root, path) for path in wanted}
         images = inspect_images(pictures.values(), problems)
         for path, animal in animals.items():
@@ -150,9 +149,6 @@ def _name(root: Path, annotation: Path) -> str:
 
 def _keypoint(pair: str, joint: int, source: Animal, target: Animal) -> Row:
     alike = next((group for group in ALIKE if joint in group), ())
-    row: dict[str, Any] = {"pair": pair, "keypoint": joint, "name": JOINTS[joint]}
-    for side, animal in (("source", source), ("target", target)):
-        row |= dict(zip((f"{side}_x", f"{side}_y"), map(float, animal.point(joint)), strict=True))
-    row["source_x"] = min(max(row["source_x"], 0.0), source.width - 1.0)
-    row["source_y"] = min(max(row["source_y"], 0.0), source.height - 1.0)
+    size = (source.width, source.height)
+    row = keypoint_row(pair, joint, JOINTS[joint], source.point(joint), target.point(joint), size)
     return row | {"geometry_aware": sum(target.visible(other) for other in alike) >= 2}

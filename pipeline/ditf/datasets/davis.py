@@ -1,6 +1,5 @@
 """DAVIS-2017 (and the grey masks of DAVIS-2016) in the official layout."""
 
-import functools
 from pathlib import Path
 from typing import Literal
 
@@ -46,7 +45,7 @@ class Davis(Dataset):
                 tables["frames"].append({"id": name, "sequence": sequence, "index": index, "name": frame.stem})
                 tables["images"].append(image_row(name, relative, found[frame], sequence, self.prompt))
                 path = root / "Annotations" / RESOLUTION / sequence / f"{frame.stem}.png"
-                mask = problems.take(functools.partial(self._mask, root, size), path)
+                mask = problems.take(self._mask, root, size, path)
                 if mask is None:
                     continue
                 tables["masks"].append({"id": name, "png": encode_mask(mask)})
@@ -86,7 +85,7 @@ class Davis(Dataset):
 
 def _frames(root: Path, sequence: str, problems: Problems) -> list[Path]:
     """The frames of a sequence that stay inside the data set, by their numbers; what is wrong becomes problems."""
-    folder = problems.take(lambda name: inside(root, f"JPEGImages/{RESOLUTION}/{name}"), sequence)
+    folder = problems.take(inside, root, f"JPEGImages/{RESOLUTION}/{sequence}")
     if folder is None:
         return []
     frames = sorted(folder.glob("*.jpg"))
@@ -101,4 +100,4 @@ def _frames(root: Path, sequence: str, problems: Problems) -> list[Path]:
         missing = sorted(set(range(numbers[0], numbers[-1])) - set(numbers))
         if missing:
             problems.add(folder, f"frame {missing[0]:05d} is missing")
-    return [f for f in frames if problems.take(lambda p: inside(root, p), f.relative_to(root).as_posix())]
+    return [f for f in frames if problems.take(inside, root, f.relative_to(root).as_posix())]

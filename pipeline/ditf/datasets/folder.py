@@ -31,7 +31,7 @@ class Folder(Dataset):
         problems, suffixes = Problems(), readable_suffixes()
         paths = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in suffixes and path.is_file()]
         paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-        paths = [path for path in paths if problems.take(lambda p: inside(root, p), path.relative_to(root).as_posix())]
+        paths = [path for path in paths if problems.take(inside, root, path.relative_to(root).as_posix())]
         given = _prompts(root, self.prompts) if self.prompts is not None else {}
         known = {path.relative_to(root).as_posix() for path in paths}
         for name in given:

@@ -1,6 +1,5 @@
 """HPatches sequences (Balntas et al., arXiv 1704.05939): images of a plane, and the homographies between them."""
 
-import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +43,7 @@ class HPatches(Dataset):
         problems = Problems()
         paths = {f"{name}/{k}": folder / name / f"{k}.ppm" for name in sequences for k in IMAGES}
         for path in paths.values():
-            problems.take(functools.partial(inside, folder), path.relative_to(folder).as_posix())
+            problems.take(inside, folder, path.relative_to(folder).as_posix())
         images = inspect_images(paths.values(), problems)
         rows, pairs, points = [], [], []
         for item, path in paths.items():
@@ -54,7 +53,7 @@ class HPatches(Dataset):
             image, kind = images[path], KINDS[sequence[0]]
             relative = path.resolve().relative_to(root.resolve()).as_posix()
             rows.append(image_row(item, relative, image, kind, self.prompt))
-            found = problems.take(functools.partial(self._points, folder), (sequence, number, path))
+            found = problems.take(self._points, folder, sequence, number, path)
             points += [{"id": item, "x": float(x), "y": float(y)} for x, y in (found if found is not None else ())]
             if number == "1":
                 continue
@@ -66,9 +65,8 @@ class HPatches(Dataset):
         tables = {"images": rows, "homographies": pairs, "points": points, "warnings": problems.warnings}
         return Tables(tables, "square")
 
-    def _points(self, folder: Path, image: tuple[str, str, Path]) -> NDArray[np.float64]:
+    def _points(self, folder: Path, sequence: str, number: str, path: Path) -> NDArray[np.float64]:
         """The keypoints of an image, (x, y) [n, 2]."""
-        sequence, number, path = image
         if self.keypoints is None:
             grey = cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2GRAY)
             found = cv2.SIFT_create(nfeatures=self.most).detect(grey, None)  # type: ignore[attr-defined]

@@ -1,7 +1,5 @@
 """PF-Pascal (Ham et al., arXiv 1703.07144) in its published layout, with the lists of pairs that are in use."""
 
-import csv
-import functools
 import io
 from pathlib import Path
 from typing import Literal
@@ -11,7 +9,7 @@ import scipy.io
 
 from ditf.catalog import Problems, Tables, image_row, inside, inspect_images
 from ditf.datasets import Dataset
-from ditf.datasets.parts.points import read_points
+from ditf.datasets.parts.points import Point, keypoint_rows, read_list, read_points
 from ditf.errors import UserError
 
 FOLDER = "PF-dataset-PASCAL"
@@ -55,24 +53,16 @@ class PFPascal(Dataset):
         root = Path(self.root)
         folder = root if (root / "JPEGImages").is_dir() or root.name == FOLDER else root / FOLDER
         path = self._list(folder)
+        lines = {f"{path}: line {number}": line for number, line in enumerate(read_list(path, COLUMNS), 2)}
         problems = Problems()
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            reader = csv.DictReader(file)
-            if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
-                raise UserError(f"{path}: has no column {missing[0]}; the columns are {', '.join(COLUMNS)}")
-            lines = list(reader)
-        found = {number: problems.take(_read_line, (path, number, line)) for number, line in enumerate(lines)}
-        pairs = {number: pair for number, pair in found.items() if pair}
-        if not lines:
-            problems.add(path, "no pairs")
+        found = {where: problems.take(_read_line, where, line) for where, line in lines.items()}
+        pairs = {where: pair for where, pair in found.items() if pair}
 
         pictures: dict[str, Path] = {}
-        for number, (category, names, _) in pairs.items():
+        for where, (category, names, _) in pairs.items():
             for name in names:
-                work = functools.partial(_picture, folder)
-                found_path = problems.take(work, (f"{path}: line {number + 2}", name))
-                if found_path:
-                    pictures[f"{category}/{Path(name).stem}"] = found_path
+                if place := problems.take(_picture, folder, where, name):
+                    pictures[f"{category}/{Path(name).stem}"] = place
         images = inspect_images(dict.fromkeys(pictures.values()), problems)
         targets = dict.fromkeys(f"{category}/{Path(target).stem}" for category, (_, target), _ in pairs.values())
         sides = {name: problems.take(_longer_side, folder / "Annotations" / f"{name}.mat") for name in targets}
@@ -80,24 +70,17 @@ class PFPascal(Dataset):
         problems.raise_any()
 
         rows, rules, keypoints = [], [], []
-        for number, (category, names, points) in pairs.items():
+        for number, (where, (category, names, points)) in enumerate(pairs.items()):
             pair = f"{number:04d}"
             source, target = (f"{category}/{Path(name).stem}" for name in names)
-            seen, size = images[pictures[source]], images[pictures[target]]
+            size = images[pictures[target]]
             row = {"pair": pair, "category": category, "source": source, "target": target}
             rows.append(row | {"threshold": float(max(size.width, size.height))})
             rules.append(
                 {"pair": pair, "rule": "squashed image", "unit_x": float(size.width), "unit_y": float(size.height)}
             )
             rules.append({"pair": pair, "rule": "annotated box", "unit_x": boxes[target], "unit_y": boxes[target]})
-            for keypoint, (xa, ya, xb, yb) in enumerate(points):
-                if not (0 <= xa < seen.width and 0 <= ya < seen.height):
-                    problems.warn(
-                        path, f"line {number + 2}: ({xa}, {ya}) lies outside {names[0]}; the nearest point is matched"
-                    )
-                point = {"pair": pair, "keypoint": keypoint, "name": "", "target_x": xb, "target_y": yb}
-                point |= {"source_x": min(max(xa, 0.0), seen.width - 1.0)}
-                keypoints.append(point | {"source_y": min(max(ya, 0.0), seen.height - 1.0)})
+            keypoints += keypoint_rows(pair, points, images[pictures[source]], where, problems)
         shown = []
         for name, place in sorted(pictures.items()):
             category = name.partition("/")[0]
@@ -115,10 +98,8 @@ class PFPascal(Dataset):
         raise UserError(f"{folder}: has no list {names[0]} or {names[1]}; is it PF-Pascal's folder (`root`)?")
 
 
-def _read_line(given: tuple[Path, int, dict[str, str]]) -> tuple[str, tuple[str, str], list[tuple[float, ...]]]:
-    """The class, both images, and the points (xa, ya, xb, yb) of a line of a list."""
-    path, number, line = given
-    where = f"{path}: line {number + 2}"
+def _read_line(where: str, line: dict[str, str]) -> tuple[str, tuple[str, str], list[Point]]:
+    """The class, both images and the points of a line of a list."""
     label = line["class"] or ""
     if not label.isdecimal() or not 1 <= int(label) <= len(CLASSES):
         raise UserError(f"{where}: class: {label!r} is not one of 1..{len(CLASSES)}")
@@ -130,9 +111,8 @@ def _read_line(given: tuple[Path, int, dict[str, str]]) -> tuple[str, tuple[str,
     return CLASSES[int(label) - 1], names, list(zip(*columns, strict=True))
 
 
-def _picture(folder: Path, given: tuple[str, str]) -> Path:
+def _picture(folder: Path, where: str, name: str) -> Path:
     """The path of an image that a list names from the parent of PF-dataset-PASCAL."""
-    where, name = given
     if not name:
         raise UserError(f"{where}: names no image")
     return inside(folder, name.removeprefix(f"{FOLDER}/"))

@@ -1,13 +1,12 @@
 """SPair-71k (Min et al., arXiv 1908.10543) in its official layout."""
 
-import functools
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from ditf.catalog import Problems, Row, Tables, image_row, inside, inspect_images
+from ditf.catalog import Problems, Row, Tables, image_row, inside, inspect_images, keypoint_row
 from ditf.datasets import Dataset
 from ditf.errors import UserError
 
@@ -68,7 +67,7 @@ class SPair(Dataset):
                 relative = f"JPEGImages/{pair.category}/{name}"
                 if relative not in images:
                     joined = Path("JPEGImages") / pair.category / name
-                    path = problems.take(functools.partial(inside, root), joined.as_posix())
+                    path = problems.take(inside, root, joined.as_posix())
                     images |= {relative: path} if path else {}
         found = inspect_images(images.values(), problems)
         sizes = {relative: (found[p].width, found[p].height) for relative, p in images.items() if p in found}
@@ -97,7 +96,7 @@ class SPair(Dataset):
     def _captions(self, root: Path, problems: Problems) -> dict[str, str]:
         if self.captions is None:
             return {}
-        path = problems.take(functools.partial(inside, root), self.captions)
+        path = problems.take(inside, root, self.captions)
         if path is None:
             return {}
         try:
@@ -200,11 +199,9 @@ def _keypoint_rows(name: str, pair: Pair, sizes: dict[str, tuple[int, int]], sho
     """shown: the keypoints of each target image; empty where its annotation is not there."""
     groups = [set(group.split()) for group in ALIKE.get(pair.category, "").split("|")]
     seen = shown[f"{pair.category}/{pair.trg_imname}"]
-    width, height = sizes[f"JPEGImages/{pair.category}/{pair.src_imname}"]
-    rows: list[dict[str, Any]] = []
+    size = sizes[f"JPEGImages/{pair.category}/{pair.src_imname}"]
+    rows = []
     for number, (label, source, target) in enumerate(zip(pair.kps_ids, pair.src_kps, pair.trg_kps, strict=True)):
-        x, y = min(max(source[0], 0), width - 1), min(max(source[1], 0), height - 1)
-        row = {"pair": name, "keypoint": number, "name": str(label), "source_x": float(x), "source_y": float(y)}
         alike = any(str(label) in group and len(group & seen) > 1 for group in groups)
-        rows.append(row | {"target_x": float(target[0]), "target_y": float(target[1]), "geometry_aware": alike})
+        rows.append(keypoint_row(name, number, str(label), source, target, size) | {"geometry_aware": alike})
     return rows

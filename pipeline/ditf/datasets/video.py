@@ -36,7 +36,7 @@ class Video(Dataset):
         paths = sorted((p for p in paths if not p.name.startswith(".")), key=_natural)
         if not paths:
             raise UserError(f"{root}: holds no frames")
-        paths = [path for path in paths if problems.take(lambda p: inside(root, p), path.name)]
+        paths = [path for path in paths if problems.take(inside, root, path.name)]
         found = inspect_images(paths, problems)
         problems.raise_any()
         sizes = {(image.width, image.height) for image in found.values()}

@@ -179,9 +179,6 @@ class FusedStore(FeatureStore):
     def digest(self) -> str:
         return fingerprint([self.attributes["made_by"], self.ids, self.keys])
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (str(self.path.resolve()), self.digest)  # another process opens it, once
-
     def grids(self, block: int) -> NDArray[np.int32]:
         self._has(block)
         return self.stores[1].grids(self._finest)
@@ -271,14 +268,6 @@ def write_fusion(path: Path, fusion: Fusion, stores: Sequence[FeatureStore]) -> 
 def open_store(path: Path | str) -> FeatureStore:
     """Open the feature store, or the fusion, in the folder `path`. Raises `UserError` where it holds none."""
     return FusedStore(path) if (Path(path) / RECORD).exists() else FeatureStore(path)
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(path: str, digest: str) -> FusedStore:
-    store = FusedStore(path)
-    if store.digest != digest:
-        raise UserError(f"{path}: changed while it was read; run again")
-    return store
 
 
 def _sample(store: FeatureStore, half: Half, place: int, items: Sequence[str], rng: np.random.Generator) -> Vectors:

@@ -162,7 +162,7 @@ class FeatureStore:
         return self.features(self.blocks[0], item)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (str(self.path.resolve()), self.digest)  # another process opens it, once
+        return _opened, (type(self), str(self.path.resolve()), self.digest)  # another process opens it, once
 
     def index(self, item: str) -> int:
         """The position of the item with id `item`."""
@@ -297,8 +297,8 @@ class FeatureStore:
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(path: str, digest: str) -> FeatureStore:
-    store = FeatureStore(path)
+def _opened(kind: type[FeatureStore], path: str, digest: str) -> FeatureStore:
+    store = kind(path)
     if store.digest != digest:
         raise UserError(f"{path}: changed while it was read; run again")
     return store
