@@ -69,8 +69,7 @@ def python() -> str:
     """The command that runs Python, in a fork where there are any."""
     if FORKS not in os.environ:
         return sys.executable
-    forks.wait_for(Path(os.environ[FORKS]))
-    return str(Path(os.environ[FORKS]) / "python")
+    return str(forks.wait_for(Path(os.environ[FORKS]) / forks.MODELS) / "python")
 
 
 class Project:
@@ -83,8 +82,10 @@ class Project:
         self.folder, self.forked = folder, forked
 
     def environment(self, without: tuple[str, ...] = ()) -> dict[str, str]:
-        """Of a command; importing one of the modules named in `without` fails there, and it does not run in a fork."""
+        """Of a command; importing one of the modules named in `without` fails there."""
         path = [str(ROOT / ".venv" / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+        if self.forked and FORKS in os.environ:
+            path.insert(0, str(forks.wait_for(Path(os.environ[FORKS]) / (forks.PLAIN if without else forks.MODELS))))
         environment = os.environ | {"PATH": os.pathsep.join(path), "COLUMNS": "100"}
         if without:
             poison = self.folder.parent / "-".join(("without", *without))
@@ -92,9 +93,6 @@ class Project:
                 (poison / name).mkdir(parents=True, exist_ok=True)
                 (poison / name / "__init__.py").write_text(f"raise SystemExit('{name} was imported')\n")
             environment["PYTHONPATH"] = str(poison)
-        elif self.forked and FORKS in os.environ:
-            forks.wait_for(Path(os.environ[FORKS]))
-            environment["PATH"] = os.pathsep.join((os.environ[FORKS], environment["PATH"]))
         return environment
 
     def run(self, *command: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

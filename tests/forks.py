@@ -2,6 +2,7 @@
 
 The same file is both ends: `serve` is that process, and copies of the file named python, dvc and ditf, first on a
 command's PATH, have it run them. Each fork has the caller's folder, environment, arguments and standard streams.
+There are two: one has imported all that runs a model, the other neither torch nor that.
 """
 
 import json
@@ -17,17 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+PLAIN, MODELS = "plain", "models"  # the folders of the two
 MODULES = (
     "dask.distributed",
-    "diffusers.models.autoencoders",
-    "diffusers.models.transformers",
-    "diffusers.pipelines.flux.pipeline_flux",
     "ditf.commands.app",
     "ditf.commands.results",
     "ditf.commands.search",
     "ditf.commands.upkeep",
-    "ditf.features.extraction",
-    "ditf.features.text",
     "ditf.report",
     "dvc.cli.parser",
     "dvc.repo",
@@ -36,33 +33,44 @@ MODULES = (
     "dvc.scm",
     "faiss",
     "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
     "matplotlib.figure",
     "scipy.stats",
+)
+RUN_MODELS = (
+    "diffusers.models.autoencoders",
+    "diffusers.models.transformers",
+    "diffusers.pipelines.flux.pipeline_flux",
+    "ditf.features.extraction",
+    "ditf.features.text",
     "transformers.models.clip.modeling_clip",
     "transformers.models.t5.modeling_t5",
 )
 ADDRESS, LOG = "forks.sock", "log.txt"
 
 
-def start(folder: Path, owner: int) -> None:
-    """Write the commands into a folder and start their server, which ends with the process `owner`."""
-    folder.mkdir()
-    for name in ("python", "dvc", "ditf"):
-        path = folder / name
-        path.write_text(f"#!{sys.executable} -IS\n{Path(__file__).read_text()}")
-        path.chmod(0o755)
-    with (folder / LOG).open("w") as log:
-        subprocess.Popen([sys.executable, __file__, str(folder), str(owner)], stdout=log, stderr=log)
+def start(home: Path, owner: int) -> None:
+    """Write the commands into two folders in `home` and start their servers, which end with the process `owner`."""
+    for kind in (PLAIN, MODELS):
+        folder = home / kind
+        folder.mkdir(parents=True)
+        for name in ("python", "dvc", "ditf"):
+            path = folder / name
+            path.write_text(f"#!{sys.executable} -IS\n{Path(__file__).read_text()}")
+            path.chmod(0o755)
+        with (folder / LOG).open("w") as log:
+            subprocess.Popen([sys.executable, __file__, str(folder), str(owner)], stdout=log, stderr=log)
 
 
-def wait_for(folder: Path) -> None:
-    """Wait until the server takes commands. Raises `RuntimeError` where it has failed."""
+def wait_for(folder: Path) -> Path:
+    """The folder, once its server takes commands. Raises `RuntimeError` where that has failed."""
     end = time.monotonic() + 240
     while not (folder / ADDRESS).exists():
         log = (folder / LOG).read_text() if (folder / LOG).exists() else ""
         if "Traceback" in log or time.monotonic() > end:
             raise RuntimeError(log)
         time.sleep(0.1)
+    return folder
 
 
 def ask(folder: Path) -> int:
@@ -80,8 +88,10 @@ def serve(folder: Path, owner: int) -> None:
     import gc
     import importlib
 
-    for name in MODULES:
+    for name in MODULES if folder.name == PLAIN else (*MODULES, *RUN_MODELS):
         importlib.import_module(name)
+    if folder.name == PLAIN:
+        assert not {"torch", "diffusers", "transformers"} & sys.modules.keys()
     gc.freeze()  # so that collections in forks leave the memory shared
     with socket.socket(socket.AF_UNIX) as server:
         unready = folder / f"{ADDRESS}.unready"
@@ -158,7 +168,7 @@ def run(argv: list[str], cwd: str, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     name, arguments = Path(argv[0]).name, argv[1:]
     sys.executable = str(Path(argv[0]).with_name("python"))
-    sys.path.pop(0)
+    sys.path[:1] = [place for place in environment.get("PYTHONPATH", "").split(os.pathsep) if place]
     if name != "python":
         sys.argv = [name, *arguments]
         (entry,) = importlib.metadata.entry_points(group="console_scripts", name=name)
