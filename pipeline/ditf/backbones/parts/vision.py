@@ -90,7 +90,7 @@ def sizes(settings: Any, model: Model) -> Sizes:
         resident_weights=0.0,
         weights=sum(weight.numel() for weight in network.parameters()),
         block_weights=sum(weight.numel() for weight in blocks_of(network)[0].parameters()),
-        flops=fit(run, GRIDS),
+        flops=fit(run, blocks_of(network), GRIDS),
         activations=ACTIVATIONS * part.channels,
         text_weights=0.0,
     )
