@@ -29,7 +29,8 @@ test: .venv/installed-$(EXTRA) .venv/quantize/installed
 	    || echo "torch's CPU build was not found; its usual build follows"; \
 	fi
 	pip install -q --no-compile -c constraints.txt -e '.[$(EXTRA),dev]'
-	@python -m compileall -q -j 0 .venv/lib >/dev/null || true  # on all cores, as pip does not
+	@# On all cores, as pip does not; but for what is large and seldom imported.
+	@python -m compileall -q -j 0 -x '/(tests|transformers/models|diffusers/pipelines)/' .venv/lib >/dev/null || true
 	@touch $@
 
 # Where these are installed, every import of diffusers takes a second more: they lie apart, for the tests of quantization.

@@ -343,7 +343,6 @@ def test_the_default_runs_where_only_the_package_is_installed(finished: Project,
     rows = json.loads(empty.check("ditf", "search", "animal/cat.jpg", "--at", "150,100", "--json"))
     assert rows[0]["image"] == "animal/cat.jpg"
     assert "photos-flux: whole, 6 items" in empty.check("ditf", "verify")
-    assert "images" in empty.check("ditf", "plan")
 
 
 def test_a_stage_depends_on_all_code_that_decides_its_results() -> None:

@@ -173,6 +173,7 @@ def test_a_running_scheduler_is_used_over_tcp_and_tls(tmp_path: Path, monkeypatc
             cluster(running.scheduler_address).__enter__()
 
 
-def test_no_scheduler_is_one_line() -> None:
+def test_no_scheduler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ditf.workers.ANSWERING", 1)
     with pytest.raises(UserError, match="no scheduler with workers answers"), cluster("tcp://127.0.0.1:1"):
         pass

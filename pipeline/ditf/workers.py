@@ -24,6 +24,7 @@ Spec = int | str  # a number of local workers; "none", or the address of a sched
 
 RETRIES = 2  # of a task, on whichever workers
 IN_FLIGHT = 16  # tasks handed out per worker
+ANSWERING = 10  # seconds that a scheduler has to answer
 CLOSING = 15  # seconds that local workers have to end by themselves
 DASK = {
     "distributed.scheduler.allowed-failures": RETRIES,
@@ -139,7 +140,7 @@ def cluster(spec: Spec, gpus: bool = False, threads: int | None = None) -> Itera
     config.set(DASK)
     if isinstance(spec, str):
         try:
-            client = Client(spec, timeout=10, security=Security() if spec.startswith("tls") else None)
+            client = Client(spec, timeout=ANSWERING, security=Security() if spec.startswith("tls") else None)
             client.wait_for_workers(1, timeout=60)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(
