@@ -18,7 +18,7 @@ demo: .venv/installed-$(EXTRA)
 test: .venv/installed-$(EXTRA) .venv/quantize/installed
 	ruff format --check .
 	ruff check .
-	mypy
+	mypy -n auto
 	pytest
 
 # On Linux without an NVIDIA GPU, torch's CPU build: its usual one brings gigabytes of CUDA.
