@@ -69,7 +69,7 @@ def python() -> str:
     """The command that runs Python, in a fork where there are any."""
     if FORKS not in os.environ:
         return sys.executable
-    return str(forks.wait_for(Path(os.environ[FORKS]) / forks.MODELS) / "python")
+    return str(forks.wait_for(Path(os.environ[FORKS]) / forks.FULL) / "python")
 
 
 class Project:
@@ -85,7 +85,7 @@ class Project:
         """Of a command; importing one of the modules named in `without` fails there."""
         path = [str(ROOT / ".venv" / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
         if self.forked and FORKS in os.environ:
-            path.insert(0, str(forks.wait_for(Path(os.environ[FORKS]) / (forks.PLAIN if without else forks.MODELS))))
+            path.insert(0, str(forks.wait_for(Path(os.environ[FORKS]) / (forks.LIGHT if without else forks.FULL))))
         environment = os.environ | {"PATH": os.pathsep.join(path), "COLUMNS": "100"}
         if without:
             poison = self.folder.parent / "-".join(("without", *without))

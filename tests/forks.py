@@ -2,7 +2,7 @@
 
 The same file is both ends: `serve` is that process, and copies of the file named python, dvc and ditf, first on a
 command's PATH, have it run them. Each fork has the caller's folder, environment, arguments and standard streams.
-There are two: one has imported all that runs a model, the other neither torch nor that.
+There are two: the full one has imported all that runs a model, the light one neither that nor torch.
 """
 
 import json
@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-PLAIN, MODELS = "plain", "models"  # the folders of the two
+LIGHT, FULL = "light", "full"  # the folders of the two
 MODULES = (
     "dask.distributed",
     "ditf.commands.app",
@@ -37,7 +37,7 @@ MODULES = (
     "matplotlib.figure",
     "scipy.stats",
 )
-RUN_MODELS = (
+MODEL_MODULES = (
     "diffusers.models.autoencoders",
     "diffusers.models.transformers",
     "diffusers.pipelines.flux.pipeline_flux",
@@ -51,7 +51,7 @@ ADDRESS, LOG = "forks.sock", "log.txt"
 
 def start(home: Path, owner: int) -> None:
     """Write the commands into two folders in `home` and start their servers, which end with the process `owner`."""
-    for kind in (PLAIN, MODELS):
+    for kind in (LIGHT, FULL):
         folder = home / kind
         folder.mkdir(parents=True)
         for name in ("python", "dvc", "ditf"):
@@ -88,9 +88,9 @@ def serve(folder: Path, owner: int) -> None:
     import gc
     import importlib
 
-    for name in MODULES if folder.name == PLAIN else (*MODULES, *RUN_MODELS):
+    for name in MODULES if folder.name == LIGHT else (*MODULES, *MODEL_MODULES):
         importlib.import_module(name)
-    if folder.name == PLAIN:
+    if folder.name == LIGHT:
         assert not {"torch", "diffusers", "transformers"} & sys.modules.keys()
     gc.freeze()  # so that collections in forks leave the memory shared
     with socket.socket(socket.AF_UNIX) as server:

@@ -13,7 +13,7 @@ import pytest
 
 from ditf.params import load_params
 from tests.conftest import ROOT, Project, contents
-from tests.forks import MODULES, RUN_MODELS
+from tests.forks import MODEL_MODULES, MODULES
 from tests.test_workers import extract, forget
 
 KILLS = 20
@@ -32,7 +32,7 @@ def extract_here(folder: Path) -> None:
 def test_twenty_kills_of_an_extraction_lose_nothing_and_compute_nothing_twice(project: Project) -> None:
     whole, moments, kills = forget(project, "photos-flux"), random.Random(1), 0
     forks = multiprocessing.get_context("forkserver")  # torch is imported once for all
-    forks.set_forkserver_preload(["stages.features", "tests.test_faults", *MODULES, *RUN_MODELS])
+    forks.set_forkserver_preload(["stages.features", "tests.test_faults", *MODULES, *MODEL_MODULES])
     staging = project.folder / ".dvc/cache/ditf/features/photos-flux"
 
     def run(seconds: float | None) -> bool:

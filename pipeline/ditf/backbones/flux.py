@@ -19,7 +19,6 @@ from ditf.settings import Distinct
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 TEXT_TOKENS = 512
 DEV = {"guidance_embeds": True}
 

@@ -16,7 +16,6 @@ from ditf.settings import Distinct
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 KLEIN = {"guidance_embeds": False}
 KLEIN_4B = KLEIN | {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680}
 KLEIN_9B = KLEIN | {"num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32, "joint_attention_dim": 12288}

@@ -17,7 +17,6 @@ from ditf.settings import Distinct
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 SMALL = {"num_attention_heads": 36, "num_layers": 28, "num_cross_attention_heads": 16, "cross_attention_head_dim": 72}
 SMALL = SMALL | {"cross_attention_dim": 1152}
 

@@ -16,7 +16,6 @@ from ditf.settings import Distinct
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 COMMUNITY = "Stability AI Community License"
 SIZES: dict[str, Any] = {"joint_attention_dim": 4096, "pooled_projection_dim": 2048, "pos_embed_max_size": 192}
 MEDIUM = SIZES | {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}

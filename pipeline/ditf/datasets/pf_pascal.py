@@ -9,7 +9,7 @@ import scipy.io
 
 from ditf.catalog import Problems, Tables, image_row, inside, inspect_images
 from ditf.datasets import Dataset
-from ditf.datasets.parts.points import Point, keypoint_rows, read_list, read_points
+from ditf.datasets.parts.points import Point, keypoint_rows, outside, read_list, read_points
 from ditf.errors import UserError
 
 FOLDER = "PF-dataset-PASCAL"
@@ -53,15 +53,15 @@ class PFPascal(Dataset):
         root = Path(self.root)
         folder = root if (root / "JPEGImages").is_dir() or root.name == FOLDER else root / FOLDER
         path = self._list(folder)
-        lines = {f"{path}: line {number}": line for number, line in enumerate(read_list(path, COLUMNS), 2)}
+        lines = read_list(path, COLUMNS)
         problems = Problems()
-        found = {where: problems.take(_read_line, where, line) for where, line in lines.items()}
-        pairs = {where: pair for where, pair in found.items() if pair}
+        found = {n: problems.take(_read_line, f"{path}: line {n}", line) for n, line in lines.items()}
+        pairs = {number: pair for number, pair in found.items() if pair}
 
         pictures: dict[str, Path] = {}
-        for where, (category, names, _) in pairs.items():
+        for number, (category, names, _) in pairs.items():
             for name in names:
-                if place := problems.take(_picture, folder, where, name):
+                if place := problems.take(_picture, folder, f"{path}: line {number}", name):
                     pictures[f"{category}/{Path(name).stem}"] = place
         images = inspect_images(dict.fromkeys(pictures.values()), problems)
         targets = dict.fromkeys(f"{category}/{Path(target).stem}" for category, (_, target), _ in pairs.values())
@@ -70,17 +70,20 @@ class PFPascal(Dataset):
         problems.raise_any()
 
         rows, rules, keypoints = [], [], []
-        for number, (where, (category, names, points)) in enumerate(pairs.items()):
-            pair = f"{number:04d}"
+        for number, (category, names, points) in pairs.items():
+            pair = f"{number - 2:04d}"
             source, target = (f"{category}/{Path(name).stem}" for name in names)
-            size = images[pictures[target]]
+            seen, size = images[pictures[source]], images[pictures[target]]
             row = {"pair": pair, "category": category, "source": source, "target": target}
             rows.append(row | {"threshold": float(max(size.width, size.height))})
             rules.append(
                 {"pair": pair, "rule": "squashed image", "unit_x": float(size.width), "unit_y": float(size.height)}
             )
             rules.append({"pair": pair, "rule": "annotated box", "unit_x": boxes[target], "unit_y": boxes[target]})
-            keypoints += keypoint_rows(pair, points, images[pictures[source]], where, problems)
+            for x, y, *_ in outside(points, seen):
+                what = f"({x}, {y}) lies outside {names[0]}; the nearest point is matched"
+                problems.warn(path, f"line {number}: {what}")
+            keypoints += keypoint_rows(pair, points, seen)
         shown = []
         for name, place in sorted(pictures.items()):
             category = name.partition("/")[0]

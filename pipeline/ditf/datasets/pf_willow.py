@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ditf.catalog import Problems, Tables, image_row, inside, inspect_images
 from ditf.datasets import Dataset
-from ditf.datasets.parts.points import Point, keypoint_rows, read_list, read_points
+from ditf.datasets.parts.points import Point, keypoint_rows, outside, read_list, read_points
 from ditf.errors import UserError
 
 POINTS = 10
@@ -27,10 +27,10 @@ class PFWillow(Dataset):
         path = root / "test_pairs.csv"
         if not path.is_file():
             raise UserError(f"{path}: not found; is {root} PF-Willow's folder (`root`)?")
-        lines = {f"{path}: line {number}": line for number, line in enumerate(read_list(path, COLUMNS), 2)}
+        lines = read_list(path, COLUMNS)
         problems = Problems()
-        found = {where: problems.take(_read_line, where, line) for where, line in lines.items()}
-        pairs = {where: pair for where, pair in found.items() if pair}
+        found = {n: problems.take(_read_line, f"{path}: line {n}", line) for n, line in lines.items()}
+        pairs = {number: pair for number, pair in found.items() if pair}
         pictures: dict[str, Path] = {}
         for names, _ in pairs.values():
             for name in names:
@@ -40,8 +40,9 @@ class PFWillow(Dataset):
         problems.raise_any()
 
         rows, rules, keypoints = [], [], []
-        for number, (where, ((source, target), points)) in enumerate(pairs.items()):
-            pair, size = f"{number:04d}", images[pictures[target]]
+        for number, ((source, target), points) in pairs.items():
+            pair = f"{number - 2:04d}"
+            seen, size = images[pictures[source]], images[pictures[target]]
             across, down = (max(p[i] for p in points) - min(p[i] for p in points) for i in (2, 3))
             category = Path(target).parent.as_posix()
             row = {"pair": pair, "category": category, "source": _name(source), "target": _name(target)}
@@ -49,7 +50,10 @@ class PFWillow(Dataset):
             squashed = max(across / size.width, down / size.height)
             unit = {"unit_x": squashed * size.width, "unit_y": squashed * size.height}
             rules.append({"pair": pair, "rule": "squashed box", **unit})
-            keypoints += keypoint_rows(pair, points, images[pictures[source]], where, problems)
+            for x, y, *_ in outside(points, seen):
+                what = f"({x}, {y}) lies outside {source}; the nearest point is matched"
+                problems.warn(path, f"line {number}: {what}")
+            keypoints += keypoint_rows(pair, points, seen)
         shown = []
         for name, place in sorted(pictures.items()):
             category = Path(name).parent.as_posix()

@@ -68,7 +68,8 @@ def fit(
 ) -> tuple[float, float, float]:
     """Multiplications and additions of `run` over n tokens, (a, b, c) of a + b n + c n^2, from runs on three grids.
 
-    Of `blocks` that are alike and get alike inputs, one runs; the others count as much and return what it returned.
+    Of `blocks` that are alike and get alike inputs, one runs; the others count as much and return what it returned,
+    for which their `forward` is replaced.
     """
     counter = FlopCounterMode(display=False)
     known: dict[str, tuple[int, Any]] = {}

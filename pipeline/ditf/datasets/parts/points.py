@@ -5,15 +5,15 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ditf.catalog import Problems, Row, keypoint_row
+from ditf.catalog import Row, keypoint_row
 from ditf.errors import UserError
 from ditf.images import ImageFile
 
 Point = tuple[float, ...]  # x and y in the source, x and y in the target
 
 
-def read_list(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The lines of a list, by column. Raises `UserError` where there is none, or a column is missing."""
+def read_list(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
+    """The lines of a list below its head, by number. Raises `UserError` for none, or where a column is missing."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
         fields, lines = reader.fieldnames or (), list(reader)
@@ -21,7 +21,7 @@ def read_list(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         raise UserError(f"{path}: has no column {missing[0]}; it needs {', '.join(columns)}")
     if not lines:
         raise UserError(f"{path}: no pairs")
-    return lines
+    return dict(enumerate(lines, 2))
 
 
 def read_points(where: str, column: str, values: Iterable[str]) -> list[float]:
@@ -38,11 +38,12 @@ def read_points(where: str, column: str, values: Iterable[str]) -> list[float]:
     return found
 
 
-def keypoint_rows(pair: str, points: Sequence[Point], source: ImageFile, where: str, problems: Problems) -> list[Row]:
-    """Rows of the table keypoints; a point outside the source becomes a warning, which begins with `where`."""
-    size = source.width, source.height
-    for x, y, *_ in points:
-        if not (0 <= x < size[0] and 0 <= y < size[1]):
-            file, _, line = where.rpartition(": ")
-            problems.warn(file, f"{line}: ({x}, {y}) lies outside the source image; the nearest point is matched")
+def outside(points: Iterable[Point], source: ImageFile) -> list[Point]:
+    """The points that lie outside the source."""
+    return [p for p in points if not (0 <= p[0] < source.width and 0 <= p[1] < source.height)]
+
+
+def keypoint_rows(pair: str, points: Iterable[Point], source: ImageFile) -> list[Row]:
+    """Rows of the table keypoints."""
+    size = (source.width, source.height)
     return [keypoint_row(pair, n, "", point[:2], point[2:], size) for n, point in enumerate(points)]
