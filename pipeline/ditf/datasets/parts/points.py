@@ -18,7 +18,7 @@ def read_list(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
         reader = csv.DictReader(file)
         fields, lines = reader.fieldnames or (), list(reader)
     if missing := [name for name in columns if name not in fields]:
-        raise UserError(f"{path}: has no column {missing[0]}; it needs {', '.join(columns)}")
+        raise UserError(f"{path}: has no column {missing[0]}; restore the list as it was published")
     if not lines:
         raise UserError(f"{path}: no pairs")
     return dict(enumerate(lines, 2))
