@@ -5,6 +5,9 @@ PYTHON ?= python3
 EXTRA ?= cpu
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
+PROJECT := -c constraints.txt -e '.[$(EXTRA),dev]'
+# uv is ten times faster than pip, which takes over where only pip is set up for the network.
+install = uv pip install -q $(1) || pip install -q --no-compile $(1)
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -28,14 +31,15 @@ test: .venv/installed-$(EXTRA) .venv/quantize/installed
 	    pip install -q --no-compile --no-deps --retries 1 --timeout 20 --index-url $(CPU_WHEELS) $(TORCH) \
 	    || echo "torch's CPU build was not found; its usual build follows"; \
 	fi
-	pip install -q --no-compile -c constraints.txt -e '.[$(EXTRA),dev]'
-	@# On all cores, as pip does not; but for what is large and seldom imported.
+	pip install -q --no-compile -c constraints.txt uv
+	$(call install,$(PROJECT))
+	@# On all cores; but for what is large and seldom imported.
 	@python -m compileall -q -j 0 -x '/(tests|transformers/models|diffusers/pipelines)/' .venv/lib >/dev/null || true
 	@touch $@
 
 # Where these are installed, every import of diffusers takes a second more: they lie apart, for the tests of quantization.
 .venv/quantize/installed: constraints.txt | .venv/installed-$(EXTRA)
-	pip install -q --no-compile --no-deps -c constraints.txt --upgrade --target .venv/quantize bitsandbytes torchao
+	$(call install,-c constraints.txt --no-deps --upgrade --target .venv/quantize bitsandbytes torchao)
 	@touch $@
 
 clean:

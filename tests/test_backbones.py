@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,14 @@ def tiny(family: str) -> Model:
     return pin(family, "tiny:0", "main", Hashes(None))
 
 
+@cache
+def encoded_prompt(family: str) -> dict[str, Tensor]:
+    return next(iter(settings_of(family).encode_prompts(tiny(family), [PROMPT], torch.float32, "cpu")))
+
+
 def load(family: str, dtype: torch.dtype = torch.float32, **settings: Any) -> Loaded:
     """A loaded tiny model, and an encoded prompt."""
-    chosen = settings_of(family, **settings)
-    text = next(iter(chosen.encode_prompts(tiny(family), [PROMPT], torch.float32, "cpu")))
-    return chosen.load(tiny(family), dtype, "cpu"), text
+    return settings_of(family, **settings).load(tiny(family), dtype, "cpu"), encoded_prompt(family)
 
 
 @pytest.fixture(params=FAMILIES)

@@ -47,9 +47,10 @@ class Layout:
         """The whole model of a configuration, its weights on the meta device."""
         import diffusers
         from accelerate import init_empty_weights
+        from diffusers.models.modeling_utils import no_init_weights
 
         try:
-            with init_empty_weights():
+            with init_empty_weights(), no_init_weights():
                 return getattr(diffusers, self.kind).from_config(dict(config)).requires_grad_(False).eval()
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"config.json of {self.kind}: cannot be used: {' '.join(str(error).split())}") from None
