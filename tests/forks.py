@@ -92,6 +92,7 @@ def serve(folder: Path, owner: int) -> None:
         importlib.import_module(name)
     if folder.name == LIGHT:
         assert not {"torch", "diffusers", "transformers"} & sys.modules.keys()
+    write_lock_files_by_libyaml()
     gc.freeze()  # so that collections in forks leave the memory shared
     with socket.socket(socket.AF_UNIX) as server:
         unready = folder / f"{ADDRESS}.unready"
@@ -108,6 +109,32 @@ def serve(folder: Path, owner: int) -> None:
                 return
             connection.close()
     os._exit(0)  # at once: there is much memory to free
+
+
+def write_lock_files_by_libyaml() -> None:
+    """DVC reads and writes dvc.lock for each stage, in pure Python so that comments stay; dvc.lock has none.
+
+    It is read back the same. Comments stay in all other files.
+    """
+    from collections import OrderedDict
+    from typing import Any
+
+    from dvc.utils.serialize import _yaml
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
+
+    fast: Any = YAML(typ="safe")
+    fast.default_flow_style, fast.sort_base_mapping_type_on_output = False, False
+    with_comments = _yaml._dump
+    fast.representer.add_representer(OrderedDict, type(fast.representer).represent_dict)
+
+    def parse(text: str, path: str) -> Any:
+        return _yaml.parse_yaml(text, path, "safe" if Path(path).name == "dvc.lock" else "rt")
+
+    def dump(data: Any, stream: Any) -> None:
+        with_comments(data, stream) if isinstance(data, CommentedMap) else fast.dump(data, stream)
+
+    _yaml.parse_yaml_for_update, _yaml._dump = parse, dump
 
 
 def attend(connection: socket.socket) -> None:

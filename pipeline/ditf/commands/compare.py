@@ -138,8 +138,8 @@ def _draw(path: Path, params: Params, results: tuple[Result, Result], changed: R
     for result, side in zip(results, SIDES, strict=True):
         predicted = Predicted(catalog, read, result.folder / "predictions")
         for row in changed:
-            result.task.draw_part(folder / "part.png", predicted, result.descriptor, row["part"])
-            pictures[row["part"], side] = read_rgb(folder / "part.png")
+            result.task.draw_part(folder / "part.tif", predicted, result.descriptor, row["part"])
+            pictures[row["part"], side] = read_rgb(folder / "part.tif")
     height, width = next(iter(pictures.values())).shape[:2]
     figure = new_figure(14, len(changed) * (7 * height / width + 0.4))
     for axes, row in zip(figure.subplots(len(changed), 2, squeeze=False), changed, strict=True):
