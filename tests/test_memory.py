@@ -162,9 +162,22 @@ def test_tiles_are_encoded_one_by_one(family: str) -> None:
 
 
 def test_compiled_blocks_give_the_same_features() -> None:
-    exact, text = load("flux", Loading())
-    compiled, _ = load("flux", Loading(compile=True))
+    """Of one family, as compiling takes long."""
+    exact, text = load("pixart", Loading())
+    compiled, _ = load("pixart", Loading(compile=True))
     _, _, expected = features(exact, text)
     _, _, found = features(compiled, text)
     for block in expected:
         np.testing.assert_allclose(found[block], expected[block], atol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_block_is_compiled(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: set[nn.Module] = set()
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: compiled.add(self))
+    part, _ = load(family, Loading(compile=True))
+    blocks = [
+        block for block in part.layout.blocks(part.model) if any("att" in name for name, _ in block.named_modules())
+    ]
+    assert blocks
+    assert all(compiled & set(block.modules()) for block in blocks)

@@ -84,7 +84,7 @@ class Diffusion(Backbone):
         else:
             found.to(device)
         if options.compile:
-            network.compile_repeated_blocks()
+            memory.compile_blocks(layout, network)
         return found
 
     def load_denoiser(
