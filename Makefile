@@ -34,7 +34,7 @@ test: .venv/installed-$(EXTRA) .venv/quantize/installed
 	pip install -q --no-compile -c constraints.txt uv
 	$(call install,$(PROJECT))
 	@# On all cores; but for what is large and seldom imported.
-	@python -m compileall -q -j 0 -x '/(tests|transformers/models|diffusers/pipelines)/' .venv/lib >/dev/null || true
+	@python -m compileall -q -j 0 -x '/(tests|testing|mypyc?|pygments|fontTools|transformers/models|diffusers/(modular_)?pipelines)/' .venv/lib >/dev/null || true
 	@touch $@
 
 # Where these are installed, every import of diffusers takes a second more: they lie apart, for the tests of quantization.
