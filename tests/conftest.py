@@ -145,8 +145,8 @@ def new_project(folder: Path) -> Project:
         shutil.copy(ROOT / ".dvc" / name, folder / ".dvc" / name)
     made = Project(folder)
     document = made.params
-    for entry in document["features"].values():
-        entry |= {"ensemble_size": 2, "img_size": 160}
+    for name, entry in document["features"].items():
+        entry |= {"ensemble_size": 2, "img_size": 96 if name == "davis-flux" else 160}
     (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     made.check("git", "init", "-q")
     made.check("git", "config", "user.name", "test")

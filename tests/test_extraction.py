@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -190,6 +191,7 @@ t.extract(Path(sys.argv[1]), t.images(Path(sys.argv[2]), 6), t.make_job(Path(sys
     with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) as process:
         while len(list(tokens.glob("c.*[0-9]"))) < 2:
             assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
     sources = images(tmp_path / "images", 6)
     resumed = extract(folder, sources, job, shard=shard)
