@@ -1,5 +1,6 @@
 """What the tests share: the golden answers where they are present, a tiny model, and a project that has run."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from filelock import FileLock
 
 from tests import forks
 
+gc.set_threshold(50_000, 20, 50)  # looking for garbage among all that imports make takes a fifth of their time
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 if "PYTEST_XDIST_WORKER" in os.environ:  # test processes side by side: with one thread each they do not wait for others
@@ -186,6 +188,11 @@ def needs_project(item: pytest.Item) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the finished project come last: it is made while the others run."""
     items.sort(key=needs_project)
+
+
+def pytest_collection_finish() -> None:
+    """What imports have made is no garbage: it is looked through no more."""
+    gc.freeze()
 
 
 def shared_folder(factory: pytest.TempPathFactory) -> Path:
