@@ -331,7 +331,7 @@ def test_a_store_of_the_old_format_is_refused(project: Project) -> None:
 
 
 def test_the_default_runs_where_only_the_package_is_installed(finished: Project, tmp_path: Path) -> None:
-    """`ditf init` lays out the stages and parameters in an empty folder. The pipeline runs in processes of its own here."""
+    """`ditf init` lays out the stages and parameters in an empty folder. The pipeline has its own processes here."""
     empty = Project(tmp_path / "empty")
     empty.folder.mkdir()
     empty.check("git", "init", "-q")
