@@ -5,7 +5,7 @@ PYTHON ?= python3
 EXTRA ?= cpu
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
-PROJECT := -c constraints.txt -e '.[$(EXTRA),dev]'
+PACKAGE := -c constraints.txt -e '.[$(EXTRA),dev]'
 # uv is ten times faster than pip, which takes over where only pip is set up for the network.
 install = uv pip install -q $(1) || pip install -q --no-compile $(1)
 
@@ -32,7 +32,7 @@ test: .venv/installed-$(EXTRA) .venv/quantize/installed
 	    || echo "torch's CPU build was not found; its usual build follows"; \
 	fi
 	pip install -q --no-compile -c constraints.txt uv
-	$(call install,$(PROJECT))
+	$(call install,$(PACKAGE))
 	@# On all cores; but for what is large and seldom imported.
 	@python -m compileall -q -j 0 -x '/(tests|testing|mypyc?|pygments|fontTools|transformers/models|diffusers/(modular_)?pipelines)/' .venv/lib >/dev/null || true
 	@touch $@

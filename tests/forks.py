@@ -114,29 +114,31 @@ def serve(folder: Path, owner: int) -> None:
 
 
 def write_lock_files_by_libyaml() -> None:
-    """DVC reads and writes dvc.lock for each stage, in pure Python so that comments stay; dvc.lock has none.
-
-    It is read back the same. Comments stay in all other files.
-    """
+    """DVC reads and writes dvc.lock for each stage, in pure Python to keep comments, which dvc.lock has none of."""
     from collections import OrderedDict
+    from contextlib import contextmanager
     from typing import Any
 
-    from dvc.utils.serialize import _yaml
+    from dvc import dvcfile
+    from dvc.utils.serialize import load_yaml, modify_yaml
     from ruamel.yaml import YAML
-    from ruamel.yaml.comments import CommentedMap
 
     fast: Any = YAML(typ="safe")
     fast.default_flow_style, fast.sort_base_mapping_type_on_output = False, False
-    with_comments = _yaml._dump
     fast.representer.add_representer(OrderedDict, type(fast.representer).represent_dict)
 
-    def parse(text: str, path: str) -> Any:
-        return _yaml.parse_yaml(text, path, "safe" if Path(path).name == "dvc.lock" else "rt")
+    @contextmanager
+    def modify(path: str, fs: Any = None) -> Any:
+        if Path(path).name != dvcfile.LOCK_FILE:
+            with modify_yaml(path, fs=fs) as data:
+                yield data
+            return
+        data = load_yaml(path) if Path(path).exists() else {}
+        yield data
+        with Path(path).open("w", encoding="utf-8") as file:
+            fast.dump(data, file)
 
-    def dump(data: Any, stream: Any) -> None:
-        with_comments(data, stream) if isinstance(data, CommentedMap) else fast.dump(data, stream)
-
-    _yaml.parse_yaml_for_update, _yaml._dump = parse, dump
+    dvcfile.modify_yaml = modify
 
 
 def attend(connection: socket.socket) -> None:

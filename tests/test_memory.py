@@ -164,8 +164,8 @@ def test_tiles_are_encoded_one_by_one(family: str) -> None:
 
 def test_compiled_blocks_give_the_same_features() -> None:
     """Of one family, as compiling takes long."""
-    exact, text = load("pixart", Loading())
-    compiled, _ = load("pixart", Loading(compile=True))
+    exact, text = load("flux", Loading())
+    compiled, _ = load("flux", Loading(compile=True))
     _, _, expected = features(exact, text)
     _, _, found = features(compiled, text)
     for block in expected:

@@ -32,7 +32,7 @@ def draw_matches(
     """Draw a pair's predictions on both images: correct (error at most alpha * threshold) green, wrong red.
 
     Args:
-        path: of the PNG.
+        path: of the image.
         name: of the pair.
         source, target: the images, [height, width, 3].
         rows: predictions with the columns of `ditf.metrics.pck.PREDICTIONS`; a ring marks the truth.
@@ -116,7 +116,7 @@ def draw_feature_colours(
     """Draw descriptors as colours beside their images, with principal components common to all; of 8 images at most.
 
     Args:
-        path: of the PNG.
+        path: of the image.
         read: gives the pixels of an image by its id.
         store, items: whose features. reading, descriptor: which of them.
     """
@@ -162,7 +162,7 @@ def draw_places(
     """Draw what was searched for and the places found, as a contact sheet.
 
     Args:
-        path: of the PNG.
+        path: of the image.
         query: the image searched with. mark: the point x, y or the box x0, y0, x1, y1 in it, or nothing.
         places: what was found: rank, image, similarity, box (x0, y0, x1, y1) or None. The first 23 are drawn.
         read: gives the pixels of an image by its id.
@@ -190,7 +190,7 @@ def draw_similarity(
     """Draw each point in the source beside its similarity map over the target, the match ringed.
 
     Args:
-        path: of the PNG.
+        path: of the image.
         source, target: the images, [height, width, 3].
         rows: point (x, y), match (x, y), similarity.
         maps: cosine similarities of the target's tokens to each point, [points, h, w].

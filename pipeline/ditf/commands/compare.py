@@ -137,7 +137,7 @@ def _draw(path: Path, params: Params, results: tuple[Result, Result], changed: R
     pictures = {}
     for result, side in zip(results, SIDES, strict=True):
         predicted = Predicted(catalog, read, result.folder / "predictions")
-        for row in changed:
+        for row in changed:  # as TIFF, which is not compressed
             result.task.draw_part(folder / "part.tif", predicted, result.descriptor, row["part"])
             pictures[row["part"], side] = read_rgb(folder / "part.tif")
     height, width = next(iter(pictures.values())).shape[:2]

@@ -99,7 +99,7 @@ class Task(Section):
         return read_units(tables)[descriptor][self.headline].by_unit()
 
     def draw_part(self, path: Path, predicted: Predicted, descriptor: Descriptor, part: str) -> None:
-        """Draw the prediction of one of `parts` as a PNG."""
+        """Draw the prediction of one of `parts`, in the format that the path's suffix names."""
         raise UserError(f"{self.type}: a task without pictures of its parts")
 
 

@@ -118,18 +118,18 @@ def read_gguf(
     return model.requires_grad_(False).eval(), needed
 
 
+def compile_blocks(layout: Layout, network: Any) -> None:
+    """Compile what repeats within a model, as diffusers names it; where it names nothing, the model's blocks."""
+    try:
+        network.compile_repeated_blocks()
+    except ValueError:
+        for block in layout.blocks(network):
+            block.compile()
+
+
 def _imported(name: str, option: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
         package = name.split(".")[0]
         raise UserError(f"{option}: needs {package}; run `pip install {package}`") from None
-
-
-def compile_blocks(layout: Layout, network: nn.Module) -> None:
-    """Compile what repeats within a model, as diffusers names it; where it names nothing, the model's blocks."""
-    try:
-        network.compile_repeated_blocks()  # type: ignore[operator]
-    except ValueError:
-        for block in layout.blocks(network):
-            block.compile()
