@@ -1,59 +1,69 @@
-"""FLUX.1-dev at full size with random bfloat16 weights on a GPU: images/s, memory, arithmetic reached.
+"""FLUX.1-dev at full size on a GPU, by each option that changes memory or speed: images/s, memory, arithmetic reached.
 
-Run it where a GPU is at hand: python -m benchmarks.extract_gpu [--compile]. At small size it runs on a CPU.
+Run it where a GPU is at hand; at small size it runs on a CPU.
 """
 
 import argparse
+import gc
+import json
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
+from huggingface_hub import save_torch_state_dict
 
 from benchmarks.extraction import random_vae
-from benchmarks.report import machine, show
+from benchmarks.report import gpu_name, machine, show
 from ditf.backbones.flux import TEXT_TOKENS, Flux, LoadedFlux
-from ditf.backbones.parts.latents import LatentEncoder
 from ditf.features.extractor import Extractor
 from ditf.images import Rule, model_size
+from ditf.models import Loading, Model
 
 DEV = dict(Flux.published["black-forest-labs/FLUX.1-dev"].config)
-SMALL = DEV | {"attention_head_dim": 16, "num_attention_heads": 2, "axes_dims_rope": (4, 6, 6)}
+SMALL = DEV | {"attention_head_dim": 32, "num_attention_heads": 2, "axes_dims_rope": (8, 12, 12)}
+POOLED, GIB = 768, 2**30
 
 
 @dataclass(frozen=True)
 class Case:
-    """A benchmark's settings and the size of its images."""
+    """A benchmark's settings and the size of its images, and how the model is loaded."""
 
     name: str
     settings: Flux
     rule: Rule
     img_size: int
     image: tuple[int, int]
-    batch_size: int
+    batch_sizes: tuple[int, ...]
+    loadings: tuple[Loading, ...]
 
 
-CASES = [
-    Case("SPair-71k", Flux(timestep=260, blocks=[28]), "longer", 640, (500, 375), 8),
-    Case("DAVIS", Flux(timestep=90, blocks=[24]), "shorter", 960, (854, 480), 4),
-]
+PLAIN, COMPILED, TILED = Loading(), Loading(compile=True), Loading(tiling=True)
+SMALLER = (Loading(offload="blocks"), Loading(quantize="int8"), Loading(quantize="nf4"))
+CASES = (
+    Case("SPair-71k", Flux(timestep=260, blocks=[28]), "longer", 640, (500, 375), (8,), (PLAIN, *SMALLER, COMPILED)),
+    Case("DAVIS", Flux(timestep=90, blocks=[24]), "shorter", 960, (854, 480), (8, 2), (PLAIN, TILED)),
+)
 
 
-def denoiser(config: dict[str, Any], settings: Flux, device: str, dtype: torch.dtype) -> Any:
-    """FLUX's transformer up to the captured block, with small random weights."""
+def write_random(folder: Path, config: dict[str, Any], small: bool, device: str) -> None:
+    """FLUX's transformer, as far as its deepest captured block, and its VAE, with small random weights."""
     layout = LoadedFlux.layout
     model = layout.skeleton(config)
     shapes = {name: weight.shape for name, weight in model.state_dict().items()}
-    needed = layout.needed(model, max(settings.blocks))
-    layout.fill(model, {n: 0.02 * torch.randn(shapes[n], device=device, dtype=dtype) for n in needed}, device)
-    return model
-
-
-def vae(device: str, dtype: torch.dtype, small: bool) -> LatentEncoder:
-    """A random VAE of FLUX's sizes."""
-    model = random_vae((32,) * 4 if small else (128, 256, 512, 512))
-    return LatentEncoder(model.to(device, dtype).eval(), dtype, device)
+    needed = layout.needed(model, max(case.settings.blocks[0] for case in CASES))
+    state = {n: (0.02 * torch.randn(shapes[n], device=device)).to(torch.bfloat16).cpu() for n in needed}
+    (folder / "transformer").mkdir()
+    (folder / "transformer" / "config.json").write_text(json.dumps({"_class_name": layout.kind} | config))
+    name = "diffusion_pytorch_model{suffix}.safetensors"
+    save_torch_state_dict(state, folder / "transformer", filename_pattern=name, max_shard_size="5GB")
+    vae: AutoencoderKL = random_vae((32,) * 4 if small else (128, 256, 512, 512))
+    vae.to(torch.bfloat16).save_pretrained(folder / "vae")
 
 
 def matmul_rate(device: str, dtype: torch.dtype, size: int) -> float:
@@ -75,53 +85,91 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def held(device: str) -> float:
+    """GiB that are held on the GPU; forgets the most that were."""
+    if device != "cuda":
+        return 0.0
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated() / GIB
+
+
+def peak(device: str) -> float:
+    """The most GiB that were held on the GPU since `held` was asked."""
+    return torch.cuda.max_memory_allocated() / GIB if device == "cuda" else 0.0
+
+
+def measure(
+    case: Case, loading: Loading, folder: Path, images: int, device: str, best: float
+) -> Iterator[tuple[str, str]]:
+    """Load the model, and extract features of a random image some times.
+
+    Args:
+        case: the benchmark. loading: how the model is loaded, from `folder`.
+        images: how often. best: operations per second of a matrix product.
+    """
+    dtype, s = torch.bfloat16 if device == "cuda" else torch.float32, case.settings
+    options = ", ".join(f"{name}: {value}" for name, value in loading.model_dump(exclude_defaults=True).items())
+    held(device)
+    start = time.perf_counter()
+    loaded = s.load(Model("flux", str(folder), "main", "", loading=loading), dtype, device)
+    synchronize(device)
+    seconds = time.perf_counter() - start
+    width, height = model_size(case.rule, case.img_size, *case.image, loaded.stride)
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    yield f"**{case.name}, {width}x{height}, k = {s.blocks[0]}, {options.lower() or 'no option'}**", ""
+    yield "loading", f"{seconds:.1f} s, peak {peak(device):.1f} GiB, then held {held(device):.1f} GiB"
+    words = (TEXT_TOKENS, loaded.model.config.joint_attention_dim)
+    text = {"prompt_embeds": torch.randn(words), "pooled": torch.randn(POOLED)}
+    loaded.encode(torch.zeros(3, height, width))
+    yield "the VAE", f"peak {peak(device):.1f} GiB"
+    tokens = (width // loaded.stride) * (height // loaded.stride) + TEXT_TOKENS
+    work = s.ensemble_size * s.blocks[0] * (tokens * 24 * loaded.channels**2 + 4 * tokens**2 * loaded.channels)
+    for size in case.batch_sizes:
+        extractor = Extractor(loaded, s, batch_size=size)
+        held(device)
+        start = time.perf_counter()
+        extractor.features(pixels, text, "warm")
+        synchronize(device)
+        first, start = time.perf_counter() - start, time.perf_counter()
+        for number in range(images):
+            extractor.features(pixels, text, str(number))
+        synchronize(device)
+        seconds = (time.perf_counter() - start) / images
+        row = f"{1 / seconds:.2f} images/s, {work / seconds / 1e12:.2f} TFLOP/s, **{work / seconds / best:.0%}** of it"
+        row += f"; peak {peak(device):.1f} GiB; first image {first:.1f} s"
+        yield f"{size} noise samples per forward pass", row
+
+
+def smaller(case: Case) -> Case:
+    """A case that a CPU runs in seconds."""
+    settings = case.settings.model_copy(update={"ensemble_size": 2})
+    return replace(case, settings=settings, img_size=64, loadings=case.loadings[:1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--compile", action="store_true", help="torch.compile the blocks")
+    parser.add_argument("--folder", type=Path, help="FLUX.1-dev's; default: random weights, in a temporary folder")
     parser.add_argument("--small", action="store_true", help="a small model, to try this without a GPU")
     options = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
     if device == "cpu" and not options.small:
         parser.error("no GPU here; --small runs a small model on the CPU")
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    config = SMALL if options.small else DEV
-    name = torch.cuda.get_device_name() if device == "cuda" else machine()
-    peak = matmul_rate(device, dtype, 1024 if options.small else 8192)
-    rows = [("matrix product", f"{peak / 1e12:.2f} TFLOP/s in {dtype}")]
-    for case in CASES:
-        s, img_size = case.settings, case.img_size
-        if options.small:
-            s, img_size = s.model_copy(update={"ensemble_size": 2}), 64
-        deepest = s.blocks[0]
-        if device == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        model = denoiser(config, s, device, dtype)
-        if options.compile:
-            model.compile_repeated_blocks()
-        loaded = LoadedFlux(model, s, vae(device, dtype, options.small), s.schedule())
-        extractor = Extractor(loaded, s, batch_size=case.batch_size)
-        width, height = model_size(case.rule, img_size, *case.image, loaded.stride)
-        pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-        text = {"prompt_embeds": torch.randn(TEXT_TOKENS, model.config.joint_attention_dim), "pooled": torch.randn(768)}
-        extractor.features(pixels, text, "warm")
-        synchronize(device)
-        start = time.perf_counter()
-        for number in range(options.images):
-            extractor.features(pixels, text, str(number))
-        synchronize(device)
-        seconds = (time.perf_counter() - start) / options.images
-        tokens = (width // loaded.stride) * (height // loaded.stride) + TEXT_TOKENS
-        channels = loaded.channels
-        work = s.ensemble_size * deepest * (tokens * 24 * channels**2 + 4 * tokens**2 * channels)
-        row = f"{1 / seconds:.2f} images/s, {work / seconds / 1e12:.2f} TFLOP/s, **{work / seconds / peak:.0%}** of it"
-        row += f"; the published way runs all blocks: {57 / deepest:.2f} times the arithmetic"
-        if device == "cuda":
-            row += f"; peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-        rows.append((f"{case.name}: {width}x{height}, k = {deepest}, {s.ensemble_size} noise samples", row))
-        del model, extractor
-    show(f"Extraction on a GPU ({name})", rows)
+
+    def rows(folder: Path) -> Iterator[tuple[str, str]]:
+        best = matmul_rate(device, dtype, 1024 if options.small else 8192)
+        yield "matrix product", f"{best / 1e12:.2f} TFLOP/s in {str(dtype).removeprefix('torch.')}"
+        for case in map(smaller, CASES) if options.small else CASES:
+            for loading in case.loadings:
+                yield from measure(case, loading, folder, options.images, device, best)
+
+    with tempfile.TemporaryDirectory(prefix="ditf-") as temporary:
+        folder = options.folder or Path(temporary)
+        if not options.folder:
+            write_random(folder, SMALL if options.small else DEV, options.small, device)
+        show(f"Extraction on a GPU ({gpu_name() if device == 'cuda' else machine()})", rows(folder))
 
 
 if __name__ == "__main__":

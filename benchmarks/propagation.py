@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from benchmarks import reference
-from benchmarks.report import machine, peak_memory, show, timed
+from benchmarks.report import gpu_name, machine, peak_memory, show, timed
 from ditf.propagation import propagate
 from ditf.propagation.voting import Voting
 
@@ -35,15 +35,16 @@ def video(frames: int, h: int, w: int, seed: int = 0) -> list[NDArray[np.float32
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--grid", type=int, nargs=2, default=(60, 106))
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--skip-reference", action="store_true", help="measure memory without the reference's")
     options = parser.parse_args()
-    h, w = options.grid
+    (h, w), device = options.grid, options.device
     s = Voting()
     frames = video(s.n_last_frames + 1 + TIMED, h, w)
     held = sum(frame.nbytes for frame in frames) / 1e9
     labels = np.eye(4, dtype=np.float32)[np.random.default_rng(1).integers(0, 4, (h, w))].transpose(2, 0, 1)
 
-    stream = propagate(iter(frames), labels, s)
+    stream = propagate(iter(frames), labels, s, device)
     earlier = [next(stream) for _ in range(s.n_last_frames)]
     first, found = timed(lambda: next(stream))
     seconds = statistics.median([first, *(timed(lambda: next(stream))[0] for _ in range(TIMED - 1))])
@@ -53,20 +54,24 @@ def main() -> None:
         ("peak memory of the process", f"{peak_memory():.2f} GB"),
         ("less the input frames that the benchmark holds", f"{peak_memory() - held:.2f} GB"),
     ]
+    if device == "cuda":
+        rows.append(("peak memory of the GPU", f"{torch.cuda.max_memory_allocated() / 1e9:.2f} GB"))
     if not options.skip_reference:
-        context = [torch.from_numpy(frame) for frame in frames[:-TIMED]]
-        known = [torch.from_numpy(x.reshape(4, -1).T.copy()) for x in (labels, *earlier)]
+        context = [torch.from_numpy(frame).to(device) for frame in frames[:-TIMED]]
+        known = [torch.from_numpy(x.reshape(4, -1).T.copy()).to(device) for x in (labels, *earlier)]
         last = torch.from_numpy(frames[-TIMED])
         plain, expected = timed(
-            lambda: reference.propagate_frame(last, context, known, (h, w), s.topk, s.temperature, s.radius)
+            lambda: reference.propagate_frame(
+                last.to(device), context, known, (h, w), s.topk, s.temperature, s.radius
+            ).cpu()
         )
         difference = np.abs(found.reshape(4, -1).T - expected.numpy()).max()
         rows += [
-            ("the reference, per frame", f"{plain:.1f} s, peak {peak_memory():.1f} GB"),
+            ("the reference, per frame", f"{plain:.2f} s, peak {peak_memory():.1f} GB"),
             ("**ratio**", f"**{plain / seconds:.1f}**"),
             ("greatest difference of a soft label", f"{difference:.1e}"),
         ]
-    show(f"Propagation ({machine()})", rows)
+    show(f"Propagation ({gpu_name() if device == 'cuda' else machine()})", rows)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,9 @@ def propagate_frame(
     unit = F.normalize(target, dim=1)
     weight = torch.exp(torch.cat([F.normalize(s, dim=1) for s in sources]) @ unit.T / temperature)
     if window:
-        y, x = (p.flatten() for p in torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij"))
+        y, x = (
+            p.flatten() for p in torch.meshgrid(*(torch.arange(n, device=target.device) for n in grid), indexing="ij")
+        )
         near = ((y[:, None] - y).abs() <= window) & ((x[:, None] - x).abs() <= window)
         weight = weight * near.repeat(len(sources), 1)
     least = weight.topk(min(topk, len(weight)), dim=0).values[-1]

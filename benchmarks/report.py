@@ -4,7 +4,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +23,13 @@ def machine() -> str:
     return f"{names[0] if names else platform.processor()}, {cores} cores, Python {platform.python_version()}"
 
 
+def gpu_name() -> str:
+    """The GPU's name, and the versions of torch and of its CUDA."""
+    import torch
+
+    return f"{torch.cuda.get_device_name()}, torch {torch.__version__}, Python {platform.python_version()}"
+
+
 def timed(work: Callable[[], T], repeat: int = 1) -> tuple[float, T]:
     """The least time of `repeat` calls in seconds, and the last result."""
     best = float("inf")
@@ -38,9 +45,9 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def show(title: str, rows: Sequence[tuple[str, str]]) -> None:
+def show(title: str, rows: Iterable[tuple[str, str]]) -> None:
     """Print a Markdown section."""
     print(f"### {title}\n\n| | |\n| --- | --- |")
     for name, value in rows:
-        print(f"| {name} | {value} |")
+        print(f"| {name} | {value} |", flush=True)
     print(flush=True)

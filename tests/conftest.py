@@ -191,6 +191,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=needs_project)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests are of the CPU, on any machine; `pytest -m gpu` runs those of a GPU."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """What imports make is no garbage; looking through it would take a fifth of the time."""

@@ -183,6 +183,8 @@ def _model(name: str, entry: Entry, known: Known, where: str) -> ModelEntry:
             raise UserError(f"{where}.{option}: models of type {model.type} have no such option; remove it")
     if model.gguf and model.quantize != "none":
         raise UserError(f"{where}.quantize: the weights of gguf are quantized already; remove one of the two")
+    if model.offload != "none" and model.quantize != "none":
+        raise UserError(f"{where}.offload: blocks of quantized weights stay on the GPU; remove one of the two")
     return model
 
 

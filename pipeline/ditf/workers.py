@@ -124,7 +124,7 @@ def cluster(spec: Spec, gpus: bool = False, threads: int | None = None) -> Itera
     Args:
         spec: "none", a number of local workers, or the address of a scheduler such as tcp://10.0.0.1:8786.
             For tls:// the certificates are those of Dask's own configuration (`distributed.comm.tls`).
-        gpus: whether the work uses GPUs: then each local worker has one of its own.
+        gpus: whether the work uses GPUs: then each local worker has one of its own, and there are no more than these.
         threads: of the arithmetic of a local worker; its share of the cores unless given.
 
     Raises:
@@ -151,6 +151,10 @@ def cluster(spec: Spec, gpus: bool = False, threads: int | None = None) -> Itera
             print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
             yield client
         return
+    if gpus:
+        import torch
+
+        spec = min(spec, torch.cuda.device_count())
     share = str(threads or max(1, cores() // spec))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     config.set({"distributed.nanny.pre-spawn-environ": {**dict.fromkeys(names, share), **KEEP_MEMORY}})

@@ -207,6 +207,8 @@ class LoadedDiffusion(LoadedBackbone):
         for name, child in self.model.named_children():
             if name not in layout.stacks:
                 child.to(device)
+        for own in (*self.model.parameters(recurse=False), *self.model.buffers(recurse=False)):
+            own.data = own.data.to(device)
         for number in self.blocks:
             block = self.block(number)
             parts = {name: getattr(block, name) for name in layout.modulation if hasattr(block, name)}

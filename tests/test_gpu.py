@@ -1,0 +1,153 @@
+"""On a GPU: the CPU's answers, by every family, option and search. `pytest -m gpu` runs these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ditf.backbones.parts.diffusion import LoadedDiffusion
+from ditf.features.store import FeatureStore
+from ditf.models import Loading
+from ditf.propagation import propagate
+from ditf.propagation.voting import Voting
+from ditf.workers import cluster
+from tests.conftest import Project, new_project
+from tests.test_backbones import FAMILIES, MODULATED, PROMPT, encoded_prompt, features, settings_of, tiny
+from tests.test_memory import cosines, quantizers, write_gguf  # noqa: F401
+from tests.test_propagation import least_gap
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: pytest -m gpu")]
+
+
+@pytest.fixture(autouse=True)
+def _whole_float32(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Convolutions in float32, which cuDNN rounds to 19 bits by default."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    yield
+
+
+def load(family: str, device: str = "cuda", **loading: Any) -> LoadedDiffusion:
+    model = replace(tiny(family), loading=Loading(**loading))
+    return settings_of(family).load(model, torch.float32, device)
+
+
+def passed(part: LoadedDiffusion, family: str) -> dict[str, Tensor]:
+    """Features and modulation of an image, on the CPU."""
+    text = encoded_prompt(family)
+    encoded, _, found = features(part, text)
+    result = {f"block {block}": states.cpu() for block, states in found.items()}
+    if family in MODULATED:
+        with torch.inference_mode():
+            more = part.modulation(encoded, text, "both")
+        result |= {f"modulation {block}": values.cpu() for block, values in more.items()}
+    return result
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_features_are_those_of_the_cpu(family: str) -> None:
+    expected, found = passed(load(family, "cpu"), family), passed(load(family), family)
+    assert expected.keys() == found.keys()
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], values, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_text_is_that_of_the_cpu(family: str) -> None:
+    for offload in ("none", "blocks"):
+        model = replace(tiny(family), loading=Loading(offload=offload))
+        found = next(iter(settings_of(family).encode_prompts(model, [PROMPT], torch.float32, "cuda")))
+        expected = encoded_prompt(family)
+        assert expected.keys() == found.keys()
+        for name, values in expected.items():
+            torch.testing.assert_close(found[name], values, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_offloaded_blocks_give_the_same_bytes(family: str) -> None:
+    part, expected = load(family, offload="blocks"), passed(load(family), family)
+    blocks = part.layout.blocks(part.model)
+    for _ in range(3):  # passes after the first find the blocks put away
+        for name, values in passed(part, family).items():
+            assert torch.equal(values, expected[name]), name
+    resting = [block for block in blocks[: min(part.blocks)] if any(w.is_cuda for w in block.parameters())]
+    assert not resting
+
+
+@pytest.mark.usefixtures("quantizers")
+@pytest.mark.parametrize(("how", "nearest"), [("int8", 0.999), ("nf4", 0.97)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_quantized_weights_come_near(family: str, how: str, nearest: float) -> None:
+    expected, found = passed(load(family), family), passed(load(family, quantize=how), family)
+    for name, values in expected.items():
+        if name.startswith("modulation"):
+            torch.testing.assert_close(found[name], values)
+        elif how == "int8" or family in ("flux", "unet"):
+            assert cosines(found[name], values).mean() > nearest
+        assert bool(found[name].isfinite().all())
+
+
+def test_compiled_blocks_give_the_same_features() -> None:
+    expected = passed(load("flux"), "flux")
+    for options in ({"compile": True}, {"compile": True, "offload": "blocks"}):
+        for name, values in passed(load("flux", **options), "flux").items():
+            torch.testing.assert_close(values, expected[name], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("radius", [0, 3, 12])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_labels_are_those_of_the_cpu(radius: int, seed: int) -> None:
+    rng, grid = np.random.default_rng(seed), (13, 22)
+    frames = [rng.standard_normal((grid[0] * grid[1], 24)).astype(np.float32) for _ in range(7)]
+    labels = np.eye(3, dtype=np.float32)[rng.integers(0, 3, grid)].transpose(2, 0, 1)
+    voting = Voting(topk=5, temperature=0.1, n_last_frames=3, radius=radius)
+    assert least_gap(frames, grid, voting) > 1e-7
+    answers = list(propagate(frames, labels, voting))
+    for found, expected in zip(propagate(frames, labels, voting, "cuda"), answers, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.usefixtures("quantizers")
+def test_a_gguf_file_stands_in_for_the_transformers_weights(tmp_path: Path) -> None:
+    write_gguf(tiny("flux").component("transformer"), tmp_path / "flux.gguf")
+    expected = passed(load("flux"), "flux")
+    for offload in ("none", "blocks"):
+        found = passed(load("flux", gguf=str(tmp_path / "flux.gguf"), offload=offload), "flux")
+        for name, values in expected.items():
+            assert cosines(found[name], values).min() > 0.99
+
+
+def test_one_worker_per_gpu() -> None:
+    pytest.importorskip("dask_cuda")
+    with cluster(99, gpus=True) as client:
+        assert client is not None
+        assert len(client.scheduler_info()["workers"]) == torch.cuda.device_count()
+
+
+def test_a_pipeline_with_and_without_workers(tmp_path: Path) -> None:
+    """In bfloat16, near what the CPU computes in that."""
+    pytest.importorskip("dask_cuda")
+
+    def extract(device: str, workers: object) -> FeatureStore:
+        project = Project(new_project(tmp_path / f"{device}-{workers}").folder, forked=False)
+        project.set("workers", workers)
+        for name, value in (("device", device), ("dtype", "bfloat16")):
+            project.set(f"models.tiny-flux.{name}", value)
+        project.check("dvc", "repro", "predict@davis-flux")
+        assert "davis-flux: whole" in project.check("ditf", "verify", "--features", "davis-flux")
+        return FeatureStore(project.folder / "cache/features/davis-flux")
+
+    with ThreadPoolExecutor() as threads:
+        expected, *found = threads.map(extract, ("cpu", "auto", "auto"), ("none", "none", 1))
+    for store in found:
+        assert store.ids == expected.ids
+        for item in store.ids:
+            one, other = (torch.from_numpy(s[item].tokens) for s in (expected, store))
+            assert cosines(one, other).min() > 0.99
