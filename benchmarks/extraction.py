@@ -47,6 +47,7 @@ def random_vae(channels: tuple[int, ...]) -> AutoencoderKL:
         block_out_channels=channels,
         layers_per_block=2,
         latent_channels=16,
+        sample_size=1024,
         use_quant_conv=False,
         use_post_quant_conv=False,
         scaling_factor=0.3611,

@@ -183,8 +183,9 @@ def _model(name: str, entry: Entry, known: Known, where: str) -> ModelEntry:
             raise UserError(f"{where}.{option}: models of type {model.type} have no such option; remove it")
     if model.gguf and model.quantize != "none":
         raise UserError(f"{where}.quantize: the weights of gguf are quantized already; remove one of the two")
-    if model.offload != "none" and model.quantize != "none":
-        raise UserError(f"{where}.offload: blocks of quantized weights stay on the GPU; remove one of the two")
+    if model.offload != "none" and (model.gguf or model.quantize != "none"):
+        other = "gguf" if model.gguf else "quantize"
+        raise UserError(f"{where}.offload: quantized blocks cannot be offloaded; remove it, or {other}")
     return model
 
 

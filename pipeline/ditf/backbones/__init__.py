@@ -139,8 +139,10 @@ class Sizes:
     stride: pixels that a token covers along each side. shapes: stride and channels of the features of each captured
     block, where a U-Net's differ. text_tokens: beside the image's.
     weights: parameters loaded. resident_weights: those outside the blocks. block_weights: of the largest block.
+    exact_weights: those of the blocks that are not quantized.
     flops: multiplications and additions of a pass over n tokens of an image, as (a, b, c) of a + b n + c n^2.
-    activations: numbers held per token. text_weights: parameters of the text encoders.
+    activations: numbers held per token. text_weights, autoencoder_weights: parameters of the text encoders and of the
+    autoencoder. autoencoder_activations: numbers held per pixel while it encodes an image.
     """
 
     stride: int
@@ -151,4 +153,7 @@ class Sizes:
     block_weights: float
     flops: tuple[float, float, float]
     activations: float
-    text_weights: float
+    exact_weights: float = 0.0
+    text_weights: float = 0.0
+    autoencoder_weights: float = 0.0
+    autoencoder_activations: float = 0.0

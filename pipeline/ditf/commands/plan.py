@@ -21,7 +21,6 @@ from ditf.params import FeaturesEntry, Params, Sweep
 from ditf.retrieval.index import AXES, FLAT_TOKENS
 from ditf.subset import choose, write_subset
 
-AUTOENCODER = 0.2e9  # bytes, in 16 bits
 RESERVED = 1e9  # bytes that CUDA and the allocator take of a GPU
 GPUS = (8, 12, 16, 24, 40, 80)  # GB
 BYTES = {"float16": 2, "float32": 4, "int8": 1}
@@ -72,10 +71,12 @@ def estimate(sizes: Sizes, tokens: Mapping[int, int], entry: FeaturesEntry, batc
     shared = min(MOST_SHARED, math.ceil(images * blocks / MOST_FILES))
     axes = channels * 4 if total <= FLAT_TOKENS else min(AXES, channels) + 8
     inside = sizes.weights - sizes.resident_weights
-    outside = sizes.resident_weights * number_bytes + AUTOENCODER * number_bytes / 2
-    outside += batch * (most + sizes.text_tokens) * sizes.activations * number_bytes
+    encoding = most * sizes.stride**2 * sizes.autoencoder_activations
+    passing = batch * (most + sizes.text_tokens) * sizes.activations
+    outside = (sizes.resident_weights + sizes.autoencoder_weights + max(encoding, passing)) * number_bytes
     memory = {"": outside + inside * number_bytes}
-    memory |= {option: outside + inside * size for option, size in QUANTIZED.items()}
+    exact, rest = sizes.exact_weights * number_bytes, inside - sizes.exact_weights
+    memory |= {option: outside + exact + rest * size for option, size in QUANTIZED.items()}
     memory["offload: blocks"] = outside + min(2 * sizes.block_weights, inside) * number_bytes
     return Cost(
         images=images,

@@ -18,6 +18,8 @@ from ditf.errors import UserError
 from ditf.models import Model, is_hub
 
 ACTIVATIONS = 20  # of the width, per token and noise sample: the residual stream, q, k, v, the MLP, and their copies
+AUTOENCODER = 0.1e9  # parameters
+PER_PIXEL = 770  # numbers held while an image is encoded; measured for FLUX's autoencoder on a GPU
 GRIDS = ((16, 16), (32, 32), (48, 48))
 
 
@@ -43,16 +45,20 @@ def denoiser_sizes(settings: Diffusion, model: Model) -> Sizes:
 
     needed = layout.needed(network, max(settings.blocks))
     weights = sum(shapes[name] for name in needed)
+    inside = [name for name in needed if name.split(".")[0] in layout.stacks]
     return Sizes(
         stride=part.stride,
         shapes=tuple(part.shape(block) for block in settings.blocks),
         text_tokens=max(shape[0] for shape in part.text_shapes().values() if len(shape) > 1),
         weights=weights,
-        resident_weights=sum(shapes[name] for name in needed if name.split(".")[0] not in layout.stacks),
+        resident_weights=weights - sum(shapes[name] for name in inside),
         block_weights=max(sum(w.numel() for w in block.parameters()) for block in layout.blocks(network)),
         flops=fit(run, layout.blocks(network), GRIDS),
         activations=ACTIVATIONS * part.activations(),
+        exact_weights=sum(shapes[name] for name in inside if name.split(".")[2] in layout.modulation),
         text_weights=text_weights,
+        autoencoder_weights=AUTOENCODER,
+        autoencoder_activations=PER_PIXEL,
     )
 
 

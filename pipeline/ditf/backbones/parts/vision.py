@@ -92,7 +92,6 @@ def sizes(settings: Any, model: Model) -> Sizes:
         block_weights=sum(weight.numel() for weight in blocks_of(network)[0].parameters()),
         flops=fit(run, blocks_of(network), GRIDS),
         activations=ACTIVATIONS * part.channels,
-        text_weights=0.0,
     )
 
 
