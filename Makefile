@@ -6,6 +6,7 @@ EXTRA ?= cpu
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 PACKAGE := -c constraints.txt -e '.[$(EXTRA),dev]'
+COMPILED := torch sympy scipy diffusers transformers numpy matplotlib mpmath distributed dvc zarr
 # uv is ten times faster than pip, which takes over where only pip is set up for the network.
 install = uv pip install -q $(1) || pip install -q --no-compile $(1)
 
@@ -33,8 +34,9 @@ test: .venv/installed-$(EXTRA) .venv/quantize/installed
 	fi
 	pip install -q --no-compile -c constraints.txt uv
 	$(call install,$(PACKAGE))
-	@# On all cores; but for what is large and seldom imported.
-	@python -m compileall -q -j 0 -x '/(tests|testing|mypyc?|pygments|fontTools|transformers/models|diffusers/(modular_)?pipelines)/' .venv/lib >/dev/null || true
+	@# What takes longest to compile, on all cores; the rest is compiled when it is first imported.
+	@python -m compileall -q -j 0 -x '/(tests?|testing|_inductor|_vendor|physics|transformers/models|(modular_)?pipelines)/' \
+	    $(COMPILED:%=.venv/lib/python*/site-packages/%/) >/dev/null || true
 	@touch $@
 
 # Where these are installed, every import of diffusers takes a second more: they lie apart, for the tests of quantization.

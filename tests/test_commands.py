@@ -60,7 +60,7 @@ def test_the_published_davis_command(project: Project, tmp_path: Path) -> None:
     """Over two real sequences where they are present, else over the sample's."""
     real = SHARED / "data/DAVIS"
     root, sequence = (real, "car-shadow") if real.is_dir() else ("data/sample/DAVIS", "one-disc")
-    flags = f"--data_path {root} --output_dir {tmp_path}/out --img_size 96 --k 24 --t 90 --cd --ensemble_size 1"
+    flags = f"--data_path {root} --output_dir {tmp_path}/out --img_size 96 --k 4 --t 90 --cd --ensemble_size 1"
     shown = project.check("ditf", "davis", *flags.split(), "--model", "tiny:0", "--year", "2017")
     assert "J and F over all objects" in shown
     assert json.loads((tmp_path / "out/metrics.json").read_text())["adaln+discard"]["J&F"] > 0.1
