@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from ditf.backbones.parts.diffusion import LoadedDiffusion
 from ditf.features.store import FeatureStore
-from ditf.models import Loading
 from ditf.propagation import propagate
 from ditf.propagation.voting import Voting
 from ditf.workers import cluster
+from tests import test_memory
 from tests.conftest import Project, new_project
-from tests.test_backbones import FAMILIES, MODULATED, PROMPT, encoded_prompt, features, settings_of, tiny
-from tests.test_memory import cosines, quantizers, write_gguf  # noqa: F401
+from tests.test_backbones import FAMILIES, encoded_prompt, tiny
+from tests.test_memory import cosines, passed, quantizers, text_of, write_gguf  # noqa: F401
 from tests.test_propagation import least_gap
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: pytest -m gpu")]
@@ -34,26 +32,13 @@ def _whole_float32(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def load(family: str, device: str = "cuda", **loading: Any) -> LoadedDiffusion:
-    model = replace(tiny(family), loading=Loading(**loading))
-    return settings_of(family).load(model, torch.float32, device)
-
-
-def passed(part: LoadedDiffusion, family: str) -> dict[str, Tensor]:
-    """Features and modulation of an image, on the CPU."""
-    text = encoded_prompt(family)
-    encoded, _, found = features(part, text)
-    result = {f"block {block}": states.cpu() for block, states in found.items()}
-    if family in MODULATED:
-        with torch.inference_mode():
-            more = part.modulation(encoded, text, "both")
-        result |= {f"modulation {block}": values.cpu() for block, values in more.items()}
-    return result
+def load(family: str, **loading: Any) -> LoadedDiffusion:
+    return test_memory.load(family, device="cuda", **loading)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_features_are_those_of_the_cpu(family: str) -> None:
-    expected, found = passed(load(family, "cpu"), family), passed(load(family), family)
+    expected, found = passed(test_memory.load(family), family), passed(load(family), family)
     assert expected.keys() == found.keys()
     for name, values in expected.items():
         torch.testing.assert_close(found[name], values, rtol=1e-3, atol=1e-3)
@@ -62,9 +47,7 @@ def test_features_are_those_of_the_cpu(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_text_is_that_of_the_cpu(family: str) -> None:
     for offload in ("none", "blocks"):
-        model = replace(tiny(family), loading=Loading(offload=offload))
-        found = next(iter(settings_of(family).encode_prompts(model, [PROMPT], torch.float32, "cuda")))
-        expected = encoded_prompt(family)
+        found, expected = text_of(family, "cuda", offload=offload), encoded_prompt(family)
         assert expected.keys() == found.keys()
         for name, values in expected.items():
             torch.testing.assert_close(found[name], values, rtol=1e-3, atol=1e-3)

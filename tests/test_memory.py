@@ -17,7 +17,7 @@ from ditf.errors import UserError
 from ditf.files import Hashes
 from ditf.models import Loading, Model, pin
 from tests.conftest import ROOT
-from tests.test_backbones import FAMILIES, MODULATED, PIXELS, PROMPT, features, settings_of, tiny
+from tests.test_backbones import FAMILIES, MODULATED, PIXELS, PROMPT, encoded_prompt, features, settings_of, tiny
 
 APART = ROOT / ".venv" / "quantize"  # libraries that slow down every import of diffusers where they are installed
 
@@ -31,13 +31,26 @@ def quantizers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def load(
-    family: str, loading: Loading, dtype: torch.dtype = torch.float32
-) -> tuple[LoadedDiffusion, dict[str, Tensor]]:
-    """A tiny model, loaded in some way, and an encoded prompt."""
-    model, settings = replace(tiny(family), loading=loading), settings_of(family)
-    text = next(iter(settings.encode_prompts(model, [PROMPT], dtype, "cpu")))
-    return settings.load(model, dtype, "cpu"), text
+def load(family: str, dtype: torch.dtype = torch.float32, device: str = "cpu", **loading: Any) -> LoadedDiffusion:
+    """A tiny model, loaded in some way."""
+    return settings_of(family).load(replace(tiny(family), loading=Loading(**loading)), dtype, device)
+
+
+def passed(part: LoadedDiffusion, family: str) -> dict[str, Tensor]:
+    """Features and modulation of an image, by block, on the CPU."""
+    encoded, _, found = features(part, encoded_prompt(family))
+    result = {f"features {block}": states.cpu() for block, states in found.items()}
+    if family in MODULATED:
+        with torch.inference_mode():
+            more = part.modulation(encoded, encoded_prompt(family), "both")
+        result |= {f"modulation {block}": values.cpu() for block, values in more.items()}
+    return result
+
+
+def text_of(family: str, device: str = "cpu", **loading: Any) -> dict[str, Tensor]:
+    """An encoded prompt, by encoders loaded in some way."""
+    model = replace(tiny(family), loading=Loading(**loading))
+    return next(iter(settings_of(family).encode_prompts(model, [PROMPT], torch.float32, device)))
 
 
 def cosines(one: Tensor, other: Tensor) -> Tensor:
@@ -46,15 +59,12 @@ def cosines(one: Tensor, other: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_offloaded_blocks_give_the_same_bytes(family: str) -> None:
-    exact, text = load(family, Loading())
-    offloaded, same_text = load(family, Loading(offload="blocks"))
-    assert all(torch.equal(text[name], same_text[name]) for name in text)
+    text = text_of(family, offload="blocks")
+    assert all(torch.equal(text[name], values) for name, values in encoded_prompt(family).items())
+    expected, offloaded = passed(load(family), family), load(family, offload="blocks")
     for _ in range(2):  # the second pass finds the blocks put away
-        encoded, _, found = features(offloaded, text)
-        assert all(torch.equal(found[block], states) for block, states in features(exact, text)[2].items())
-    if family in MODULATED:
-        one, other = (part.modulation(encoded, text, "both") for part in (exact, offloaded))
-        assert all(torch.equal(one[block], other[block]) for block in one)
+        found = passed(offloaded, family)
+        assert all(torch.equal(found[name], values) for name, values in expected.items())
 
 
 @pytest.mark.usefixtures("quantizers")
@@ -62,17 +72,14 @@ def test_offloaded_blocks_give_the_same_bytes(family: str) -> None:
     ("family", "how", "nearest"),
     [*((family, "int8", 0.999) for family in FAMILIES), *((family, "nf4", 0.97) for family in ("flux", "unet"))],
 )
-def test_quantized_weights_come_near(family: str, how: Any, nearest: float) -> None:
-    exact, text = load(family, Loading())
-    small, _ = load(family, Loading(quantize=how))
-    encoded, _, expected = features(exact, text)
-    _, _, found = features(small, text)
-    for block in expected:
-        assert cosines(found[block], expected[block]).mean() > nearest
-    assert any(not torch.equal(found[block], expected[block]) for block in expected)
-    if family in MODULATED:  # the modulation is exact
-        one, other = (part.modulation(encoded, text, "both") for part in (exact, small))
-        assert all(torch.equal(one[block], other[block]) for block in one)
+def test_quantized_weights_come_near(family: str, how: str, nearest: float) -> None:
+    expected, found = passed(load(family), family), passed(load(family, quantize=how), family)
+    for name, values in expected.items():
+        if name.startswith("modulation"):
+            assert torch.equal(found[name], values)
+        else:
+            assert cosines(found[name], values).mean() > nearest
+    assert any(not torch.equal(found[name], values) for name, values in expected.items())
 
 
 def write_gguf(folder: Path, file: Path) -> None:
@@ -97,15 +104,10 @@ def write_gguf(folder: Path, file: Path) -> None:
 def test_a_gguf_file_stands_in_for_the_transformers_weights(tmp_path: Path, dtype: torch.dtype) -> None:
     file = tmp_path / "flux-Q8_0.gguf"
     write_gguf(tiny("flux").component("transformer"), file)
-    exact, text = load("flux", Loading(), dtype)
-    small, _ = load("flux", Loading(gguf=str(file)), dtype)
-    encoded, _, expected = features(exact, text)
-    _, _, found = features(small, text)
-    for block in expected:
-        assert cosines(found[block], expected[block]).min() > 0.99
-    one, other = (part.modulation(encoded, text, "both") for part in (exact, small))
-    for block in one:
-        assert cosines(one[block], other[block]).min() > 0.99
+    exact, small = load("flux", dtype), load("flux", dtype, gguf=str(file))
+    found = passed(small, "flux")
+    for name, values in passed(exact, "flux").items():
+        assert cosines(found[name], values).min() > 0.99
     assert {name for name, _ in small.model.named_parameters()} == {name for name, _ in exact.model.named_parameters()}
 
 
@@ -122,7 +124,7 @@ def test_a_gguf_file_is_part_of_what_made_the_features(tmp_path: Path) -> None:
         one.check(Hashes(None))
     file.write_bytes(b"GGUF")
     with pytest.raises(UserError, match="cannot be read as the GGUF file") as caught:
-        load("flux", Loading(gguf=str(file)))
+        load("flux", gguf=str(file))
     assert "\n" not in str(caught.value)
     file.unlink()
     with pytest.raises(UserError, match="is not a file"):
@@ -142,7 +144,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao", None)
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(UserError, match="quantize: int8: needs torchao; run `pip install torchao`"):
-        load("flux", Loading(quantize="int8"))
+        load("flux", quantize="int8")
 
 
 @pytest.mark.parametrize("family", ["flux", "qwen_image", "sana"])
@@ -164,19 +166,16 @@ def test_tiles_are_encoded_one_by_one(family: str) -> None:
 
 def test_compiled_blocks_give_the_same_features() -> None:
     """Of one family, as compiling takes long."""
-    exact, text = load("flux", Loading())
-    compiled, _ = load("flux", Loading(compile=True))
-    _, _, expected = features(exact, text)
-    _, _, found = features(compiled, text)
-    for block in expected:
-        np.testing.assert_allclose(found[block], expected[block], atol=1e-3)
+    found = passed(load("flux", compile=True), "flux")
+    for name, values in passed(load("flux"), "flux").items():
+        np.testing.assert_allclose(found[name], values, atol=1e-3)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_block_is_compiled(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: set[nn.Module] = set()
     monkeypatch.setattr(nn.Module, "compile", lambda self, **_: compiled.add(self))
-    part, _ = load(family, Loading(compile=True))
+    part = load(family, compile=True)
     blocks = [
         block for block in part.layout.blocks(part.model) if any("att" in name for name, _ in block.named_modules())
     ]
