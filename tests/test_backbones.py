@@ -115,42 +115,34 @@ def features(part: LoadedDiffusion, text: dict[str, Tensor]) -> tuple[Any, Tenso
         return encoded, latents, part.capture(encoded, text, [noise_generator(0, "image", 0)])
 
 
-def test_features_are_those_of_the_whole_model(family: str) -> None:
-    """In double precision, so that rounding, which differs between processors, stays far below the tolerance."""
+def test_features_and_adaln_are_those_of_the_whole_model(family: str) -> None:
+    """What enters a block, and what it hands to its attention.
+
+    In double precision, so that rounding, which differs between processors, stays far below the tolerance.
+    """
     part, text = load(family, torch.float64)
-    _, latents, found = features(part, text)
-    network, caught = whole(family).double(), dict[int, Tensor]()
+    encoded, latents, found = features(part, text)
+    network, states, attended = whole(family).double(), dict[int, Tensor](), dict[int, Tensor]()
     for number in BLOCKS[family]:
         block = stack(network)[number]
         if family == "unet":
-            block.register_forward_hook(lambda _m, _a, output, n=number: caught.update({n: output}))
-        else:
-            catch(block, caught, number)
+            block.register_forward_hook(lambda _m, _a, output, n=number: states.update({n: output}))
+            continue
+        catch(block, states, number)
+        attention = next(getattr(block, n) for n in ("attn", "attn1", "attention") if hasattr(block, n))
+        catch(attention, attended, number)
     with torch.inference_mode():
         network(**part.arguments(latents.double(), part.batch(text, 1)))
+        modulation = part.modulation(encoded, text, "both") if family in MODULATED else {}
     for number in BLOCKS[family]:
         stride, channels = part.shape(number)
         count = HEIGHT * WIDTH // stride**2
         assert found[number].shape == (1, count, channels)
-        torch.testing.assert_close(found[number], image_part(family, caught[number], count), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("family", MODULATED)
-def test_adaln_is_what_the_block_hands_to_its_attention(family: str) -> None:
-    part, text = load(family)
-    encoded, latents, found = features(part, text)
-    network, caught = whole(family), dict[int, Tensor]()
-    for number in BLOCKS[family]:
-        block = stack(network)[number]
-        catch(next(getattr(block, n) for n in ("attn", "attn1", "attention") if hasattr(block, n)), caught, number)
-    with torch.inference_mode():
-        network(**part.arguments(latents, part.batch(text, 1)))
-    modulation = part.modulation(encoded, text, "both")
-    assert part.norm is not None
-    for number, states in found.items():
-        descriptors = describe(states[0].numpy(), modulation[number].numpy(), "adaln", norm=part.norm)
-        expected = image_part(family, caught[number], len(descriptors))[0].numpy()
-        np.testing.assert_allclose(descriptors, expected, atol=1e-5)
+        torch.testing.assert_close(found[number], image_part(family, states[number], count), rtol=0, atol=1e-6)
+        if family in MODULATED:
+            assert part.norm is not None
+            adaln = describe(found[number][0].numpy(), modulation[number].numpy(), "adaln", norm=part.norm)
+            np.testing.assert_allclose(adaln, image_part(family, attended[number], count)[0].numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["flux", "sd3"])
@@ -234,7 +226,8 @@ def test_latents_of_flux2_are_standardized_as_its_pipeline_does() -> None:
 
 def test_only_what_the_deepest_block_needs_is_read(family: str) -> None:
     part, _ = load(family)
-    network, deepest = whole(family), max(BLOCKS[family])
+    with torch.device("meta"):
+        network, deepest = type(part.model).from_config(dict(part.model.config)), max(BLOCKS[family])
     sizes = {name: tensor.numel() for name, tensor in network.state_dict().items()}
     names = {id(module): name for name, module in network.named_modules()}
     read = set(part.tensors_read)
