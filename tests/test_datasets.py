@@ -1,6 +1,7 @@
 """The sample data, the readers of the official layouts, and what they say of broken data sets."""
 
 import json
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from ditf.datasets.video import Video
 from ditf.errors import UserError
 from ditf.images import decode_mask, read_index_mask, read_rgb
 from ditf.masks import save_mask
+from ditf.sample_pairs import build_pf_pascal
+from tests.conftest import contents
 
 
 def read_spair(root: Path, captions: str | None = None, prompt: str = "a {category}") -> Tables:
@@ -48,6 +51,13 @@ def test_sample_pairs_are_in_the_official_layout(sample_data: Path) -> None:
     assert len(tables["pairs"]) >= 40
     assert len({row["prompt"] for row in tables["images"]}) == len(sample.PHOTOS)
     assert {pair["viewpoint_variation"] for pair in tables["pairs"]} == {0, 1, 2}
+
+
+def test_the_sample_is_the_same_whenever_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, moment in (("one", "Thu Jan  1 00:00:00 1970"), ("two", "Fri Jan  2 00:00:00 1970")):
+        monkeypatch.setattr(time, "asctime", lambda moment=moment: moment)  # which scipy writes into .mat files
+        build_pf_pascal(tmp_path / name, 0)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
 def test_sample_keypoints_show_the_same_point(sample_data: Path) -> None:

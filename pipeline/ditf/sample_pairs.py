@@ -4,6 +4,7 @@ Every view shows the same points of its photograph, so that any two views are a 
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ditf.sample import JPEG_QUALITY, PHOTO_FOLDERS, PHOTO_SIDE, PHOTOS
 
 JOINTS = 17  # points of a photograph
 VIEWS = 4  # of each photograph, itself included
+MAT_HEADER = b"MATLAB 5.0 MAT-file".ljust(116)
 TURN, SCALE = 15.0, (0.8, 1.1)  # degrees either way; of the views
 
 
@@ -104,7 +106,10 @@ def build_pf_pascal(root: Path, seed: int) -> None:
         for view in seen:
             Image.fromarray(view.pixels).save(root / "JPEGImages" / f"{view.name}.jpg", quality=JPEG_QUALITY)
             points = np.where(view.visible[:, None], view.points, np.nan)
-            scipy.io.savemat(folder / f"{view.name}.mat", {"kps": points, "bbox": np.array([view.box], np.float64)})
+            content = io.BytesIO()
+            scipy.io.savemat(content, {"kps": points, "bbox": np.array([view.box], np.float64)})
+            data = MAT_HEADER + content.getvalue()[len(MAT_HEADER) :]  # its own header has the time of day
+            (folder / f"{view.name}.mat").write_bytes(data)
         for source, target in permutations(seen, 2):
             both = source.visible & target.visible
             columns = [
