@@ -27,7 +27,8 @@ from ditf.models import Loading, Model
 
 DEV = dict(Flux.published["black-forest-labs/FLUX.1-dev"].config)
 SMALL = DEV | {"attention_head_dim": 32, "num_attention_heads": 2, "axes_dims_rope": (8, 12, 12)}
-POOLED, GIB = 768, 2**30
+DEVICE, DTYPE = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ CASES = (
 )
 
 
-def write_random(folder: Path, config: dict[str, Any], small: bool, device: str) -> None:
+def write_random(folder: Path, config: dict[str, Any], small: bool) -> None:
     """FLUX's transformer, as far as its deepest captured block, and its VAE, with small random weights."""
     layout = LoadedFlux.layout
     model = layout.skeleton(config)
     shapes = {name: weight.shape for name, weight in model.state_dict().items()}
     needed = layout.needed(model, max(case.settings.blocks[0] for case in CASES))
-    state = {n: (0.02 * torch.randn(shapes[n], device=device)).to(torch.bfloat16).cpu() for n in needed}
+    state = {n: (0.02 * torch.randn(shapes[n], device=DEVICE)).to(torch.bfloat16).cpu() for n in needed}
     (folder / "transformer").mkdir()
     (folder / "transformer" / "config.json").write_text(json.dumps({"_class_name": layout.kind} | config))
     name = "diffusion_pytorch_model{suffix}.safetensors"
@@ -66,28 +67,28 @@ def write_random(folder: Path, config: dict[str, Any], small: bool, device: str)
     vae.to(torch.bfloat16).save_pretrained(folder / "vae")
 
 
-def matmul_rate(device: str, dtype: torch.dtype, size: int) -> float:
+def matmul_rate(size: int) -> float:
     """Floating-point operations per second of a large square matrix product."""
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    a, b = (torch.randn(size, size, device=DEVICE, dtype=DTYPE) for _ in range(2))
     seconds = []
     for _ in range(5):
-        synchronize(device)
+        synchronize()
         start = time.perf_counter()
         for _ in range(4):
             a @ b
-        synchronize(device)
+        synchronize()
         seconds.append((time.perf_counter() - start) / 4)
     return 2 * size**3 / min(seconds)
 
 
-def synchronize(device: str) -> None:
-    if device == "cuda":
+def synchronize() -> None:
+    if DEVICE == "cuda":
         torch.cuda.synchronize()
 
 
-def held(device: str) -> float:
+def held() -> float:
     """GiB that are held on the GPU; forgets the most that were."""
-    if device != "cuda":
+    if DEVICE != "cuda":
         return 0.0
     gc.collect()
     torch.cuda.empty_cache()
@@ -95,50 +96,47 @@ def held(device: str) -> float:
     return torch.cuda.memory_allocated() / GIB
 
 
-def peak(device: str) -> float:
+def peak() -> float:
     """The most GiB that were held on the GPU since `held` was asked."""
-    return torch.cuda.max_memory_allocated() / GIB if device == "cuda" else 0.0
+    return torch.cuda.max_memory_allocated() / GIB if DEVICE == "cuda" else 0.0
 
 
-def measure(
-    case: Case, loading: Loading, folder: Path, images: int, device: str, best: float
-) -> Iterator[tuple[str, str]]:
+def measure(case: Case, loading: Loading, folder: Path, images: int, best: float) -> Iterator[tuple[str, str]]:
     """Load the model, and extract features of a random image some times.
 
     Args:
         case: the benchmark. loading: how the model is loaded, from `folder`.
         images: how often. best: operations per second of a matrix product.
     """
-    dtype, s = torch.bfloat16 if device == "cuda" else torch.float32, case.settings
+    s = case.settings
     options = ", ".join(f"{name}: {value}" for name, value in loading.model_dump(exclude_defaults=True).items())
-    held(device)
+    held()
     start = time.perf_counter()
-    loaded = s.load(Model("flux", str(folder), "main", "", loading=loading), dtype, device)
-    synchronize(device)
+    loaded = s.load(Model("flux", str(folder), "main", "", loading=loading), DTYPE, DEVICE)
+    synchronize()
     seconds = time.perf_counter() - start
     width, height = model_size(case.rule, case.img_size, *case.image, loaded.stride)
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     yield f"**{case.name}, {width}x{height}, k = {s.blocks[0]}, {options.lower() or 'no option'}**", ""
-    yield "loading", f"{seconds:.1f} s, peak {peak(device):.1f} GiB, then held {held(device):.1f} GiB"
-    words = (TEXT_TOKENS, loaded.model.config.joint_attention_dim)
-    text = {"prompt_embeds": torch.randn(words), "pooled": torch.randn(POOLED)}
+    yield "loading", f"{seconds:.1f} s, peak {peak():.1f} GiB, then held {held():.1f} GiB"
+    text = {name: torch.randn(shape) for name, shape in loaded.text_shapes().items()}
     loaded.encode(torch.zeros(3, height, width))
-    yield "the VAE", f"peak {peak(device):.1f} GiB"
+    yield "the VAE", f"peak {peak():.1f} GiB"
     tokens = (width // loaded.stride) * (height // loaded.stride) + TEXT_TOKENS
     work = s.ensemble_size * s.blocks[0] * (tokens * 24 * loaded.channels**2 + 4 * tokens**2 * loaded.channels)
     for size in case.batch_sizes:
         extractor = Extractor(loaded, s, batch_size=size)
-        held(device)
+        held()
         start = time.perf_counter()
         extractor.features(pixels, text, "warm")
-        synchronize(device)
+        synchronize()
         first, start = time.perf_counter() - start, time.perf_counter()
         for number in range(images):
             extractor.features(pixels, text, str(number))
-        synchronize(device)
+        synchronize()
         seconds = (time.perf_counter() - start) / images
         row = f"{1 / seconds:.2f} images/s, {work / seconds / 1e12:.2f} TFLOP/s, **{work / seconds / best:.0%}** of it"
-        row += f"; peak {peak(device):.1f} GiB; first image {first:.1f} s"
+        row += f"; peak {peak():.1f} GiB; first image {first:.1f} s"
         yield f"{size} noise samples per forward pass", row
 
 
@@ -154,22 +152,21 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="FLUX.1-dev's; default: random weights, in a temporary folder")
     parser.add_argument("--small", action="store_true", help="a small model, to try this without a GPU")
     options = parser.parse_args()
-    device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    if device == "cpu" and not options.small:
+    if DEVICE == "cpu" and not options.small:
         parser.error("no GPU here; --small runs a small model on the CPU")
 
     def rows(folder: Path) -> Iterator[tuple[str, str]]:
-        best = matmul_rate(device, dtype, 1024 if options.small else 8192)
-        yield "matrix product", f"{best / 1e12:.2f} TFLOP/s in {str(dtype).removeprefix('torch.')}"
+        best = matmul_rate(1024 if options.small else 8192)
+        yield "matrix product", f"{best / 1e12:.2f} TFLOP/s in {str(DTYPE).removeprefix('torch.')}"
         for case in map(smaller, CASES) if options.small else CASES:
             for loading in case.loadings:
-                yield from measure(case, loading, folder, options.images, device, best)
+                yield from measure(case, loading, folder, options.images, best)
 
     with tempfile.TemporaryDirectory(prefix="ditf-") as temporary:
         folder = options.folder or Path(temporary)
         if not options.folder:
-            write_random(folder, SMALL if options.small else DEV, options.small, device)
-        show(f"Extraction on a GPU ({gpu_name() if device == 'cuda' else machine()})", rows(folder))
+            write_random(folder, SMALL if options.small else DEV, options.small)
+        show(f"Extraction on a GPU ({gpu_name() if DEVICE == 'cuda' else machine()})", rows(folder))
 
 
 if __name__ == "__main__":

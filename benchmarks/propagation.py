@@ -36,7 +36,7 @@ def video(frames: int, h: int, w: int, seed: int = 0) -> list[NDArray[np.float32
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--grid", type=int, nargs=2, default=(60, 106))
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--skip-reference", action="store_true", help="measure memory without the reference's")
     options = parser.parse_args()
     (h, w), device = options.grid, options.device

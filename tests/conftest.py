@@ -67,6 +67,14 @@ def tiny_flux() -> Path:
     return local_folder("flux", "tiny:0")
 
 
+@pytest.fixture
+def quantizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The libraries that quantize; they lie apart, as they slow down every import of diffusers."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / ".venv" / "quantize")])
+    pytest.importorskip("torchao")
+    pytest.importorskip("bitsandbytes")
+
+
 def python() -> str:
     """The command that runs Python, in a fork where there are any."""
     if FORKS not in os.environ:

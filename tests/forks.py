@@ -146,8 +146,10 @@ def attend(connection: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     head, streams, _, _ = socket.recv_fds(connection, 8, 3)
     length, received = int.from_bytes(head, "big"), b""
-    while len(received) < length:
-        received += connection.recv(length - len(received))
+    while len(received) < length and (part := connection.recv(length - len(received))):
+        received += part
+    if not length or len(received) < length:  # the caller was killed while it asked
+        os._exit(1)
     request = json.loads(received)
     command = os.fork()
     if command == 0:

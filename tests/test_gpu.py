@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,16 @@ from ditf.workers import cluster
 from tests import test_memory
 from tests.conftest import Project, new_project
 from tests.test_backbones import FAMILIES, encoded_prompt, tiny
-from tests.test_memory import cosines, passed, quantizers, text_of, write_gguf  # noqa: F401
+from tests.test_memory import cosines, passed, text_of, write_gguf
 from tests.test_propagation import least_gap
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: pytest -m gpu")]
 
 
 @pytest.fixture(autouse=True)
-def _whole_float32(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions in float32, which cuDNN rounds to 19 bits by default."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    yield
 
 
 def load(family: str, **loading: Any) -> LoadedDiffusion:

@@ -1,7 +1,6 @@
 """Options that fit a model into memory: what each leaves as it is, and how near the others come."""
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,7 @@ from ditf.backbones.parts.latents import LatentEncoder
 from ditf.errors import UserError
 from ditf.files import Hashes
 from ditf.models import Loading, Model, pin
-from tests.conftest import ROOT
 from tests.test_backbones import FAMILIES, MODULATED, PIXELS, PROMPT, encoded_prompt, features, settings_of, tiny
-
-APART = ROOT / ".venv" / "quantize"  # libraries that slow down every import of diffusers where they are installed
-
-
-@pytest.fixture
-def quantizers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The libraries that quantize."""
-    monkeypatch.setattr(sys, "path", [*sys.path, str(APART)])
-    pytest.importorskip("torchao")
-    pytest.importorskip("bitsandbytes")
-    yield
 
 
 def load(family: str, dtype: torch.dtype = torch.float32, device: str = "cpu", **loading: Any) -> LoadedDiffusion:
