@@ -216,6 +216,13 @@ def test_an_image_replaced_since_the_catalog_is_refused(job: Job, tmp_path: Path
         extract(tmp_path / "a", sources, job)
 
 
+def test_encoded_prompts_are_the_same_bytes_whenever_they_are_made(tmp_path: Path) -> None:
+    model, prompts = pin("flux", "tiny:0", "main", Hashes(None)), [f"photo {number}" for number in range(12)]
+    for name in ("one", "two"):
+        encode_prompts(prompts, tmp_path / name, model, FLUX, torch.float32, "cpu")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
 def test_each_distinct_prompt_is_encoded_once(tmp_path: Path) -> None:
     asked: list[list[str]] = []
 

@@ -41,7 +41,7 @@ def encode_prompts(
     if missing:
         encoded = backbone.encode_prompts(model, missing, dtype, device)
         for prompt, tensors in zip(missing, tqdm(encoded, "prompts", len(missing), unit="prompt"), strict=True):
-            data = safetensors.torch.save(tensors, {"prompt": prompt, "sha256": _digest(tensors)})
+            data = safetensors.torch.save(tensors, {"sha256": _digest(tensors)})  # two entries come in any order
             write_whole(folder / file_name(prompt), data)
     write_whole(folder / MADE_BY, json.dumps({"dtype": str(dtype).removeprefix("torch.")}).encode() + b"\n")
     return len(missing)
