@@ -7,13 +7,14 @@ There are two: the full one has imported all that runs a model, the light one ne
 
 import json
 import os
-import select
+import selectors
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -51,6 +52,7 @@ ADDRESS, LOG = "forks.sock", "log.txt"
 
 def start(home: Path, owner: int) -> None:
     """Write the commands into two folders in `home` and start their servers, which end with the process `owner`."""
+    huge_pages = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # a fork copies their table
     for kind in (LIGHT, FULL):
         folder = home / kind
         folder.mkdir(parents=True)
@@ -59,7 +61,8 @@ def start(home: Path, owner: int) -> None:
             path.write_text(f"#!{sys.executable} -IS\n{Path(__file__).read_text()}")
             path.chmod(0o755)
         with (folder / LOG).open("w") as log:
-            subprocess.Popen([sys.executable, __file__, str(folder), str(owner)], stdout=log, stderr=log)
+            command = [sys.executable, __file__, str(folder), str(owner)]
+            subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | huge_pages)
 
 
 def wait_for(folder: Path) -> Path:
@@ -87,6 +90,7 @@ def serve(folder: Path, owner: int) -> None:
     """Run commands until the process `owner` ends."""
     import gc
     import importlib
+    import weakref
 
     gc.disable()  # a fifth of the imports' time
     for name in MODULES if folder.name == LIGHT else (*MODULES, *MODEL_MODULES):
@@ -94,23 +98,20 @@ def serve(folder: Path, owner: int) -> None:
     if folder.name == LIGHT:
         assert not {"torch", "diffusers", "transformers"} & sys.modules.keys()
     write_lock_files_by_libyaml()
+    for each in weakref.finalize._registry:  # type: ignore[attr-defined]
+        each.atexit = False  # of what imports made, which lasts a fork's life
     gc.freeze()  # so that collections in forks leave the memory shared
     gc.enable()
-    with socket.socket(socket.AF_UNIX) as server:
-        unready = folder / f"{ADDRESS}.unready"
-        server.bind(str(unready))
-        server.listen(64)
-        unready.rename(folder / ADDRESS)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        ended = os.pidfd_open(owner)
-        while ended not in select.select([server.fileno(), ended], [], [])[0]:
-            connection = server.accept()[0]
-            if os.fork() == 0:
-                server.close()
-                attend(connection)
-                return
-            connection.close()
-    os._exit(0)  # at once: there is much memory to free
+    server = socket.socket(socket.AF_UNIX)
+    unready = folder / f"{ADDRESS}.unready"
+    server.bind(str(unready))
+    server.listen(64)
+    unready.rename(folder / ADDRESS)
+    with selectors.DefaultSelector() as events:
+        events.register(server, selectors.EVENT_READ, partial(begin, server, events))
+        events.register(os.pidfd_open(owner), selectors.EVENT_READ, partial(os._exit, 0))
+        while True:  # one at a time, as an event may end what others are of
+            events.select()[0][0].data()
 
 
 def write_lock_files_by_libyaml() -> None:
@@ -141,31 +142,47 @@ def write_lock_files_by_libyaml() -> None:
     dvcfile.modify_yaml = modify
 
 
-def attend(connection: socket.socket) -> None:
+def begin(server: socket.socket, events: selectors.BaseSelector) -> None:
     """Run a command in a fork, and report its exit status; a caller that is killed takes the command with it."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    connection, _ = server.accept()
     head, streams, _, _ = socket.recv_fds(connection, 8, 3)
     length, received = int.from_bytes(head, "big"), b""
     while len(received) < length and (part := connection.recv(length - len(received))):
         received += part
     if not length or len(received) < length:  # the caller was killed while it asked
-        os._exit(1)
-    request = json.loads(received)
+        close([connection.detach(), *streams])
+        return
     command = os.fork()
     if command == 0:
-        connection.close()
+        close([connection.detach(), *(event.fd for event in events.get_map().values())])
+        events.close()
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
-            os.close(stream)
-        finish(partial(run, **request))
-    done = os.pidfd_open(command)
-    if done not in select.select([done, connection.fileno()], [], [])[0]:
+        close(streams)
+        finish(partial(run, **json.loads(received)))
+    close(streams)
+    ended = os.pidfd_open(command)
+
+    def report() -> None:
+        code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+        events.unregister(ended)
+        if connection in events.get_map():
+            events.unregister(connection)
+            with suppress(BrokenPipeError):
+                connection.sendall(bytes([code if code >= 0 else 128 - code]))
+        close([ended, connection.detach()])
+
+    def end() -> None:
+        events.unregister(connection)
         os.kill(command, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
-    try:
-        connection.sendall(bytes([code if code >= 0 else 128 - code]))
-    finally:
-        os._exit(0)
+
+    events.register(ended, selectors.EVENT_READ, report)
+    events.register(connection, selectors.EVENT_READ, end)
+
+
+def close(descriptors: Iterable[int]) -> None:
+    for each in descriptors:
+        os.close(each)
 
 
 def finish(work: Callable[[], object]) -> NoReturn:
