@@ -21,6 +21,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # test processes side by side: with one
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 MODELS = ("diffusers", "transformers")  # what runs a model
 TORCH = ("torch", *MODELS)
+BLOCK = 2  # of the tests' projects: a pass that is short
 FORKS = "TEST_FORKS"  # the environment variable that names the folder of `tests.forks`
 
 
@@ -156,8 +157,10 @@ def new_project(folder: Path) -> Project:
     made = Project(folder)
     document = made.params
     for entry in document["features"].values():
-        entry |= {"ensemble_size": 2, "img_size": 160}
+        entry |= {"blocks": [BLOCK], "ensemble_size": 2, "img_size": 160}
     document["features"]["davis-flux"]["img_size"] = 96  # the videos have most images
+    for entry in document["tasks"].values():
+        entry["predict"]["block"] = BLOCK
     (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     made.check("git", "init", "-q")
     made.check("git", "config", "user.name", "test")

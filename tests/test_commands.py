@@ -14,7 +14,7 @@ from PIL import Image
 
 from ditf.features.store import FeatureStore
 from ditf.files import fingerprint
-from tests.conftest import MODELS, SHARED, TORCH, Project
+from tests.conftest import BLOCK, MODELS, SHARED, TORCH, Project
 
 
 def test_results(project: Project) -> None:
@@ -33,7 +33,7 @@ def test_the_published_spair_command(project: Project, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     command = (
         f"ditf spair --dataset_path data/sample/SPair-71k --save_path {out} --dit_model flux --img_size 160 160 "
-        "--t 260 --k 28 --ensemble_size 2 --cd --model tiny:0"
+        f"--t 260 --k {BLOCK} --ensemble_size 2 --cd --model tiny:0"
     )
     entries = project.params
     shown = project.check(*command.split())

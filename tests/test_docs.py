@@ -4,6 +4,7 @@ import csv
 import doctest
 import re
 import shlex
+import shutil
 import subprocess
 
 import numpy as np
@@ -113,10 +114,10 @@ def test_commands_print_what_the_docs_show(project: Project, page: str) -> None:
 
 
 def test_the_plan_is_that_of_the_docs(project: Project) -> None:
+    shutil.copy(ROOT / "params.yaml", project.folder)
     project.set("models.tiny-flux.source", "black-forest-labs/FLUX.1-dev")
     for name, size in (("spair-flux", 640), ("photos-flux", 640), ("davis-flux", 960)):
         project.set(f"features.{name}.img_size", size)
-        project.set(f"features.{name}.ensemble_size", 8)
     ((command, expected),) = sessions("docs/scaling.md")
     printed = project.check(*shlex.split(command))
     assert same(expected, printed), printed

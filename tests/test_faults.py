@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Project, contents
+from tests.conftest import BLOCK, ROOT, Project, contents
 from tests.test_workers import forget
 
 KILLS = 20
@@ -42,7 +42,7 @@ def test_twenty_kills_of_an_extraction_lose_nothing_and_compute_nothing_twice(pr
         return process.returncode == 0
 
     def chunks() -> dict[str, tuple[int, int]]:
-        found = [path for path in staging.glob("*/store.zarr/block28/tokens/c.*") if path.suffix != ".partial"]
+        found = [path for path in staging.glob(f"*/store.zarr/block{BLOCK}/tokens/c.*") if path.suffix != ".partial"]
         return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
     start, seconds = time.monotonic(), 0.0

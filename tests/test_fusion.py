@@ -15,7 +15,7 @@ from ditf.features.descriptors import unit
 from ditf.features.fusion import Axes, FusedStore, Fusion, fuse, open_store, resample, write_fusion
 from ditf.features.store import FeatureStore
 from ditf.features.writing import Item, write_store
-from tests.conftest import MODELS, Project
+from tests.conftest import BLOCK, MODELS, Project
 
 Part = tuple[NDArray[np.float32], tuple[int, int]]
 
@@ -165,7 +165,7 @@ def test_fused_features_through_the_pipeline(project: Project) -> None:
     document = project.params
     document["models"]["dino"] = {"type": "vit", "source": "tiny:0"}
     document["features"]["spair-dino"] = {"dataset": "spair", "model": "dino", "img_size": 168, "blocks": [11]}
-    first = {"features": "spair-flux", "blocks": [28], "descriptor": "adaln+discard", "pca": [32]}
+    first = {"features": "spair-flux", "blocks": [BLOCK], "descriptor": "adaln+discard", "pca": [32]}
     second = {"features": "spair-dino", "blocks": [11], "descriptor": "original"}
     document["fusions"] = {"both": {"first": first, "second": second}}
     predict = {"block": 0, "descriptors": ["original"]}

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from ditf.features.store import FeatureStore
-from tests.conftest import Project, contents
+from tests.conftest import BLOCK, Project, contents
 from tests.test_project import change_weights
 
-FEATURES = "cache/features/photos-flux"
-TOKENS = f"{FEATURES}/block28/tokens/c.2.0.0"
+FEATURES, GROUP = "cache/features/photos-flux", f"block{BLOCK}"
+TOKENS = f"{FEATURES}/{GROUP}/tokens/c.2.0.0"
 REPAIR = ("ditf", "repair", "--features", "photos-flux")
 VERIFY = ("ditf", "verify", "--features", "photos-flux")
 
@@ -52,16 +52,17 @@ def check_whole(project: Project, whole: dict[str, bytes]) -> None:
 def test_damaged_tokens_are_found_and_computed_again(project: Project) -> None:
     whole = contents(project.folder / FEATURES)
     for number, how in enumerate(("flipped", "truncated", "emptied", "removed")):
-        damage(project.folder / FEATURES / f"block28/tokens/c.{number}.0.0", how)
+        damage(project.folder / FEATURES / f"{GROUP}/tokens/c.{number}.0.0", how)
     errors = project.fail(*VERIFY)
     assert errors.count("\n") == 4
-    assert errors.count("is damaged: block28/tokens; run `ditf repair`") == 4
+    assert errors.count(f"is damaged: {GROUP}/tokens; run `ditf repair`") == 4
     project.check(*REPAIR)
     check_whole(project, whole)
 
 
 @pytest.mark.parametrize(
-    "names", [("ids/c.0", "grid/c.0.0", "block28/zarr.json"), ("keys/c.0", "block28/tokens/zarr.json"), ("zarr.json",)]
+    "names",
+    [("ids/c.0", "grid/c.0.0", f"{GROUP}/zarr.json"), ("keys/c.0", f"{GROUP}/tokens/zarr.json"), ("zarr.json",)],
 )
 def test_damaged_metadata_and_tables_are_written_anew(project: Project, names: tuple[str, ...]) -> None:
     whole = contents(project.folder / FEATURES)
@@ -75,7 +76,7 @@ def test_damaged_metadata_and_tables_are_written_anew(project: Project, names: t
 def test_damage_in_many_places_is_mended_at_once(project: Project) -> None:
     whole = contents(project.folder / FEATURES)
     for number, name in enumerate(
-        ("zarr.json", "block28/modulation/c.1.0.0.0", "block28/statistics/c.0.0", "block28/tokens/c.0.0.0")
+        ("zarr.json", f"{GROUP}/modulation/c.1.0.0.0", f"{GROUP}/statistics/c.0.0", f"{GROUP}/tokens/c.0.0.0")
     ):
         damage(project.folder / FEATURES / name, seed=number)
     project.check(*REPAIR)
@@ -84,7 +85,7 @@ def test_damage_in_many_places_is_mended_at_once(project: Project) -> None:
 
 def test_stores_that_share_a_file_are_mended_together(project: Project) -> None:
     """Equal files are one object in DVC's cache, and one inode in the workspace."""
-    other = project.folder / "cache/features/spair-flux/block28/statistics/shared"
+    other = project.folder / f"cache/features/spair-flux/{GROUP}/statistics/shared"
     other.hardlink_to(project.folder / TOKENS)
     whole = (project.folder / TOKENS).read_bytes()
     damage(project.folder / TOKENS)
@@ -144,7 +145,7 @@ def test_a_damaged_index_is_found(project: Project) -> None:
 
 def test_damage_in_staging_stops_nothing(project: Project) -> None:
     staged = next((project.folder / ".dvc/cache/ditf/features/photos-flux").glob("*/store.zarr"))
-    for name in ("zarr.json", "block28/tokens/c.1.0.0"):
+    for name in ("zarr.json", f"{GROUP}/tokens/c.1.0.0"):
         (staged / name).unlink()
         (staged / name).write_bytes(b"damaged")
     shutil.rmtree(project.folder / FEATURES)
