@@ -97,7 +97,7 @@ def serve(folder: Path, owner: int) -> None:
         importlib.import_module(name)
     if folder.name == LIGHT:
         assert not {"torch", "diffusers", "transformers"} & sys.modules.keys()
-    write_lock_files_by_libyaml()
+    lock_files_are_json()
     for each in weakref.finalize._registry:  # type: ignore[attr-defined]
         each.atexit = False  # of what imports made, which lasts a fork's life
     gc.freeze()  # so that collections in forks leave the memory shared
@@ -114,32 +114,31 @@ def serve(folder: Path, owner: int) -> None:
             events.select()[0][0].data()
 
 
-def write_lock_files_by_libyaml() -> None:
-    """DVC reads and writes dvc.lock for each stage, in pure Python to keep comments, which dvc.lock has none of."""
-    from collections import OrderedDict
+def lock_files_are_json() -> None:
+    """DVC reads and writes dvc.lock for each stage; as JSON, which is YAML, too, that takes a tenth of the time."""
     from contextlib import contextmanager
     from typing import Any
 
     from dvc import dvcfile
-    from dvc.utils.serialize import load_yaml, modify_yaml
-    from ruamel.yaml import YAML
-
-    fast: Any = YAML(typ="safe")
-    fast.default_flow_style, fast.sort_base_mapping_type_on_output = False, False
-    fast.representer.add_representer(OrderedDict, type(fast.representer).represent_dict)
+    from dvc.utils import strictyaml
+    from dvc.utils.serialize import modify_yaml, parse_yaml
 
     @contextmanager
     def modify(path: str, fs: Any = None) -> Any:
-        if Path(path).name != dvcfile.LOCK_FILE:
+        lock = Path(path)
+        if lock.name != dvcfile.LOCK_FILE:
             with modify_yaml(path, fs=fs) as data:
                 yield data
             return
-        data = load_yaml(path) if Path(path).exists() else {}
+        data = parse(lock.read_text(), path) if lock.exists() else {}
         yield data
-        with Path(path).open("w", encoding="utf-8") as file:
-            fast.dump(data, file)
+        lock.write_text(json.dumps(data, indent=1))
+
+    def parse(text: str, path: str, typ: str = "safe") -> Any:
+        return json.loads(text) if text.startswith("{") else parse_yaml(text, path, typ)
 
     dvcfile.modify_yaml = modify
+    strictyaml.parse_yaml = parse
 
 
 def begin(server: socket.socket, events: selectors.BaseSelector) -> None:
