@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -40,7 +40,7 @@ GPU_THREADS = 2  # of a worker with a GPU: while one holds the model, the other 
 
 def run(
     client: "Client | None", work: Callable[..., R], tasks: Iterable[tuple[str, tuple[Any, ...]]], threads: int = 1
-) -> Iterator[tuple[str, R]]:
+) -> Generator[tuple[str, R], None, None]:
     """Call `work(*arguments)` for each (name, arguments); gives (name, result), on a cluster as they finish.
 
     Args:

@@ -93,7 +93,7 @@ def extract(
     job = _absolute(job)
     donors = [store for store in map(_readable, reuse) if store and store.attributes["made_by"] == job.made_by]
     if not mark.exists():
-        shape = _shape(job, client, donors)
+        shape = _shape(job, client, donors, len(sources))
         for path, size in zip(paths, sizes, strict=True):
             backbone = job.backbone.model_copy(update={"ensemble_size": size})
             lay_out_for(path, sources, replace(job, backbone=backbone), shape, shard)
@@ -253,12 +253,14 @@ def _readable(path: Path) -> FeatureStore | None:
         return None
 
 
-def _shape(job: Job, client: "Client | None", donors: list[FeatureStore]) -> Shape:
-    """As a donor has it, or of the model."""
+def _shape(job: Job, client: "Client | None", donors: list[FeatureStore], images: int) -> Shape:
+    """As a donor has it, or of the model, which all workers load meanwhile."""
     if donors:
         return {name: donors[0].attributes[name] for name in SHAPE}
-    [(_, found)] = run(client, _shape_of_model, [(job.model.source, (job,))])
-    return found
+    count = max(1, min(len(client.nthreads()), images)) if client else 1
+    tasks = [(f"{job.model.source} ({n} of {count})", (job,)) for n in range(1, count + 1)]
+    with contextlib.closing(run(client, _shape_of_model, tasks)) as shapes:
+        return next(shapes)[1]
 
 
 def _shape_of_model(job: Job) -> Shape:
