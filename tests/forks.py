@@ -27,7 +27,10 @@ MODULES = (
     "ditf.commands.search",
     "ditf.commands.upkeep",
     "ditf.report",
+    "dvc.cachemgr",
     "dvc.cli.parser",
+    "dvc.data_cloud",
+    "dvc.lock",
     "dvc.repo",
     "dvc.repo.index",
     "dvc.repo.reproduce",
@@ -36,6 +39,8 @@ MODULES = (
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     "matplotlib.figure",
+    "networkx",
+    "ruamel.yaml",
     "scipy.stats",
 )
 MODEL_MODULES = (
@@ -88,6 +93,7 @@ def ask(folder: Path) -> int:
 
 def serve(folder: Path, owner: int) -> None:
     """Run commands until the process `owner` ends."""
+    import atexit
     import gc
     import importlib
     import weakref
@@ -95,9 +101,12 @@ def serve(folder: Path, owner: int) -> None:
     gc.disable()  # a fifth of the imports' time
     for name in MODULES if folder.name == LIGHT else (*MODULES, *MODEL_MODULES):
         importlib.import_module(name)
+    importlib.import_module("ditf.params").load_params(Path(__file__).parents[1] / "params.yaml")  # imports its types
     if folder.name == LIGHT:
         assert not {"torch", "diffusers", "transformers"} & sys.modules.keys()
     lock_files_are_json()
+    if folder.name == FULL:
+        atexit.unregister(sys.modules["torch._dynamo.utils"].dump_compile_times)  # a twentieth of a second
     for each in weakref.finalize._registry:  # type: ignore[attr-defined]
         each.atexit = False  # of what imports made, which lasts a fork's life
     gc.freeze()  # so that collections in forks leave the memory shared
