@@ -21,7 +21,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # test processes side by side: with one
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 MODELS = ("diffusers", "transformers")  # what runs a model
 TORCH = ("torch", *MODELS)
-BLOCK = 2  # of the tests' projects: a pass that is short
+BLOCK = 2  # that the tests' projects read: a shallow one, whose pass is short
 FORKS = "TEST_FORKS"  # the environment variable that names the folder of `tests.forks`
 
 
