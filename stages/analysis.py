@@ -3,6 +3,7 @@
 import shutil
 
 from ditf import analysis
+from ditf.charts import save
 from ditf.commands.project import FEATURES, RESULTS
 from ditf.draw import draw_channels
 from ditf.features.store import FeatureStore
@@ -20,13 +21,13 @@ def main(params: Params, name: str) -> None:
         draw_channels(folder / f"block{block}.png", store.statistics(block))
         found = analysis.similarities(store, block)
         similarity += analysis.similarity_rows(block, found)
-        analysis.draw_similarities(found, block).savefig(folder / f"similarity{block}.png", dpi=100)
-        analysis.draw_maps(store, block).savefig(folder / f"maps{block}.png", dpi=100)
+        save(analysis.draw_similarities(found, block), folder / f"similarity{block}.png")
+        save(analysis.draw_maps(store, block), folder / f"maps{block}.png")
         print(f"block {block}: massive channels {store.massive(block)}")
     write_csv(folder / "largest.csv", analysis.largest(store))
     write_csv(folder / "similarity.csv", similarity)
     if len(store.blocks) > 1:
-        analysis.draw_over_blocks(store).savefig(folder / "blocks.png", dpi=100)
+        save(analysis.draw_over_blocks(store), folder / "blocks.png")
 
 
 if __name__ == "__main__":

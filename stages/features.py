@@ -5,20 +5,18 @@ import time
 
 import torch
 
-from ditf.commands.project import FEATURES, RESULTS, dvc_objects, extraction, staging
+from ditf.commands.project import FEATURES, RESULTS, dvc_objects, extraction, staging, workers_of
 from ditf.commands.staging import donors, tidy
 from ditf.features.extraction import extract
 from ditf.features.extractor import key_of
 from ditf.files import bytes_in, exclusive, fingerprint, publish
-from ditf.workers import cluster
 from stages import Params, run
 
 
 def main(params: Params, name: str) -> None:
     objects, home = dvc_objects(), staging() / "features" / name
     start, record = time.monotonic(), RESULTS / "extraction" / f"{name}.json"
-    device = params.models[params.features[name].model].device
-    with cluster(params.workers, gpus=device != "cpu" and torch.cuda.is_available()) as client:
+    with workers_of(params, params.features[name].model) as client:
         sources, job = extraction(params, name, client)
         items = [[source.id, key_of(source.sha256, source.prompt)] for source in sources]
         folder = home / fingerprint([job.made_by, items])

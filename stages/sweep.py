@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 import ditf
 from ditf.catalog import Catalog, texts_of
-from ditf.commands.project import CATALOGS, RESULTS, pinned, staging, sweep_jobs
+from ditf.charts import save
+from ditf.commands.project import CATALOGS, RESULTS, pinned, staging, sweep_jobs, workers_of
 from ditf.device import choose
 from ditf.features.extractor import key_of
 from ditf.features.text import encode_prompts
@@ -20,7 +20,6 @@ from ditf.subset import choose as choose_subset
 from ditf.subset import write_subset
 from ditf.sweep import best, curve, heatmaps, massive_map, sweep
 from ditf.tasks import write_csv
-from ditf.workers import cluster
 from stages import Params, run
 
 
@@ -42,7 +41,7 @@ def main(params: Params, name: str) -> None:
     write_csv(output / "plot.csv", [{"label": label.format(**row), "value": row[metric]} for row in shown])
     figures = {"heatmap": heatmaps(table, metric), "massive": massive_map(table), "ensemble": curve(found, metric)}
     for title, figure in figures.items():
-        figure.savefig(output / f"{title}.png", dpi=100)
+        save(figure, output / f"{title}.png")
     setting = {key: value for key, value in found.row.items() if key not in ("massive", "ratio")}
     (output / "best.json").write_text(json.dumps(setting, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     print("best: t = {timestep}, block {block}, {descriptor}".format(**found.row), f"({metric} {found.row[metric]:g})")
@@ -54,7 +53,7 @@ def _scores(params: Params, name: str, home: Path) -> pa.Table:
     settings, model = entry.settings, params.models[entry.settings.model]
     catalog = Catalog(CATALOGS / settings.dataset)
     chosen = choose_subset(catalog, settings.subset, settings.seed)
-    with cluster(params.workers, gpus=model.device != "cpu" and torch.cuda.is_available()) as client:
+    with workers_of(params, settings.model) as client:
         part, texts = write_subset(catalog, chosen, home / "catalog"), home / "text"
         device, dtype = choose(model.device, model.dtype)
         backbone = next(iter(entry.features.values())).backbone

@@ -54,10 +54,10 @@ def wait_for_a_chunk(project: Project, process: "subprocess.Popen[str]") -> None
 
 
 def group_of(process: "subprocess.Popen[str]") -> list[list[str]]:
-    """The living processes of a process group: [pid, group, command]."""
-    listing = subprocess.run(["ps", "-wweo", "pid,pgid,args"], capture_output=True, text=True).stdout
-    rows = [line.split(None, 2) for line in listing.splitlines() if "<defunct>" not in line]
-    return [row for row in rows if row[1] == str(process.pid)]
+    """The living processes of a process group: [pid, parent, group, command]."""
+    listing = subprocess.run(["ps", "-wweo", "pid,ppid,pgid,args"], capture_output=True, text=True).stdout
+    rows = [line.split(None, 3) for line in listing.splitlines() if "<defunct>" not in line]
+    return [row for row in rows if row[2] == str(process.pid)]
 
 
 def test_workers_that_are_killed_are_replaced_and_give_the_same_bytes(project: Project) -> None:
@@ -65,8 +65,9 @@ def test_workers_that_are_killed_are_replaced_and_give_the_same_bytes(project: P
     project.set("workers", 2)
     process = extract(project, "davis-flux")
     wait_for_a_chunk(project, process)
-    workers = [int(row[0]) for row in group_of(process) if "spawn_main" in row[2]]
-    assert workers, (process.poll(), process.communicate())
+    servers = {pid: parent for pid, parent, _, command in group_of(process) if "forkserver" in command}
+    workers = [int(pid) for pid, parent in servers.items() if parent in servers]
+    assert len(workers) == 2, (process.poll(), process.communicate())
     for worker in workers:  # all, so that none is left to do the work of the others
         os.kill(worker, signal.SIGKILL)
     error = process.communicate(timeout=180)[1]

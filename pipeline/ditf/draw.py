@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ditf.charts import new_figure
+from ditf.charts import COMPRESSION, new_figure, save
 from ditf.features.descriptors import ChannelStatistics, Descriptor
 from ditf.features.store import FeatureStore
 from ditf.images import RGB
@@ -56,7 +56,7 @@ def draw_matches(
             axes.plot(*point, "o", color=colour, markeredgecolor="white", markersize=6)
         right.plot(row["target_x"], row["target_y"], "o", mfc="none", mec="white", markersize=10)
     figure.suptitle(f"{name}   {correct} of {len(rows)} correct at alpha {alpha:g}", y=0.98)
-    figure.savefig(path, dpi=100)
+    save(figure, path)
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
@@ -66,9 +66,10 @@ def spread(items: Sequence[T], most: int) -> list[T]:
 
 def overlay(image: RGB, mask: NDArray[np.uint8], strength: float = 0.55) -> RGB:
     """Colour the objects of an index mask [height, width] over an image [height, width, 3]."""
-    colours = np.array(PALETTE, np.float32).reshape(256, 3)[mask]
-    shown = np.where((mask > 0)[..., None], (1 - strength) * image + strength * colours, image)
-    return shown.round().astype(np.uint8)
+    shown, inside = image.copy(), mask > 0
+    colours = np.array(PALETTE, np.float32).reshape(256, 3)[mask[inside]]
+    shown[inside] = ((1 - strength) * image[inside] + strength * colours).round()
+    return shown
 
 
 def contact_sheet(path: Path, images: Sequence[RGB], columns: int) -> None:
@@ -80,7 +81,7 @@ def contact_sheet(path: Path, images: Sequence[RGB], columns: int) -> None:
     for index, image in enumerate(images):
         place = (index % columns * size[0], index // columns * size[1])
         sheet.paste(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), place)
-    sheet.save(path)
+    sheet.save(path, compress_level=COMPRESSION)
 
 
 def animation(path: Path, images: Sequence[RGB], seconds: float = 0.1) -> None:
@@ -153,7 +154,7 @@ def draw_channels(path: Path, statistics: ChannelStatistics) -> None:
         )
     axes.set(xscale="log", yscale="log", xlabel="mean magnitude", ylabel="standard deviation over tokens")
     axes.legend()
-    figure.savefig(path, dpi=100)
+    save(figure, path)
 
 
 def draw_places(
@@ -181,7 +182,7 @@ def draw_places(
         axes.imshow(read(place["image"]))
         axes.set_title(f"{place['rank']}  {place['image']}  {place['similarity']:.3f}", fontsize=8)
         _mark(axes, place["box"] or (), CORRECT)
-    figure.savefig(path, dpi=100)
+    save(figure, path)
 
 
 def draw_similarity(
@@ -208,7 +209,7 @@ def draw_similarity(
         _mark(right, row["match"], CORRECT)
         left.set_title(f"{row['point'][0]}, {row['point'][1]}", fontsize=9)
         right.set_title(f"{row['match'][0]}, {row['match'][1]}   similarity {row['similarity']:.3f}", fontsize=9)
-    figure.savefig(path, dpi=100)
+    save(figure, path)
 
 
 def _mark(axes: Any, mark: Sequence[float], colour: str) -> None:

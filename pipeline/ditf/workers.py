@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -118,7 +118,9 @@ def cores() -> int:
 
 
 @contextmanager
-def cluster(spec: Spec, gpus: bool = False, threads: int | None = None) -> Iterator["Client | None"]:
+def cluster(
+    spec: Spec, gpus: bool = False, threads: int | None = None, imports: Sequence[str] = ()
+) -> Iterator["Client | None"]:
     """The client of the workers that `spec` names, or None for this process.
 
     Args:
@@ -126,6 +128,7 @@ def cluster(spec: Spec, gpus: bool = False, threads: int | None = None) -> Itera
             For tls:// the certificates are those of Dask's own configuration (`distributed.comm.tls`).
         gpus: whether the work uses GPUs: then each local worker has one of its own, and there are no more than these.
         threads: of the arithmetic of a local worker; its share of the cores unless given.
+        imports: modules that take long to import; local workers without GPUs import them once, together.
 
     Raises:
         UserError: nothing answers at `spec`, or it cannot be used.
@@ -136,6 +139,7 @@ def cluster(spec: Spec, gpus: bool = False, threads: int | None = None) -> Itera
     from dask import config
     from distributed import Client, LocalCluster
     from distributed.security import Security
+    from distributed.utils import get_mp_context
 
     config.set(DASK)
     if isinstance(spec, str):
@@ -167,6 +171,9 @@ def cluster(spec: Spec, gpus: bool = False, threads: int | None = None) -> Itera
             raise UserError("workers: workers on GPUs need dask-cuda; install the extra `gpu`") from None
     else:
         options["memory_limit"] = 0
+        if sys.platform == "linux":  # elsewhere, forks of processes with threads are not safe
+            config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+            get_mp_context().set_forkserver_preload(["distributed", *imports])
     with _interrupts_held():
         workers = LocalCluster(**options)
     try:

@@ -48,6 +48,7 @@ class Backbone(Section):
         published: models on the Hub, by their id.
         options: of `ditf.models.Loading`, those that the family heeds.
         descriptors: that its features have.
+        imports: modules that loading a model imports, and that take long.
         blocks: captured in one pass.
         ensemble_size: noise samples averaged; 1 for a family without noise.
     """
@@ -55,6 +56,7 @@ class Backbone(Section):
     published: ClassVar[Mapping[str, Published]] = {}
     options: ClassVar[frozenset[str]] = frozenset()
     descriptors: ClassVar[tuple[Descriptor, ...]] = ORIGINAL
+    imports: ClassVar[tuple[str, ...]] = ("torch",)
 
     blocks: Distinct[Block]
     ensemble_size: int = Field(default=1, ge=1, le=1024)

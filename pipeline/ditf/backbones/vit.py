@@ -42,6 +42,8 @@ class ViT(Backbone):
         "openai/clip-vit-large-patch14": Published("MIT", 0.303, 24, 1024, config=CLIP),
     }
 
+    imports: ClassVar = ("ditf.backbones.parts.vision",)
+
     blocks: Distinct[Block] = Field(default=[11])
     final_norm: bool = False
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ditf.catalog import Catalog
-from ditf.charts import new_figure
+from ditf.charts import new_figure, save
 from ditf.commands.project import CATALOGS, RESULTS, check_entry, drawing_path, image_reader
 from ditf.errors import UserError
 from ditf.features.descriptors import Descriptor
@@ -148,4 +148,4 @@ def _draw(path: Path, params: Params, results: tuple[Result, Result], changed: R
             cell.set_title(f"{result.name}: {row['part']}   {row[side]:.4g}", fontsize=9, parse_math=False)
             cell.axis("off")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    save(figure, path)

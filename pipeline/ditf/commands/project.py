@@ -9,16 +9,20 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
+from ditf.backbones import Backbone
 from ditf.catalog import Catalog
 from ditf.errors import UserError
 from ditf.files import Hashes
 from ditf.images import RGB, read_rgb
 from ditf.models import RECORDED, Model
 from ditf.params import FeaturesEntry, Params
+from ditf.settings import find_type
+from ditf.workers import cluster
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -102,6 +106,15 @@ def pinned(params: Params, name: str) -> Model:
     model = replace(model, loading=requested.loading)
     model.check(hashes())
     return model
+
+
+def workers_of(params: Params, name: str) -> AbstractContextManager["Client | None"]:
+    """The workers that run a model, an entry of `models`: on GPUs, where it may use them and there are any."""
+    import torch
+
+    model = params.models[name]
+    gpus = model.device != "cpu" and torch.cuda.is_available()
+    return cluster(params.workers, gpus, imports=find_type(Backbone, model.type).imports)
 
 
 def hashes() -> Hashes:

@@ -19,6 +19,7 @@ from ditf.commands.project import (
     extraction,
     pinned,
     staging,
+    workers_of,
 )
 from ditf.commands.search import require_same
 from ditf.commands.staging import md5_of, object_path, replace_everywhere
@@ -29,7 +30,6 @@ from ditf.models import Model
 from ditf.params import Params
 from ditf.retrieval.search import check_index
 from ditf.tasks.retrieval import Retrieval
-from ditf.workers import cluster
 
 if TYPE_CHECKING:
     from ditf.features.extractor import Job, Source
@@ -85,7 +85,7 @@ def _repair_chunks(params: Params, store: FeatureStore, damaged: dict[str, Path]
     folder, objects = staging() / "repair" / name, dvc_objects()
     items = [path.relative_to(store.path).as_posix() for path in damaged.values()]
     only = {store.ids[index] for item in items for index in _items_of(store, item)}
-    with exclusive(staging() / "features" / name), cluster(params.workers) as client:
+    with exclusive(staging() / "features" / name), workers_of(params, params.features[name].model) as client:
         shutil.rmtree(folder, ignore_errors=True)
         shard = store.items_per_file
         fresh = extract(folder, sources, job, client, reuse=[store.path], only=only, shard=shard).path

@@ -38,6 +38,7 @@ class Diffusion(Backbone):
     pipelines: ClassVar[tuple[str, ...]]
     denoiser: ClassVar[str] = "transformer"
     descriptors: ClassVar[tuple[Descriptor, ...]] = MODULATED
+    imports: ClassVar[tuple[str, ...]] = ("diffusers.models.autoencoders", "diffusers.models.transformers")
     options: ClassVar[frozenset[str]] = frozenset({"offload", "quantize", "gguf", "compile", "tiling"})
 
     ensemble_size: int = Field(default=8, ge=1, le=1024)
