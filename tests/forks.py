@@ -104,7 +104,7 @@ def serve(folder: Path, owner: int) -> None:
     importlib.import_module("ditf.params").load_params(Path(__file__).parents[1] / "params.yaml")  # imports its types
     if folder.name == LIGHT:
         assert not {"torch", "diffusers", "transformers"} & sys.modules.keys()
-    lock_files_are_json()
+    read_yaml_once()
     if folder.name == FULL:
         atexit.unregister(sys.modules["torch._dynamo.utils"].dump_compile_times)  # a twentieth of a second
     for each in weakref.finalize._registry:  # type: ignore[attr-defined]
@@ -123,14 +123,27 @@ def serve(folder: Path, owner: int) -> None:
             events.select()[0][0].data()
 
 
-def lock_files_are_json() -> None:
-    """DVC reads and writes dvc.lock for each stage; as JSON, which is YAML, too, that takes a tenth of the time."""
+def read_yaml_once() -> None:
+    """DVC parses params.yaml and dvc.lock for each stage: here a text is parsed once, and dvc.lock is JSON, as YAML
+    may be, which takes a tenth of the time."""
+    import pickle
     from contextlib import contextmanager
     from typing import Any
 
     from dvc import dvcfile
     from dvc.utils import strictyaml
-    from dvc.utils.serialize import modify_yaml, parse_yaml
+    from dvc.utils.serialize import _yaml, modify_yaml, parse_yaml
+
+    parsed: dict[tuple[str, str], bytes] = {}
+
+    def parse(text: str, path: str, typ: str = "safe") -> Any:
+        if text.startswith("{"):
+            return json.loads(text)
+        if typ != "safe":  # as it is edited, with its comments
+            return parse_yaml(text, path, typ)
+        if (text, path) not in parsed:
+            parsed[text, path] = pickle.dumps(parse_yaml(text, path))
+        return pickle.loads(parsed[text, path])
 
     @contextmanager
     def modify(path: str, fs: Any = None) -> Any:
@@ -141,13 +154,10 @@ def lock_files_are_json() -> None:
             return
         data = parse(lock.read_text(), path) if lock.exists() else {}
         yield data
-        lock.write_text(json.dumps(data, indent=1))
-
-    def parse(text: str, path: str, typ: str = "safe") -> Any:
-        return json.loads(text) if text.startswith("{") else parse_yaml(text, path, typ)
+        lock.write_text(json.dumps(data))
 
     dvcfile.modify_yaml = modify
-    strictyaml.parse_yaml = parse
+    strictyaml.parse_yaml = _yaml.parse_yaml = parse
 
 
 def begin(server: socket.socket, events: selectors.BaseSelector) -> None:
