@@ -214,6 +214,7 @@ def pytest_collection() -> Generator[None, object, object]:
     gc.disable()
     done = yield
     gc.freeze()
+    gc.set_threshold(100_000)
     gc.enable()
     return done
 

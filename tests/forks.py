@@ -110,6 +110,7 @@ def serve(folder: Path, owner: int) -> None:
     for each in weakref.finalize._registry:  # type: ignore[attr-defined]
         each.atexit = False  # of what imports made, which lasts a fork's life
     gc.freeze()  # so that collections in forks leave the memory shared
+    gc.set_threshold(100_000)  # a twentieth of the time of all tests
     gc.enable()
     server = socket.socket(socket.AF_UNIX)
     unready = folder / f"{ADDRESS}.unready"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from typing import Any
 
 import pytest
@@ -29,8 +30,11 @@ def kind_of(family: str) -> type[Backbone]:
 
 
 def test_every_kind_of_family_from_images_to_pck(project: Project) -> None:
-    document = project.params
-    document["datasets"]["animals"] = {"type": "ap10k", "root": "data/sample/ap-10k", "pairs": "cross-species"}
+    document, animals = project.params, project.folder / "animals"
+    shutil.copytree(project.folder / "data/sample/ap-10k", animals)
+    for pair in sorted((animals / "PairAnnotation/test_cross_species").iterdir())[12:]:
+        pair.unlink()
+    document["datasets"]["animals"] = {"type": "ap10k", "root": "animals", "pairs": "cross-species"}
     for family, settings in KINDS.items():
         document["models"][family] = {"type": family, "source": "tiny:0"}
         document["features"][family] = {"dataset": "animals", "model": family, "img_size": 160, **settings}

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ditf.charts import COMPRESSION, new_figure, save
+from ditf.charts import new_figure, save
 from ditf.features.descriptors import ChannelStatistics, Descriptor
 from ditf.features.store import FeatureStore
-from ditf.images import RGB
+from ditf.images import PNG_COMPRESSION, RGB
 from ditf.masks import PALETTE
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ def contact_sheet(path: Path, images: Sequence[RGB], columns: int) -> None:
     for index, image in enumerate(images):
         place = (index % columns * size[0], index // columns * size[1])
         sheet.paste(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), place)
-    sheet.save(path, compress_level=COMPRESSION)
+    sheet.save(path, compress_level=PNG_COMPRESSION)
 
 
 def animation(path: Path, images: Sequence[RGB], seconds: float = 0.1) -> None:

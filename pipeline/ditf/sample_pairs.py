@@ -17,7 +17,7 @@ import scipy.io
 from numpy.typing import NDArray
 from PIL import Image
 
-from ditf.images import RGB, shrink
+from ditf.images import PNG_COMPRESSION, RGB, shrink
 from ditf.sample import JPEG_QUALITY, PHOTO_FOLDERS, PHOTO_SIDE, PHOTOS
 
 JOINTS = 17  # points of a photograph
@@ -133,7 +133,7 @@ def build_pf_willow(root: Path, seed: int) -> None:
         folder.mkdir(parents=True)
         common = np.flatnonzero(np.logical_and.reduce([view.visible for view in seen]))[:POINTS]
         for view in seen:
-            Image.fromarray(view.pixels).save(folder / f"{view.name}.png")
+            Image.fromarray(view.pixels).save(folder / f"{view.name}.png", compress_level=PNG_COMPRESSION)
         for source, target in permutations(seen, 2):
             names = [f"{PREFIX}{folder.name}/{one.name}.png" for one in (source, target)]
             values = [f"{v:.4f}" for one in (source, target) for axis in (0, 1) for v in one.points[common, axis]]
