@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ditf.charts import new_figure
+from ditf.charts import new_figure, show
 from ditf.draw import feature_colours, spread
 from ditf.features.descriptors import BOTH, MODULATED, ORIGINAL, Descriptor, unit
 from ditf.features.store import FeatureStore
@@ -136,11 +136,8 @@ def draw_maps(store: FeatureStore, block: int) -> "Figure":
     ):
         width, height = one.size
         extent = (0, width, height, 0)
-        cells[0].imshow(np.asarray(one.tokens[:, channel], np.float32).reshape(one.grid), extent=extent)
+        values = np.asarray(one.tokens[:, channel], np.float32).reshape(one.grid)
+        show(cells[0], values, f"channel {channel}\n{item}" if number == 0 else item, extent=extent)
         for axes, name in zip(cells[1:], names, strict=True):
-            axes.imshow(colours[name][number], extent=extent)
-            axes.set_title(name if number == 0 else "", fontsize=9)
-        cells[0].set_title(f"channel {channel}\n{item}" if number == 0 else item, fontsize=9)
-        for axes in cells:
-            axes.axis("off")
+            show(axes, colours[name][number], name if number == 0 else "", extent=extent)
     return figure

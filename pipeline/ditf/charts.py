@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from ditf.images import PNG_COMPRESSION
 
 if TYPE_CHECKING:
@@ -17,6 +19,14 @@ def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure  # here, since most commands draw nothing and would wait for it
 
     return Figure(figsize=(width, height), layout="tight")
+
+
+def show(axes: Any, image: NDArray[Any], title: str = "", **options: Any) -> None:
+    """Draw an image, with `options` of `imshow`, without ticks."""
+    axes.imshow(image, **options)
+    axes.axis("off")
+    if title:
+        axes.set_title(title, y=1.0, fontsize=9, parse_math=False)  # to find a place for it takes as long as the rest
 
 
 def save(figure: "Figure", path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ditf.charts import new_figure, save
+from ditf.charts import new_figure, save, show
 from ditf.features.descriptors import ChannelStatistics, Descriptor
 from ditf.features.store import FeatureStore
 from ditf.images import PNG_COMPRESSION, RGB
@@ -41,9 +41,8 @@ def draw_matches(
 
     figure = new_figure(12, 5)
     left, right = figure.subplots(1, 2)
-    for axes, image in ((left, source), (right, target)):
-        axes.imshow(image)
-        axes.axis("off")
+    show(left, source)
+    show(right, target)
     correct = 0
     for row in rows:
         good = row["error"] <= alpha * row["threshold"]
@@ -173,14 +172,12 @@ def draw_places(
     rows = -(-(len(shown) + 1) // columns)
     figure = new_figure(2.6 * columns, 2.6 * rows)
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in cells:
+    for axes in cells[len(shown) + 1 :]:
         axes.axis("off")
-    cells[0].imshow(query)
-    cells[0].set_title("query", fontsize=9)
+    show(cells[0], query, "query")
     _mark(cells[0], mark, QUERY)
     for axes, place in zip(cells[1:], shown, strict=False):
-        axes.imshow(read(place["image"]))
-        axes.set_title(f"{place['rank']}  {place['image']}  {place['similarity']:.3f}", fontsize=8)
+        show(axes, read(place["image"]), f"{place['rank']}  {place['image']}  {place['similarity']:.3f}")
         _mark(axes, place["box"] or (), CORRECT)
     save(figure, path)
 
@@ -198,17 +195,14 @@ def draw_similarity(
     """
     figure = new_figure(9, 3.6 * len(rows))
     for (left, right), row, similarity in zip(figure.subplots(len(rows), 2, squeeze=False), rows, maps, strict=True):
-        for axes, image in ((left, source), (right, target)):
-            axes.imshow(image)
-            axes.axis("off")
+        show(left, source, f"{row['point'][0]}, {row['point'][1]}")
+        show(right, target, f"{row['match'][0]}, {row['match'][1]}   similarity {row['similarity']:.3f}")
         height, width = target.shape[:2]
         extent = (-0.5, width - 0.5, height - 0.5, -0.5)
         right.imshow(similarity, extent=extent, alpha=0.55, cmap="inferno", interpolation="bilinear")
         right.set(xlim=extent[:2], ylim=extent[2:])
         _mark(left, row["point"], QUERY)
         _mark(right, row["match"], CORRECT)
-        left.set_title(f"{row['point'][0]}, {row['point'][1]}", fontsize=9)
-        right.set_title(f"{row['match'][0]}, {row['match'][1]}   similarity {row['similarity']:.3f}", fontsize=9)
     save(figure, path)
 
 

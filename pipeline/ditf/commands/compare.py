@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ditf.catalog import Catalog
-from ditf.charts import new_figure, save
+from ditf.charts import new_figure, save, show
 from ditf.commands.project import CATALOGS, RESULTS, check_entry, drawing_path, image_reader
 from ditf.errors import UserError
 from ditf.features.descriptors import Descriptor
@@ -144,8 +144,6 @@ def _draw(path: Path, params: Params, results: tuple[Result, Result], changed: R
     figure = new_figure(14, len(changed) * (7 * height / width + 0.4))
     for axes, row in zip(figure.subplots(len(changed), 2, squeeze=False), changed, strict=True):
         for cell, result, side in zip(axes, results, SIDES, strict=True):
-            cell.imshow(pictures[row["part"], side])
-            cell.set_title(f"{result.name}: {row['part']}   {row[side]:.4g}", fontsize=9, parse_math=False)
-            cell.axis("off")
+            show(cell, pictures[row["part"], side], f"{result.name}: {row['part']}   {row[side]:.4g}")
     path.parent.mkdir(parents=True, exist_ok=True)
     save(figure, path)
