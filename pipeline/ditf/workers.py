@@ -127,7 +127,8 @@ def cluster(
         spec: "none", a number of local workers, or the address of a scheduler such as tcp://10.0.0.1:8786.
             For tls:// the certificates are those of Dask's own configuration (`distributed.comm.tls`).
         gpus: whether the work uses GPUs: then each local worker has one of its own, and there are no more than these.
-        threads: of the arithmetic of a local worker; its share of the cores unless given.
+        threads: of the arithmetic of a local worker; its share of the cores unless given. Of a process's clusters, the
+            first decides.
         imports: modules that take long to import; local workers without GPUs import them once, together.
 
     Raises:
