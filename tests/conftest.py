@@ -214,7 +214,7 @@ def pytest_collection() -> Generator[None, object, object]:
     gc.disable()
     done = yield
     gc.freeze()
-    gc.set_threshold(100_000)
+    gc.set_threshold(100_000)  # as in `tests.forks`
     gc.enable()
     return done
 

@@ -135,16 +135,16 @@ def read_yaml_once() -> None:
     from dvc.utils import strictyaml
     from dvc.utils.serialize import _yaml, modify_yaml, parse_yaml
 
-    parsed: dict[tuple[str, str], bytes] = {}
+    parsed: dict[str, bytes] = {}
 
     def parse(text: str, path: str, typ: str = "safe") -> Any:
         if text.startswith("{"):
             return json.loads(text)
         if typ != "safe":  # as it is edited, with its comments
             return parse_yaml(text, path, typ)
-        if (text, path) not in parsed:
-            parsed[text, path] = pickle.dumps(parse_yaml(text, path))
-        return pickle.loads(parsed[text, path])
+        if text not in parsed:
+            parsed[text] = pickle.dumps(parse_yaml(text, path))
+        return pickle.loads(parsed[text])
 
     @contextmanager
     def modify(path: str, fs: Any = None) -> Any:

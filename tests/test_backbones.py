@@ -32,7 +32,7 @@ from ditf.settings import find_type
 
 # Of each family, blocks of every kind: double and single, with one attention and with two.
 BLOCKS = {
-    "flux": [3, 20],
+    "flux": [3, 21],
     "flux2": [2, 5, 9],
     "pixart": [0, 7],
     "qwen_image": [1, 4],

@@ -1,4 +1,4 @@
-"""Charts of tables of results, as matplotlib figures."""
+"""Charts of tables of results, and images side by side, as matplotlib figures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

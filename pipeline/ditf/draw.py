@@ -54,7 +54,7 @@ def draw_matches(
         for axes, point in ((left, start), (right, end)):
             axes.plot(*point, "o", color=colour, markeredgecolor="white", markersize=6)
         right.plot(row["target_x"], row["target_y"], "o", mfc="none", mec="white", markersize=10)
-    figure.suptitle(f"{name}   {correct} of {len(rows)} correct at alpha {alpha:g}", y=0.98)
+    figure.suptitle(f"{name}   {correct} of {len(rows)} correct at alpha {alpha:g}", y=0.98, parse_math=False)
     save(figure, path)
 
 

@@ -172,9 +172,10 @@ def cluster(
             raise UserError("workers: workers on GPUs need dask-cuda; install the extra `gpu`") from None
     else:
         options["memory_limit"] = 0
-        if sys.platform == "linux":  # elsewhere, forks of processes with threads are not safe
-            config.set({"distributed.worker.multiprocessing-method": "forkserver"})
-            get_mp_context().set_forkserver_preload(["distributed", *imports])
+    forked = sys.platform == "linux" and not gpus  # elsewhere, forks of processes with threads are not safe
+    config.set({"distributed.worker.multiprocessing-method": "forkserver" if forked else "spawn"})
+    if forked:
+        get_mp_context().set_forkserver_preload(["distributed", *imports])  # in place of the modules that Dask chooses
     with _interrupts_held():
         workers = LocalCluster(**options)
     try:

@@ -47,6 +47,7 @@ class UNet(Diffusion):
 
     pipelines = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
     denoiser = "unet"
+    imports = ("diffusers.models.autoencoders", "diffusers.models.unets")
     descriptors = ORIGINAL
     published: ClassVar = {
         "stabilityai/stable-diffusion-2-1": Published("CreativeML Open RAIL++-M", 0.866, 4, 1280, 0.34, SD2),
