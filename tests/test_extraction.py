@@ -29,7 +29,7 @@ from ditf.files import Hashes
 from ditf.models import pin
 from tests.conftest import contents, python
 
-FLUX = Flux(timestep=260, blocks=[3, 21], ensemble_size=3)
+FLUX = Flux(timestep=260, blocks=[1, 3], ensemble_size=3)
 
 
 def images(folder: Path, count: int) -> list[Source]:
@@ -106,7 +106,7 @@ def test_bytes_do_not_depend_on_the_order_of_the_images(job: Job, tmp_path: Path
     sources = images(tmp_path, 3)
     one, other = (FeatureStore(extract(tmp_path / n, s, job).path) for n, s in (("a", sources), ("b", sources[::-1])))
     for source in sources:
-        np.testing.assert_array_equal(one.tokens(21, source.id), other.tokens(21, source.id))
+        np.testing.assert_array_equal(one.tokens(3, source.id), other.tokens(3, source.id))
 
 
 @pytest.mark.parametrize("shard", [None, 2])
@@ -186,7 +186,7 @@ shard = None if sys.argv[4] == "None" else int(sys.argv[4])
 t.extract(Path(sys.argv[1]), t.images(Path(sys.argv[2]), 6), t.make_job(Path(sys.argv[3])), shard=shard)
 """
     root, folder = Path(__file__).parents[1], tmp_path / "killed"
-    tokens = folder / "store.zarr/block21/tokens"
+    tokens = folder / "store.zarr/block3/tokens"
     command = [python(), "-c", script, str(folder), str(tmp_path / "images"), str(job.texts), str(shard)]
     with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) as process:
         while len(list(tokens.glob("c.*[0-9]"))) < 2:
@@ -260,10 +260,10 @@ def test_an_extractor_in_a_notebook_gives_what_a_store_holds(job: Job, tmp_path:
     (source, other) = images(tmp_path, 2)
     store = ditf.open_store(extract(tmp_path / "a", [source, other], job).path)
     extractor = ditf.Extractor.from_pretrained(
-        "tiny:0", block=21, timestep=260, ensemble_size=3, img_size=64, batch_size=2
+        "tiny:0", block=3, timestep=260, ensemble_size=3, img_size=64, batch_size=2
     )
     found = extractor(source.path, prompt=source.prompt)
-    kept = store.features(21, source.id)
+    kept = store.features(3, source.id)
     assert (found.grid, found.size) == (kept.grid, kept.size)
     np.testing.assert_allclose(found.tokens, kept.tokens, rtol=1e-3, atol=0.2)
     np.testing.assert_allclose(found.modulation, kept.modulation, atol=1e-5)  # type: ignore[arg-type]

@@ -38,6 +38,18 @@ def make(path: Path, kind: str, store: FeatureStore) -> tuple[FeatureIndex, dict
     return FeatureIndex(path, store), recall
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store that no test changes."""
+    return make_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """One of three images."""
+    return make_store(tmp_path_factory.mktemp("small"), 3)
+
+
 def every_descriptor(store: FeatureStore) -> NDArray[np.float32]:
     return np.concatenate([unit(store[item].descriptors("adaln")) for item in store.ids])
 
@@ -55,8 +67,7 @@ def recall_at_10(found: FeatureIndex, every: NDArray[np.float32]) -> float:
 
 
 @pytest.mark.parametrize("kind", ["auto", "flat", "ivfsq", "ivfpq", "hnsw", "PCA16,IVF8,Flat"])
-def test_every_kind_finds_what_exact_search_finds(tmp_path: Path, kind: str) -> None:
-    store = make_store(tmp_path / "store")
+def test_every_kind_finds_what_exact_search_finds(store: FeatureStore, tmp_path: Path, kind: str) -> None:
     found, recall = make(tmp_path / "index", kind, store)
     every = every_descriptor(store)
     starts = np.cumsum([0, *store.grids(28).prod(1)])
@@ -78,8 +89,7 @@ def test_every_kind_finds_what_exact_search_finds(tmp_path: Path, kind: str) -> 
     assert (recall["recall@10"] < 1) == (kind not in ("auto", "flat"))
 
 
-def test_each_image_once(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store")
+def test_each_image_once(store: FeatureStore, tmp_path: Path) -> None:
     found, _ = make(tmp_path / "index", "flat", store)
     query = every_descriptor(store)[50]
     places = found.search(query, len(store), per_image=True)
@@ -88,8 +98,7 @@ def test_each_image_once(tmp_path: Path) -> None:
     assert [p.similarity for p in places] == pytest.approx(sorted(best.values(), reverse=True), abs=1e-5)
 
 
-def test_images_by_their_mean(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store")
+def test_images_by_their_mean(store: FeatureStore, tmp_path: Path) -> None:
     found, _ = make(tmp_path / "index", "ivfsq", store)
     means = unit(np.stack([found.descriptors(item).mean(0) for item in store.ids]))
     wanted = [store.ids[i] for i in np.argsort(-(means @ means[3]))[:4]]
@@ -97,43 +106,41 @@ def test_images_by_their_mean(tmp_path: Path) -> None:
     assert found.search_images(means[3], 1)[0][1] == pytest.approx(1, abs=1e-5)
 
 
-def test_rows_say_where(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store", 3)
-    found, _ = make(tmp_path / "index", "flat", store)
+def test_rows_say_where(small_store: FeatureStore, tmp_path: Path) -> None:
+    found, _ = make(tmp_path / "index", "flat", small_store)
     rows = pq.read_table(tmp_path / "index/rows.parquet").to_pylist()
     assert len(rows) == len(found)
-    place = found.search(found.descriptors(store.ids[1])[7], 1)[0]  # of a grid 6 down and 6 across
-    assert (place.image, place.token) == (store.ids[1], 7)
+    place = found.search(found.descriptors(small_store.ids[1])[7], 1)[0]  # of a grid 6 down and 6 across
+    assert (place.image, place.token) == (small_store.ids[1], 7)
     assert place.box == pytest.approx((16, 100 / 6, 32, 200 / 6), abs=1e-3)
     assert place.point == pytest.approx((24, 25), abs=1e-3)
 
 
-def test_an_index_of_other_features_is_refused(tmp_path: Path) -> None:
-    make(tmp_path / "index", "flat", make_store(tmp_path / "store"))
+def test_an_index_of_other_features_is_refused(store: FeatureStore, small_store: FeatureStore, tmp_path: Path) -> None:
+    make(tmp_path / "index", "flat", small_store)
     with pytest.raises(UserError, match="run `dvc repro`"):
-        FeatureIndex(tmp_path / "index", make_store(tmp_path / "other", seed=1))
+        FeatureIndex(tmp_path / "index", store)
 
 
 @pytest.mark.parametrize("damage", ["index.json", "tokens.faiss", "images.faiss", "rows.parquet"])
 @pytest.mark.parametrize("flip", [0.1, 0.5, 0.9])
-def test_a_damaged_index_is_one_line(tmp_path: Path, damage: str, flip: float) -> None:
-    store = make_store(tmp_path / "store", 3)
-    make(tmp_path / "index", "flat", store)
+def test_a_damaged_index_is_one_line(small_store: FeatureStore, tmp_path: Path, damage: str, flip: float) -> None:
+    make(tmp_path / "index", "flat", small_store)
     data = bytearray((tmp_path / "index" / damage).read_bytes())
     data[int(flip * len(data))] ^= 1
     (tmp_path / "index" / damage).write_bytes(data)
     with pytest.raises(UserError, match="not a readable index") as caught:
-        FeatureIndex(tmp_path / "index", store).search(np.ones(CHANNELS, np.float32), 1)
+        FeatureIndex(tmp_path / "index", small_store).search(np.ones(CHANNELS, np.float32), 1)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["nonsense", "PCA99,Flat", "IVF999999,Flat"])
-def test_a_wrong_kind_is_one_line(tmp_path: Path, kind: str) -> None:
+def test_a_wrong_kind_is_one_line(small_store: FeatureStore, tmp_path: Path, kind: str) -> None:
     with pytest.raises(UserError, match="kind: "):
-        make(tmp_path / "index", kind, make_store(tmp_path / "store", 3))
+        make(tmp_path / "index", kind, small_store)
 
 
-def test_memory_is_bounded_by_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded_by_samples(store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "AXES_SAMPLE", 64)
     monkeypatch.setattr(index, "CELL_SAMPLE", 2)
     seen: list[int] = []
@@ -144,7 +151,7 @@ def test_memory_is_bounded_by_samples(tmp_path: Path, monkeypatch: pytest.Monkey
         train(self, x)
 
     monkeypatch.setattr(faiss.IndexIVFScalarQuantizer, "train", watched)
-    make(tmp_path / "index", "PCA8,IVF16,SQ8", make_store(tmp_path / "store"))
+    make(tmp_path / "index", "PCA8,IVF16,SQ8", store)
     assert 64 <= seen[0] <= 64 + 40  # a token an image more, at most
 
 

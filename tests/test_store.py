@@ -147,7 +147,7 @@ def test_every_flipped_bit_is_reported_by_name(tmp_path: Path, shard: int | None
     assert len(files) > len(metadata)
     for path in files:
         data = path.read_bytes()
-        for position in range(0, len(data), 3 if len(data) < 100 else 307 if shard is None else 911):
+        for position in range(0, len(data), 11 if len(data) < 100 else 307 if shard is None else 911):
             path.write_bytes(data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :])
             found = next(damaged(store.path, None if path in metadata else store), None)
             assert found, (path, position)

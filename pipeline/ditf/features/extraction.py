@@ -79,52 +79,53 @@ def extract(
     """
     sizes = [*sorted(prefixes), job.backbone.ensemble_size]
     paths = [*(folder / f"ensemble{size}.zarr" for size in sizes[:-1]), folder / "store.zarr"]
-    mark = folder / "laid-out"
-    if mark.exists() and not all(map(_readable, paths)):
+    laid_out, complete = folder / "laid-out", folder / "complete"
+    if laid_out.exists() and not all(map(_readable, paths)):
         print(f"{folder}: damaged; it is started anew")
         for path in paths:
             shutil.rmtree(path, ignore_errors=True)
-        for file in (mark, folder / "complete"):
-            file.unlink(missing_ok=True)
-    if (folder / "complete").exists():
+        for mark in (laid_out, complete):
+            mark.unlink(missing_ok=True)
+    if complete.exists():
         return Extraction(paths, 0)
     folder.mkdir(parents=True, exist_ok=True)
     remove_partials(folder)
     job = _absolute(job)
     donors = [store for store in map(_readable, reuse) if store and store.attributes["made_by"] == job.made_by]
-    if not mark.exists():
+    if not laid_out.exists():
         shape = _shape(job, client, donors, len(sources))
         for path, size in zip(paths, sizes, strict=True):
             backbone = job.backbone.model_copy(update={"ensemble_size": size})
             lay_out_for(path, sources, replace(job, backbone=backbone), shape, shard)
-        write_whole(mark, b"")
+        write_whole(laid_out, b"")
     writers = [StoreWriter(path) for path in paths]
-    chosen = {source.id for source in sources} if only is None else set(only)
-    tasks = [
-        task
-        for task in writers[0].tasks()
-        if any(sources[i].id in chosen for i in task) and not all(writer.holds(task) for writer in writers)
-    ]
-    names = {sources[task[0]].id: task for task in tasks}
+    tasks = _unfinished(writers, [source.id for source in sources], only)
     absolute = [path.resolve() for path in paths]
     work = (
-        (
-            name,
-            (absolute, sizes, job, task, [replace(sources[i], path=sources[i].path.resolve()) for i in task], donors),
-        )
-        for name, task in names.items()
+        (name, (absolute, sizes, job, task, [_absolute_source(sources[i]) for i in task], donors))
+        for name, task in tasks.items()
     )
-    computed, done = 0, len(sources) - sum(map(len, tasks))
+    computed, done = 0, len(sources) - sum(map(len, tasks.values()))
     with tqdm(desc="features", total=len(sources), initial=done, unit="image") as bar:
         for name, count in run(client, _extract_task, work) if client else _in_process(work):
             computed += count
-            bar.update(len(names[name]))
+            bar.update(len(tasks[name]))
     _loaded.clear()
     if only is None:
         for writer in writers:
             writer.finish()
-        write_whole(folder / "complete", b"")
+        write_whole(complete, b"")
     return Extraction(paths, computed)
+
+
+def _unfinished(writers: Sequence[StoreWriter], ids: Sequence[str], only: Iterable[str] | None) -> dict[str, range]:
+    """The tasks that some store lacks, by their first image; only those with images that are asked for."""
+    chosen = set(ids if only is None else only)
+    return {
+        ids[task[0]]: task
+        for task in writers[0].tasks()
+        if any(ids[item] in chosen for item in task) and not all(writer.holds(task) for writer in writers)
+    }
 
 
 def lay_out_for(
@@ -273,3 +274,7 @@ def _absolute(job: Job) -> Job:
     source = Path(job.model.source)
     model = replace(job.model, source=str(source.resolve())) if source.is_dir() else job.model
     return replace(job, model=model, texts=job.texts.resolve())
+
+
+def _absolute_source(source: Source) -> Source:
+    return replace(source, path=source.path.resolve())
