@@ -47,9 +47,14 @@ def forget(project: Project, name: str = "davis-flux") -> dict[str, bytes]:
     return whole
 
 
+def chunks(project: Project) -> int:
+    """How many files of tokens an extraction that is under way has written."""
+    return len(list((project.folder / ".dvc/cache/ditf/features").glob("*/*/store.zarr/block*/tokens/c.*")))
+
+
 def wait_for_a_chunk(project: Project, process: "subprocess.Popen[str]") -> None:
-    tokens = project.folder / ".dvc/cache/ditf/features"
-    while process.poll() is None and not any(tokens.glob("*/*/store.zarr/block*/tokens/c.*")):
+    before = chunks(project)
+    while process.poll() is None and chunks(project) == before:
         time.sleep(0.02)
 
 
@@ -60,9 +65,34 @@ def group_of(process: "subprocess.Popen[str]") -> list[list[str]]:
     return [row for row in rows if row[2] == str(process.pid)]
 
 
-def test_workers_that_are_killed_are_replaced_and_give_the_same_bytes(project: Project) -> None:
+def interrupt(process: "subprocess.Popen[str]") -> None:
+    """Ctrl-C: it ends in one line, with no process left."""
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, error
+    assert "interrupted; run again to go on from here" in error
+    assert "Traceback" not in error
+    deadline = time.monotonic() + 60
+    while group_of(process) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not group_of(process)
+
+
+def test_ctrl_c_while_workers_start_leaves_no_processes(project: Project) -> None:
+    forget(project)
+    project.set("workers", 2)
+    process = extract(project, "davis-flux")
+    while process.poll() is None and len(group_of(process)) < 2:
+        time.sleep(0.02)
+    interrupt(process)
+
+
+def test_after_ctrl_c_and_with_killed_workers_the_bytes_are_the_same(project: Project) -> None:
     whole = forget(project)
     project.set("workers", 2)
+    process = extract(project, "davis-flux")
+    wait_for_a_chunk(project, process)
+    interrupt(process)
     process = extract(project, "davis-flux")
     wait_for_a_chunk(project, process)
     servers = {pid: parent for pid, parent, _, command in group_of(process) if "forkserver" in command}
@@ -74,31 +104,6 @@ def test_workers_that_are_killed_are_replaced_and_give_the_same_bytes(project: P
     assert process.returncode == 0, error
     assert "dashboard: http://127.0.0.1" in error
     assert contents(project.folder / DAVIS) == whole
-
-
-@pytest.mark.parametrize("moment", ["starting", "computing"])
-def test_ctrl_c_leaves_a_resumable_state_and_no_processes(project: Project, moment: str) -> None:
-    whole = forget(project)
-    project.set("workers", 2)
-    process = extract(project, "davis-flux")
-    if moment == "starting":  # while the workers are being started
-        while process.poll() is None and len(group_of(process)) < 2:
-            time.sleep(0.02)
-    else:
-        wait_for_a_chunk(project, process)
-    os.killpg(process.pid, signal.SIGINT)
-    error = process.communicate(timeout=120)[1]
-    assert process.returncode == 130, error
-    assert "interrupted; run again to go on from here" in error
-    assert "Traceback" not in error
-    deadline = time.monotonic() + 60
-    while group_of(process) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not group_of(process)
-    if moment == "computing":
-        project.set("workers", "none")
-        project.check("python", "-m", "stages.features", "davis-flux")
-        assert contents(project.folder / DAVIS) == whole
 
 
 def test_tasks_give_the_same_results_on_workers(project: Project) -> None:
