@@ -173,6 +173,20 @@ def test_compiled_blocks_give_the_same_features(family: str) -> None:
     assert all(torch.equal(found[name], values) for name, values in expected_of(family).items())
 
 
+def test_a_compiler_that_fails_is_one_line() -> None:
+    def fail(_graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[..., Any]:
+        raise RuntimeError("no compiler of C++\n\nmore of it")
+
+    part = load("flux", compile=True)
+    with (
+        torch.compiler.set_stance("default", force_backend=fail),
+        pytest.raises(UserError, match="compile: torch's compiler fails") as caught,
+    ):
+        passed(part, "flux")
+    assert "no compiler of C++" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_block_is_compiled(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: set[nn.Module] = set()

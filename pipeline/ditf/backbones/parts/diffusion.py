@@ -232,15 +232,23 @@ class LoadedDiffusion(LoadedBackbone):
         Args:
             latents: noisy latents, [n, C, h, w].
             text: of all of them.
+
+        Raises:
+            UserError: the blocks are to be compiled, and cannot be here.
         """
         import torch
+        from torch._dynamo.exc import BackendCompilerFailed
 
         from ditf.backbones.parts.partial import capture
 
         layout = self.layout
-        with torch.inference_mode():
-            arguments = self.arguments(latents.to(self.device, self.dtype), self.batch(text, len(latents)))
-            found = capture(self.model, layout.blocks(self.model), self.blocks, arguments, layout.after)
+        try:
+            with torch.inference_mode():
+                arguments = self.arguments(latents.to(self.device, self.dtype), self.batch(text, len(latents)))
+                found = capture(self.model, layout.blocks(self.model), self.blocks, arguments, layout.after)
+        except BackendCompilerFailed as error:  # of the first pass, with which the blocks are compiled
+            reason = " ".join(str(error.inner_exception).split())
+            raise UserError(f"compile: torch's compiler fails here ({reason:.200}); set it to false") from None
         count = latents.shape[-2] * latents.shape[-1] // self.patch**2
         return {block: self.image_tokens(block, hidden, count) for block, hidden in found.items()}
 
