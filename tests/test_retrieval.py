@@ -116,10 +116,10 @@ def test_rows_say_where(small_store: FeatureStore, tmp_path: Path) -> None:
     assert place.point == pytest.approx((24, 25), abs=1e-3)
 
 
-def test_an_index_of_other_features_is_refused(store: FeatureStore, small_store: FeatureStore, tmp_path: Path) -> None:
+def test_an_index_of_other_features_is_refused(small_store: FeatureStore, tmp_path: Path) -> None:
     make(tmp_path / "index", "flat", small_store)
     with pytest.raises(UserError, match="run `dvc repro`"):
-        FeatureIndex(tmp_path / "index", store)
+        FeatureIndex(tmp_path / "index", make_store(tmp_path / "other", 3, seed=1))
 
 
 @pytest.mark.parametrize("damage", ["index.json", "tokens.faiss", "images.faiss", "rows.parquet"])

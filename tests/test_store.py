@@ -134,8 +134,9 @@ def damaged(path: Path, opened: FeatureStore | None = None) -> Iterator[str]:
         yield str(error)
 
 
-@pytest.mark.parametrize("shard", [None, 3])
-def test_every_flipped_bit_is_reported_by_name(tmp_path: Path, shard: int | None) -> None:
+@pytest.mark.parametrize(("shard", "small", "large"), [(None, 3, 307), (3, 11, 911)])
+def test_every_flipped_bit_is_reported_by_name(tmp_path: Path, shard: int | None, small: int, large: int) -> None:
+    """small, large: every so many bytes of files; those of modulation are the same in shards."""
     store = write(tmp_path / "store", shard)
     files = [path for path in store.path.rglob("*") if path.is_file()]
     metadata = metadata_files(store.path, array_names(store.attributes))
@@ -147,7 +148,7 @@ def test_every_flipped_bit_is_reported_by_name(tmp_path: Path, shard: int | None
     assert len(files) > len(metadata)
     for path in files:
         data = path.read_bytes()
-        for position in range(0, len(data), 11 if len(data) < 100 else 307 if shard is None else 911):
+        for position in range(0, len(data), small if len(data) < 100 else large):
             path.write_bytes(data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :])
             found = next(damaged(store.path, None if path in metadata else store), None)
             assert found, (path, position)
