@@ -9,6 +9,7 @@ from pathlib import Path
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 MARK = "<!-- what follows is printed by `python -m benchmarks` -->"
 RUNS = (
+    ["busy"],
     ["matching"],
     ["matching", "--images", "1620", "--pairs", "36000", "--points", "17", "--across"],
     ["probe"],
