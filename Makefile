@@ -22,6 +22,7 @@ demo: .venv/installed-$(EXTRA)
 test: .venv/installed-$(EXTRA) .venv/quantize/installed
 	ruff format --check .
 	ruff check .
+	lint-imports --no-logo
 	mypy -n auto
 	pytest
 

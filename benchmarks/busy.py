@@ -1,4 +1,4 @@
-"""Extraction on an idle and on a busy machine: with the spin count that this package sets, and with OpenMP's default."""
+"""Extraction on an idle and on a busy machine, with this package's spin count and with OpenMP's default."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ def measure(images: int) -> None:
 
     import ditf
 
-    extractor = ditf.Extractor.from_pretrained("tiny:0", block=28, img_size=256)
+    extractor = ditf.Extractor.from_pretrained("tiny-0", block=28, img_size=256)
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     extractor(image)
     seconds = []

@@ -20,10 +20,12 @@ from huggingface_hub import save_torch_state_dict
 
 from benchmarks.extraction import random_vae
 from benchmarks.report import gpu_name, machine, show
-from ditf.backbones.flux import TEXT_TOKENS, Flux, LoadedFlux
+from ditf.backbones.families.flux import Flux
+from ditf.backbones.networks.flux import TEXT_TOKENS, LoadedFlux
+from ditf.backbones.source import LoadingSettings, Model
+from ditf.data.images import model_size
 from ditf.features.extractor import Extractor
-from ditf.images import Rule, model_size
-from ditf.models import Loading, Model
+from ditf.types import Rule
 
 DEV = dict(Flux.published["black-forest-labs/FLUX.1-dev"].config)
 SMALL = DEV | {"attention_head_dim": 32, "num_attention_heads": 2, "axes_dims_rope": (8, 12, 12)}
@@ -41,11 +43,11 @@ class Case:
     img_size: int
     image: tuple[int, int]
     batch_sizes: tuple[int, ...]
-    loadings: tuple[Loading, ...]
+    loadings: tuple[LoadingSettings, ...]
 
 
-PLAIN, COMPILED, TILED = Loading(), Loading(compile=True), Loading(tiling=True)
-SMALLER = (Loading(offload="blocks"), Loading(quantize="int8"), Loading(quantize="nf4"))
+PLAIN, COMPILED, TILED = LoadingSettings(), LoadingSettings(compile=True), LoadingSettings(tiling=True)
+SMALLER = (LoadingSettings(offload="blocks"), LoadingSettings(quantize="int8"), LoadingSettings(quantize="nf4"))
 CASES = (
     Case("SPair-71k", Flux(timestep=260, blocks=[28]), "longer", 640, (500, 375), (8,), (PLAIN, *SMALLER, COMPILED)),
     Case("DAVIS", Flux(timestep=90, blocks=[24]), "shorter", 960, (854, 480), (8, 2), (PLAIN, TILED)),
@@ -101,7 +103,7 @@ def peak() -> float:
     return torch.cuda.max_memory_allocated() / GIB if DEVICE == "cuda" else 0.0
 
 
-def measure(case: Case, loading: Loading, folder: Path, images: int, best: float) -> Iterator[tuple[str, str]]:
+def measure(case: Case, loading: LoadingSettings, folder: Path, images: int, best: float) -> Iterator[tuple[str, str]]:
     """Load the model, and extract features of a random image some times.
 
     Args:

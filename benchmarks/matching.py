@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from benchmarks import reference
 from benchmarks.report import machine, peak_memory, show, timed
-from ditf.catalog import Catalog, Row, Tables, write_catalog
+from ditf.data.catalog import Catalog, Row, Tables, write_catalog
 from ditf.features.store import FeatureStore
-from ditf.features.writing import BlockFeatures, Item, write_store
-from ditf.matching.keypoints import predict
+from ditf.features.store_writer import BlockFeatures, StoreItem, write_store
+from ditf.matching.pairs import predict
 from ditf.metrics.pck import pck
 
 CHANNELS, MASSIVE = 3072, (11, 154)
@@ -31,7 +31,7 @@ def make_store(path: Path, images: int, channels: int = CHANNELS, seed: int = 0)
     items = []
     for i in range(images):
         size, grid = sizes[rng.choice(3, p=[0.7, 0.2, 0.1])]
-        items.append(Item(f"category{i % 18:02d}/{i:04d}", str(i), grid, size, f"category{i % 18:02d}"))
+        items.append(StoreItem(f"category{i % 18:02d}/{i:04d}", str(i), grid, size, f"category{i % 18:02d}"))
     common = rng.standard_normal((64, channels), dtype=np.float32)
     modulations = {item.prompt: 0.1 * rng.standard_normal((3, channels), dtype=np.float32) for item in items}
 

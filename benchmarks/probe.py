@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.matching import CHANNELS, MASSIVE, make_store
 from benchmarks.report import machine, peak_memory, show, timed
-from ditf import probe
+from ditf.segmentation import linear_probe as probe
 
 
 def main() -> None:
@@ -36,18 +36,20 @@ def main() -> None:
                 read(item)
 
         def products() -> None:
-            batch = probe.Training().batch
+            batch = probe.ProbeTraining().batch
             rows, weights = torch.randn(batch, options.channels), torch.randn(options.channels, options.classes)
             for _ in range(tokens // batch):
                 logits = rows @ weights
                 logits.T @ rows
 
         def trained() -> None:
-            training = probe.Training(epochs=1)
+            training = probe.ProbeTraining(epochs=1)
             probe.train(store.ids, read, options.channels, options.classes, training, folder / "probe", [])
 
         alone()  # from here on, the store is in the page cache, and torch has imported what it needs
-        probe.train(store.ids[:1], read, options.channels, options.classes, probe.Training(epochs=1), folder / "one", 0)
+        probe.train(
+            store.ids[:1], read, options.channels, options.classes, probe.ProbeTraining(epochs=1), folder / "one", 0
+        )
         reading, _ = timed(alone)
         multiplying, _ = timed(products)
         training, _ = timed(trained)

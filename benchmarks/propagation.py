@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmarks import reference
 from benchmarks.report import gpu_name, machine, peak_memory, show, timed
-from ditf.propagation import propagate
-from ditf.propagation.voting import Voting
+from ditf.propagation.propagate import propagate
+from ditf.propagation.voting import PropagationConfig
 
 CHANNELS, LATENT = 3072, 256
 TIMED = 3  # frames
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--skip-reference", action="store_true", help="measure memory without the reference's")
     options = parser.parse_args()
     (h, w), device = options.grid, options.device
-    s = Voting()
+    s = PropagationConfig()
     frames = video(s.n_last_frames + 1 + TIMED, h, w)
     held = sum(frame.nbytes for frame in frames) / 1e9
     labels = np.eye(4, dtype=np.float32)[np.random.default_rng(1).integers(0, 4, (h, w))].transpose(2, 0, 1)

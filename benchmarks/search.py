@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from benchmarks.report import machine, peak_memory, show, timed
-from ditf.features.writing import Item, write_store
+from ditf.features.store_writer import StoreItem, write_store
 from ditf.retrieval.index import IndexSettings, build
 from ditf.retrieval.search import FeatureIndex
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["auto"])
     options = parser.parse_args()
     scenes, folder = Scenes(options.channels), Path(tempfile.mkdtemp(prefix="ditf-"))
-    items = [Item(str(i), str(i), GRID, (640, 480), "") for i in range(options.images)]
+    items = [StoreItem(str(i), str(i), GRID, (640, 480), "") for i in range(options.images)]
     try:
         features = ({28: (scenes.image(number), None)} for number in tqdm(range(options.images), "store"))
         store = write_store(folder / "store", items, features)

@@ -14,7 +14,7 @@ from benchmarks.matching import forget
 from benchmarks.report import machine, show, timed
 from ditf.features.descriptors import describe
 from ditf.features.store import FeatureStore
-from ditf.features.writing import Item, write_store
+from ditf.features.store_writer import StoreItem, write_store
 
 GRID, CHANNELS, TIMES = (30, 40), 3072, 3
 
@@ -36,7 +36,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     tokens = rng.standard_normal((options.items, GRID[0] * GRID[1], CHANNELS), dtype=np.float32)
     modulation = rng.standard_normal((3, CHANNELS), dtype=np.float32)
-    items = [Item(str(i), str(i), GRID, (640, 480), "") for i in range(options.items)]
+    items = [StoreItem(str(i), str(i), GRID, (640, 480), "") for i in range(options.items)]
     folder = Path(tempfile.mkdtemp(prefix="ditf-"))
     size = 2 * tokens.size / 1e6
 

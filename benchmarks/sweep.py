@@ -1,6 +1,6 @@
 """A sweep's extraction, all blocks of a timestep in one pass, beside one extraction for each block and timestep.
 
-Both go through `ditf.features.extraction.extract` to stores on disk, with a random FLUX of 19 + 38 blocks and medium
+Both go through `ditf.features.extract.extract` to stores on disk, with a random FLUX of 19 + 38 blocks and medium
 width. The single extractions already stop at their block and load no deeper one.
 """
 
@@ -17,8 +17,8 @@ from tqdm import tqdm
 from benchmarks.extraction import make_model
 from benchmarks.report import machine, show, timed
 from benchmarks.workers import make_job, make_source
-from ditf.backbones.flux import Flux
-from ditf.features.extraction import extract
+from ditf.backbones.families.flux import Flux
+from ditf.features.extract import extract
 from ditf.features.store import FeatureStore
 
 

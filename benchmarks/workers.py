@@ -20,16 +20,16 @@ from tqdm import tqdm
 from benchmarks.extraction import make_model
 from benchmarks.propagation import video
 from benchmarks.report import machine, show, timed
-from ditf.backbones.flux import Flux
-from ditf.features.extraction import extract
-from ditf.features.extractor import Job, Source
+from ditf.backbones.families.flux import Flux
+from ditf.backbones.source import pin
+from ditf.data.masks import encode_mask
+from ditf.features.extract import extract
+from ditf.features.extractor import ExtractionJob, ImageSource
 from ditf.features.store import FeatureStore
+from ditf.features.store_writer import StoreItem, write_store
 from ditf.features.text import encode_prompts
-from ditf.features.writing import Item, write_store
 from ditf.files import Hashes, sha256_of
-from ditf.masks import encode_mask
-from ditf.models import pin
-from ditf.propagation.voting import Voting
+from ditf.propagation.voting import PropagationConfig
 from ditf.tasks.propagation import carry
 from ditf.workers import cluster, run
 
@@ -63,30 +63,30 @@ def main() -> None:
         shutil.rmtree(folder)
 
 
-def make_job(folder: Path) -> Job:
+def make_job(folder: Path) -> ExtractionJob:
     """Block 28 of the model in `folder`/flux, with its prompt encoded."""
     backbone, model = (
         Flux(timestep=260, blocks=[28], ensemble_size=4),
         pin("flux", str(folder / "flux"), "main", Hashes(None)),
     )
     encode_prompts(["x"], folder / "texts", model, backbone, torch.float32, "cpu")
-    return Job(model, backbone, "longer", 256, 0, "float16", folder / "texts", "float32", "float32", "cpu", 4)
+    return ExtractionJob(model, backbone, "longer", 256, 0, "float16", folder / "texts", "float32", "float32", "cpu", 4)
 
 
-def make_source(folder: Path, number: int) -> Source:
+def make_source(folder: Path, number: int) -> ImageSource:
     """A random image in `folder`."""
     path = folder / f"{number}.png"
     pixels = np.random.default_rng(number).integers(0, 256, (192, 256, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
-    return Source(str(number), path, sha256_of(path), 256, 192, "x")
+    return ImageSource(str(number), path, sha256_of(path), 256, 192, "x")
 
 
-def _extract(client: Any, folder: Path, sources: list[Source], job: Job) -> None:
+def _extract(client: Any, folder: Path, sources: list[ImageSource], job: ExtractionJob) -> None:
     extract(folder, sources, job, client)
 
 
 def _videos(folder: Path) -> FeatureStore:
-    items = [Item(f"{s}/{t}", f"{s} {t}", GRID, SIZE, "") for s in range(SEQUENCES) for t in range(FRAMES)]
+    items = [StoreItem(f"{s}/{t}", f"{s} {t}", GRID, SIZE, "") for s in range(SEQUENCES) for t in range(FRAMES)]
     frames = (frame for s in tqdm(range(SEQUENCES), "videos") for frame in video(FRAMES, *GRID, seed=s))
     return write_store(folder / "videos", items, ({24: (frame, None)} for frame in frames))
 
@@ -98,7 +98,9 @@ def _propagate(client: Any, folder: Path, store: FeatureStore, frames: int = FRA
     for s in range(SEQUENCES):
         names = [(f"{s}/{t}", f"{t:05d}") for t in range(frames)]
         described: Any = (24, "original", [])
-        tasks.append((str(s), (store, names, encode_mask(mask), described, Voting(), folder / "masks" / str(s))))
+        tasks.append(
+            (str(s), (store, names, encode_mask(mask), described, PropagationConfig(), folder / "masks" / str(s)))
+        )
     assert sum(count for _, count in run(client, carry, tasks)) == SEQUENCES * frames
 
 

@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Callable
 
-from ditf.commands.project import check_entry, guard
-from ditf.errors import UserError
-from ditf.params import Params, load_params
+from ditf.config.params import Params, load_params
+from ditf.errors import UserError, exit_on_error
+from ditf.project.entries import check_entry
 
 
 def run(main: Callable[..., None], section: str | None = None) -> None:
@@ -15,7 +15,7 @@ def run(main: Callable[..., None], section: str | None = None) -> None:
     """
     given, expected = sys.argv[1:], [section] if section else []
 
-    @guard
+    @exit_on_error
     def work() -> None:
         if len(given) != len(expected):
             raise UserError(

@@ -2,12 +2,12 @@
 
 import shutil
 
-from ditf import analysis
-from ditf.charts import save
-from ditf.commands.project import FEATURES, RESULTS
-from ditf.draw import draw_channels
+from ditf.drawing.charts import save
+from ditf.drawing.pictures import draw_channels
 from ditf.features.store import FeatureStore
-from ditf.tasks import write_csv
+from ditf.project.paths import FEATURES, RESULTS
+from ditf.report import analysis
+from ditf.tasks.base import write_csv
 from stages import Params, run
 
 

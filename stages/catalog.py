@@ -1,7 +1,7 @@
 """A data set's folder, checked once -> catalogs/<dataset>/*.parquet."""
 
-from ditf.catalog import write_catalog
-from ditf.commands.project import CATALOGS
+from ditf.data.catalog import write_catalog
+from ditf.project.paths import CATALOGS
 from stages import Params, run
 
 

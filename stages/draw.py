@@ -2,10 +2,11 @@
 
 import shutil
 
-from ditf.catalog import Catalog
-from ditf.commands.project import CATALOGS, FEATURES, RESULTS, image_reader
+from ditf.data.catalog import Catalog
 from ditf.features.fusion import open_store
-from ditf.tasks import Predicted
+from ditf.project.entries import image_reader
+from ditf.project.paths import CATALOGS, FEATURES, RESULTS
+from ditf.tasks.base import DrawingInputs
 from stages import Params, run
 
 
@@ -14,7 +15,7 @@ def main(params: Params, name: str) -> None:
     shutil.rmtree(folder / "visualizations", ignore_errors=True)
     (folder / "visualizations").mkdir(parents=True)
     store, catalog = open_store(FEATURES / task.features), Catalog(CATALOGS / task.dataset)
-    predicted = Predicted(catalog, image_reader(params, task.dataset), folder / "predictions")
+    predicted = DrawingInputs(catalog, image_reader(params, task.dataset), folder / "predictions")
     task.draw(store, predicted, folder / "visualizations")
 
 

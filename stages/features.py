@@ -5,11 +5,12 @@ import time
 
 import torch
 
-from ditf.commands.project import FEATURES, RESULTS, dvc_objects, extraction, staging, workers_of
-from ditf.commands.staging import donors, tidy
-from ditf.features.extraction import extract
+from ditf.features.extract import extract
 from ditf.features.extractor import key_of
 from ditf.files import bytes_in, exclusive, fingerprint, publish
+from ditf.project.entries import extraction, workers_of
+from ditf.project.paths import FEATURES, RESULTS, dvc_objects, staging
+from ditf.project.staging import reusable_stores, tidy
 from stages import Params, run
 
 
@@ -19,8 +20,8 @@ def main(params: Params, name: str) -> None:
     with workers_of(params, params.features[name].model) as client:
         sources, job = extraction(params, name, client)
         items = [[source.id, key_of(source.sha256, source.prompt)] for source in sources]
-        folder = home / fingerprint([job.made_by, items])
-        with exclusive(folder), donors(home, folder, job.made_by, objects) as reuse:
+        folder = home / fingerprint([job.extraction_config, items])
+        with exclusive(folder), reusable_stores(home, folder, job.extraction_config, objects) as reuse:
             done = extract(folder, sources, job, client, reuse)
             publish(done.path, FEATURES / name)
     tidy(home, folder, objects)

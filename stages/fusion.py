@@ -2,9 +2,9 @@
 
 import shutil
 
-from ditf.commands.project import FEATURES
 from ditf.features.fusion import write_fusion
 from ditf.features.store import FeatureStore
+from ditf.project.paths import FEATURES
 from stages import Params, run
 
 

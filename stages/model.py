@@ -6,9 +6,10 @@ It runs always, since DVC does not see a source change; its output changes only 
 
 from dataclasses import replace
 
-from ditf.commands.project import MODELS, hashes
+from ditf.backbones.source import Model, is_hub, pin
 from ditf.errors import UserError
-from ditf.models import Model, is_hub, pin
+from ditf.project.entries import hashes
+from ditf.project.paths import MODELS
 from stages import Params, run
 
 

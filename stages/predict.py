@@ -4,11 +4,11 @@ import json
 import shutil
 import time
 
-from ditf.catalog import Catalog
-from ditf.commands.project import CATALOGS, FEATURES, RESULTS
+from ditf.data.catalog import Catalog
 from ditf.errors import UserError
 from ditf.features.fusion import open_store
-from ditf.provenance import provenance
+from ditf.project.paths import CATALOGS, FEATURES, RESULTS
+from ditf.tasks.base import provenance
 from ditf.workers import cluster
 from stages import Params, run
 

@@ -1,8 +1,8 @@
 """All results on one page -> report.html."""
 
-from ditf.commands.project import REPORT, RESULTS
 from ditf.files import write_whole
-from ditf.report import render
+from ditf.project.paths import REPORT, RESULTS
+from ditf.report.page import render
 from stages import Params, run
 
 

@@ -3,8 +3,9 @@
 import shutil
 from pathlib import Path
 
-from ditf import sample, sample_pairs
-from ditf.commands.prepare import prepare_ap10k
+from ditf.data.ap10k_pairs import prepare_ap10k
+from ditf.sample import pairs as sample_pairs
+from ditf.sample import pictures as sample
 from stages import Params, run
 
 FOLDER = Path("data/sample")

@@ -2,9 +2,9 @@
 
 import json
 
-from ditf.catalog import Catalog
-from ditf.commands.project import CATALOGS, RESULTS
-from ditf.tasks import write_csv
+from ditf.data.catalog import Catalog
+from ditf.project.paths import CATALOGS, RESULTS
+from ditf.tasks.base import write_csv
 from stages import Params, run
 
 

@@ -8,18 +8,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import ditf
-from ditf.catalog import Catalog, texts_of
-from ditf.charts import save
-from ditf.commands.project import CATALOGS, RESULTS, pinned, staging, sweep_jobs, workers_of
-from ditf.device import choose
+from ditf.backbones.device import choose
+from ditf.data.catalog import Catalog, texts_of
+from ditf.data.subset import choose as choose_subset
+from ditf.data.subset import write_subset
+from ditf.drawing.charts import save
 from ditf.features.extractor import key_of
 from ditf.features.text import encode_prompts
 from ditf.files import exclusive, fingerprint, sha256_of
+from ditf.project.entries import pinned, sweep_jobs, workers_of
+from ditf.project.paths import CATALOGS, RESULTS, staging
 from ditf.settings import code_of
-from ditf.subset import choose as choose_subset
-from ditf.subset import write_subset
-from ditf.sweep import best, curve, heatmaps, massive_map, sweep
-from ditf.tasks import write_csv
+from ditf.sweep.run import best, curve, heatmaps, massive_map, sweep
+from ditf.tasks.base import write_csv
 from stages import Params, run
 
 
@@ -61,9 +62,9 @@ def _scores(params: Params, name: str, home: Path) -> pa.Table:
         jobs = sweep_jobs(params, name, part, texts, client)
         sources = next(iter(jobs.values()))[0]
         items = [[source.id, key_of(source.sha256, source.prompt)] for source in sources]
-        made_by = [job.made_by for _, job in jobs.values()]
+        extraction_config = [job.extraction_config for _, job in jobs.values()]
         scored_by = [entry.task.model_dump(), settings.ensemble_sizes, code_of(type(entry.task)), _code()]
-        folder = home / fingerprint([made_by, items, chosen, scored_by])
+        folder = home / fingerprint([extraction_config, items, chosen, scored_by])
         for other in {path for path in home.iterdir() if path.is_dir()} - {folder, part.folder, texts}:
             shutil.rmtree(other)
         return sweep(folder, entry.task, part, jobs, sorted(settings.ensemble_sizes)[:-1], client)

@@ -2,12 +2,13 @@
 
 import shutil
 
-from ditf.catalog import Catalog, texts_of
-from ditf.commands.project import CATALOGS, TEXTS, pinned, staging
-from ditf.device import choose
+from ditf.backbones.device import choose
+from ditf.data.catalog import Catalog, texts_of
 from ditf.features.extractor import LIBRARIES
 from ditf.features.text import MADE_BY, encode_prompts, file_name
 from ditf.files import exclusive, fingerprint, link
+from ditf.project.entries import pinned
+from ditf.project.paths import CATALOGS, TEXTS, staging
 from ditf.provenance import versions_of
 from stages import Params, run
 
@@ -17,8 +18,8 @@ def main(params: Params, name: str) -> None:
     entry, model = params.models[requested.model], pinned(params, requested.model)
     device, dtype = choose(entry.device, entry.dtype)
     prompts = texts_of(Catalog(CATALOGS / requested.dataset).rows("images"))
-    made_by = {"model": model.made_by, "dtype": str(dtype), **versions_of(LIBRARIES)}
-    shared, output = staging() / "text" / fingerprint(made_by), TEXTS / name
+    extraction_config = {"model": model.extraction_config, "dtype": str(dtype), **versions_of(LIBRARIES)}
+    shared, output = staging() / "text" / fingerprint(extraction_config), TEXTS / name
     with exclusive(shared):
         encode_prompts(prompts, shared, model, requested.backbone, dtype, device)
         shutil.rmtree(output, ignore_errors=True)

@@ -63,9 +63,9 @@ def _prepared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
 @pytest.fixture(scope="session")
 def tiny_flux() -> Path:
     """The tiny FLUX, as a diffusers folder."""
-    from ditf.models import local_folder
+    from ditf.backbones.source import local_folder
 
-    return local_folder("flux", "tiny:0")
+    return local_folder("flux", "tiny-0")
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from typing import NoReturn
 LIGHT, FULL = "light", "full"  # the folders of the two
 MODULES = (
     "dask.distributed",
-    "ditf.commands.app",
-    "ditf.commands.results",
-    "ditf.commands.search",
-    "ditf.commands.upkeep",
+    "ditf.cli.app",
+    "ditf.cli.results",
+    "ditf.project.search",
+    "ditf.project.upkeep",
     "ditf.report",
     "dvc.cachemgr",
     "dvc.cli.parser",
@@ -47,7 +47,7 @@ MODEL_MODULES = (
     "diffusers.models.autoencoders",
     "diffusers.models.transformers",
     "diffusers.pipelines.flux.pipeline_flux",
-    "ditf.features.extraction",
+    "ditf.features.extract",
     "ditf.features.text",
     "transformers.models.clip.modeling_clip",
     "transformers.models.t5.modeling_t5",
@@ -101,7 +101,9 @@ def serve(folder: Path, owner: int) -> None:
     gc.disable()  # a fifth of the imports' time
     for name in MODULES if folder.name == LIGHT else (*MODULES, *MODEL_MODULES):
         importlib.import_module(name)
-    importlib.import_module("ditf.params").load_params(Path(__file__).parents[1] / "params.yaml")  # imports its types
+    importlib.import_module("ditf.config.params").load_params(
+        Path(__file__).parents[1] / "params.yaml"
+    )  # imports its types
     if folder.name == LIGHT:
         assert not {"torch", "diffusers", "transformers"} & sys.modules.keys()
     read_yaml_once()

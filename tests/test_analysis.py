@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
-from ditf import analysis
-from ditf.features.descriptors import MODULATED
 from ditf.features.store import FeatureStore
-from ditf.features.writing import Item, write_store
+from ditf.features.store_writer import StoreItem, write_store
+from ditf.report import analysis
+from ditf.types import MODULATED
 
 CHANNELS, MASSIVE = 24, 5
 
@@ -20,7 +20,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     rng = np.random.default_rng(0)
     modulation = rng.uniform(0.1, 0.2, (1, 3, CHANNELS)).astype(np.float32)
     modulation[0, 2, [7, 9, MASSIVE]] = (-3, 2, 1)
-    items = [Item(f"image{n}", f"key{n}", (4, 6), (96, 64), "a photo") for n in range(3)]
+    items = [StoreItem(f"image{n}", f"key{n}", (4, 6), (96, 64), "a photo") for n in range(3)]
     features = []
     for _ in items:
         tokens = rng.standard_normal((2, 24, CHANNELS)).astype(np.float32)
@@ -63,6 +63,6 @@ def test_plots_have_all_blocks_and_descriptors(store: FeatureStore) -> None:
 
 def test_of_a_model_without_adaln_there_is_one_descriptor(tmp_path: Path) -> None:
     tokens = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32)
-    plain = write_store(tmp_path / "store", [Item("a", "a", (2, 3), (48, 32), "")], [{1: (tokens, None)}])
+    plain = write_store(tmp_path / "store", [StoreItem("a", "a", (2, 3), (48, 32), "")], [{1: (tokens, None)}])
     assert tuple(analysis.similarities(plain, 1)) == ("original",)
     assert not any("rank" in name for name in analysis.largest(plain)[0])

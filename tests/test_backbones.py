@@ -17,18 +17,20 @@ from diffusers.models.transformers.transformer_flux import FluxTransformer2DMode
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ditf.backbones import Backbone
-from ditf.backbones.flux import LoadedFlux
-from ditf.backbones.parts.diffusion import Diffusion, LoadedDiffusion
-from ditf.backbones.parts.latents import LatentEncoder, patches, tokens
-from ditf.backbones.parts.vision import LoadedViT, blocks_of, final_norm_of
-from ditf.backbones.vit import ViT
+from ditf.backbones.base import Backbone
+from ditf.backbones.diffusion.denoiser import LoadedDiffusion
+from ditf.backbones.diffusion.latents import LatentEncoder, patches, tokens
+from ditf.backbones.diffusion.settings import Diffusion
+from ditf.backbones.families.vit import ViT
+from ditf.backbones.networks.flux import LoadedFlux
+from ditf.backbones.networks.vit import LoadedViT, blocks_of, final_norm_of
+from ditf.backbones.source import Model, pin
 from ditf.errors import UserError
-from ditf.features.descriptors import Condition, describe
+from ditf.features.descriptors import describe
 from ditf.features.extractor import Extractor, noise_generator
 from ditf.files import Hashes
-from ditf.models import Model, pin
 from ditf.settings import find_type
+from ditf.types import Condition
 
 # Of each family, blocks of every kind: double and single, with one attention and with two.
 BLOCKS = {
@@ -60,7 +62,7 @@ def settings_of(family: str, **settings: Any) -> Diffusion:
 
 
 def tiny(family: str) -> Model:
-    return pin(family, "tiny:0", "main", Hashes(None))
+    return pin(family, "tiny-0", "main", Hashes(None))
 
 
 @cache
@@ -111,7 +113,7 @@ def features(part: LoadedDiffusion, text: dict[str, Tensor]) -> tuple[Any, Tenso
     with torch.inference_mode():
         encoded = part.encode(PIXELS)
         noise = torch.randn((1, 2, *encoded.mean.shape), generator=noise_generator(0, "image", 0))
-        latents = part.encoder.noisy(encoded, noise, *part.schedule)
+        latents = part.encoder.noisy(encoded, noise, *part.noise_factors)
         return encoded, latents, part.capture(encoded, text, [noise_generator(0, "image", 0)])
 
 
@@ -271,7 +273,7 @@ def test_several_blocks_and_noise_samples_in_one_pass(family: str, monkeypatch: 
 
 def test_the_size_of_the_image_is_part_of_pixarts_modulation() -> None:
     part, text = load("pixart")
-    assert part.sized
+    assert part.modulation_depends_on_size
     encoded = part.encode(PIXELS)
     wide = part.encode(PIXELS[:, :32])
     block = BLOCKS["pixart"][0]
@@ -283,7 +285,9 @@ def test_broken_folders_are_reported(family: str, tmp_path: Path) -> None:
 
     def message(**changed: Any) -> str:
         with pytest.raises(UserError) as caught:
-            settings_of(family, **changed).load_denoiser(folder, torch.float32, "cpu")
+            settings_of(family, **changed).network().load_denoiser(
+                settings_of(family, **changed), folder, torch.float32, "cpu"
+            )
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -350,7 +354,10 @@ def test_sharded_weights_load_and_unneeded_files_do_not(tmp_path: Path) -> None:
     text = {"prompt_embeds": torch.randn(32, 32), "pooled": torch.randn(24)}
     latents = torch.randn(1, 16, 4, 4)
     one, other = (
-        settings_of("flux", blocks=[3]).load_denoiser(place, torch.float32, "cpu").features(latents, text)[3]
+        settings_of("flux", blocks=[3])
+        .network()
+        .load_denoiser(settings_of("flux", blocks=[3]), place, torch.float32, "cpu")
+        .features(latents, text)[3]
         for place in (folder, source)
     )
     torch.testing.assert_close(one, other, rtol=0, atol=0)

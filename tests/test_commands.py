@@ -33,7 +33,7 @@ def test_the_published_spair_command(project: Project, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     command = (
         f"ditf spair --dataset_path data/sample/SPair-71k --save_path {out} --dit_model flux --img_size 160 160 "
-        f"--t 260 --k {BLOCK} --ensemble_size 2 --cd --model tiny:0"
+        f"--t 260 --k {BLOCK} --ensemble_size 2 --cd --model tiny-0"
     )
     entries = project.params
     shown = project.check(*command.split())
@@ -61,7 +61,7 @@ def test_the_published_davis_command(project: Project, tmp_path: Path) -> None:
     real = SHARED / "data/DAVIS"
     root, sequence = (real, "car-shadow") if real.is_dir() else ("data/sample/DAVIS", "one-disc")
     flags = f"--data_path {root} --output_dir {tmp_path}/out --img_size 96 --k 4 --t 90 --cd --ensemble_size 1"
-    shown = project.check("ditf", "davis", *flags.split(), "--model", "tiny:0", "--year", "2017")
+    shown = project.check("ditf", "davis", *flags.split(), "--model", "tiny-0", "--year", "2017")
     assert "J and F over all objects" in shown
     assert json.loads((tmp_path / "out/metrics.json").read_text())["adaln+discard"]["J&F"] > 0.1
     assert len(list((tmp_path / f"out/predictions/adaln+discard/{sequence}").glob("*.png"))) >= 12
@@ -79,7 +79,7 @@ def test_the_published_davis_command(project: Project, tmp_path: Path) -> None:
         ("spair --dataset_path data --save_path out --t 2000", "features.spair-command.timestep"),
         ("davis --data_path data --output_dir out --img_size 8", "features.davis-command.img_size"),
         ("davis --data_path data --output_dir out --year 2018", "datasets.davis-command.year"),
-        ("davis --data_path data --output_dir out --model tiny:0", "a stage failed, as reported above"),
+        ("davis --data_path data --output_dir out --model tiny-0", "a stage failed, as reported above"),
     ],
 )
 def test_a_published_command_that_fails_changes_nothing(project: Project, command: str, expected: str) -> None:
@@ -127,7 +127,7 @@ def test_search_with_any_file_and_across_data_sets(project: Project, tmp_path: P
     # Queries are kept by the settings that made them, whatever images the store has: none is lost when some are added.
     store = FeatureStore(project.folder / "cache/features/photos-flux")
     (kept,) = (project.folder / "cache/queries").iterdir()
-    assert kept.name == fingerprint(store.attributes["made_by"])
+    assert kept.name == fingerprint(store.attributes["extraction_config"])
 
 
 def test_search_and_match_use_the_descriptor_that_was_indexed(project: Project) -> None:
@@ -187,7 +187,7 @@ def test_the_package_works_where_nothing_else_is(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(target)}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        entry = "import sys; from ditf.commands.app import app; sys.argv[0] = 'ditf'; app()"
+        entry = "import sys; from ditf.cli.app import app; sys.argv[0] = 'ditf'; app()"
         place = [sys.executable, "-S", "-c", f"import site; site.main(); {entry}", *words]
         return subprocess.run(place, cwd=tmp_path, env=environment, capture_output=True, text=True)
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ditf import sample
-from ditf.catalog import SCHEMAS, Catalog, Tables, write_catalog
+from ditf.data.catalog import SCHEMAS, Catalog, Tables, write_catalog
+from ditf.data.images import decode_mask, read_index_mask, read_rgb
+from ditf.data.masks import save_mask
 from ditf.datasets.davis import Davis
 from ditf.datasets.folder import Folder
 from ditf.datasets.spair import SPair
 from ditf.datasets.video import Video
 from ditf.errors import UserError
-from ditf.images import decode_mask, read_index_mask, read_rgb
-from ditf.masks import save_mask
-from ditf.sample_pairs import build_pf_pascal
+from ditf.sample import pictures as sample
+from ditf.sample.pairs import build_pf_pascal
 from tests.conftest import contents
 
 

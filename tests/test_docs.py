@@ -45,7 +45,7 @@ def test_a_data_set_and_a_backbone_of_ones_own(project: Project) -> None:
         scores = {(row["group"], row["value"]): float(row["point"]) for row in csv.DictReader(file)}
     assert scores["season", "summer"] == 100
     assert {group for group, _ in scores} == {"category", "season"}
-    project.set("tasks.mine-convnext.predict.matcher", {"type": "mypackage.mean:Mean", "most": 3})
+    project.set("tasks.mine-convnext.predict.matcher", {"type": "mypackage.mean.Mean", "most": 3})
     project.check("dvc", "repro", "score@mine-convnext")
     # What such a class gets wrong, or an entry of it, is reported as any other.
     project.set("datasets.mine.pears", "x")
@@ -150,7 +150,7 @@ def test_links_of_the_docs_lead_somewhere() -> None:
 def test_commands_of_the_readme_exist() -> None:
     from typer.testing import CliRunner
 
-    from ditf.commands.app import app
+    from ditf.cli.app import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ditf.draw import draw_matches, draw_places, overlay
-from ditf.masks import PALETTE
+from ditf.data.masks import PALETTE
+from ditf.drawing.pictures import draw_matches, draw_places, overlay
 
 
 @pytest.mark.parametrize("name", ["cat/$1", r"cat/$\no$ formula"])

@@ -17,22 +17,22 @@ import torch
 from PIL import Image
 
 import ditf
-from ditf.backbones.flux import Flux
-from ditf.backbones.parts.latents import LatentEncoder
+from ditf.backbones.diffusion.latents import LatentEncoder
+from ditf.backbones.families.flux import Flux
+from ditf.backbones.source import pin
 from ditf.errors import UserError
-from ditf.features.extraction import extract
-from ditf.features.extractor import Extractor, Job, Source
+from ditf.features.extract import extract
+from ditf.features.extractor import ExtractionJob, Extractor, ImageSource
 from ditf.features.store import FeatureStore
+from ditf.features.store_writer import BlockFeatures
 from ditf.features.text import encode_prompts, file_name, load_text
-from ditf.features.writing import BlockFeatures
 from ditf.files import Hashes
-from ditf.models import pin
 from tests.conftest import contents, python
 
 FLUX = Flux(timestep=260, blocks=[1, 3], ensemble_size=3)
 
 
-def images(folder: Path, count: int) -> list[Source]:
+def images(folder: Path, count: int) -> list[ImageSource]:
     """Images of different sizes, each with its own prompt but for the last two."""
     folder.mkdir(parents=True, exist_ok=True)
     sources = []
@@ -41,29 +41,29 @@ def images(folder: Path, count: int) -> list[Source]:
         pixels = np.random.default_rng(i).integers(0, 255, (40 + 8 * i, 70, 3), np.uint8)
         Image.fromarray(pixels).save(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        sources.append(Source(str(i), path, digest, 70, 40 + 8 * i, f"photo {min(i, count - 2)}"))
+        sources.append(ImageSource(str(i), path, digest, 70, 40 + 8 * i, f"photo {min(i, count - 2)}"))
     return sources
 
 
 @pytest.fixture(scope="module")
-def job(tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def job(tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> ExtractionJob:
     """A job of the tiny FLUX, with its prompts encoded."""
     return make_job(tmp_path_factory.mktemp("texts"))
 
 
-def make_job(texts: Path) -> Job:
-    model = pin("flux", "tiny:0", "main", Hashes(None))
+def make_job(texts: Path) -> ExtractionJob:
+    model = pin("flux", "tiny-0", "main", Hashes(None))
     encode_prompts([f"photo {i}" for i in range(6)], texts, model, FLUX, torch.float32, "cpu")
-    return Job(model, FLUX, "longer", 64, 0, "float16", texts, "float32", "float32", "cpu", 2)
+    return ExtractionJob(model, FLUX, "longer", 64, 0, "float16", texts, "float32", "float32", "cpu", 2)
 
 
-def features_of(job: Job, source: Source, **changes: Any) -> dict[int, BlockFeatures]:
+def features_of(job: ExtractionJob, source: ImageSource, **changes: Any) -> dict[int, BlockFeatures]:
     pixels = np.array(Image.open(source.path).resize((64, 48)))
     return replace(job, **changes).load().features(pixels, load_text(job.texts, source.prompt), source.sha256)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
-def test_features_do_not_depend_on_the_batch_size(job: Job, tmp_path: Path, batch_size: int) -> None:
+def test_features_do_not_depend_on_the_batch_size(job: ExtractionJob, tmp_path: Path, batch_size: int) -> None:
     (source, _) = images(tmp_path, 2)
     one, other = features_of(job, source, batch_size=3), features_of(job, source, batch_size=batch_size)
     for block in FLUX.blocks:
@@ -72,7 +72,7 @@ def test_features_do_not_depend_on_the_batch_size(job: Job, tmp_path: Path, batc
         np.testing.assert_allclose(other[block][1], one[block][1], atol=1e-6)  # type: ignore[arg-type]
 
 
-def test_several_blocks_at_once_equal_each_alone(job: Job, tmp_path: Path) -> None:
+def test_several_blocks_at_once_equal_each_alone(job: ExtractionJob, tmp_path: Path) -> None:
     (source, _) = images(tmp_path, 2)
     both = features_of(job, source)
     for block in FLUX.blocks:
@@ -81,7 +81,7 @@ def test_several_blocks_at_once_equal_each_alone(job: Job, tmp_path: Path) -> No
         np.testing.assert_array_equal(found[block][1], both[block][1])
 
 
-def test_the_ensemble_is_a_mean_of_noise_samples_and_the_seed_matters(job: Job, tmp_path: Path) -> None:
+def test_the_ensemble_is_a_mean_of_noise_samples_and_the_seed_matters(job: ExtractionJob, tmp_path: Path) -> None:
     (source, _) = images(tmp_path, 2)
     one, two = (
         features_of(job, source, backbone=FLUX.model_copy(update={"ensemble_size": n}), batch_size=1)[3][0]
@@ -91,7 +91,7 @@ def test_the_ensemble_is_a_mean_of_noise_samples_and_the_seed_matters(job: Job, 
     assert np.abs(features_of(job, source, seed=1)[3][0] - features_of(job, source)[3][0]).max() > 0.01
 
 
-def test_shared_noise_is_the_same_for_all_images(job: Job, tmp_path: Path) -> None:
+def test_shared_noise_is_the_same_for_all_images(job: ExtractionJob, tmp_path: Path) -> None:
     source, other = images(tmp_path, 2)
     renamed = replace(source, sha256=other.sha256)
     features = [
@@ -99,10 +99,10 @@ def test_shared_noise_is_the_same_for_all_images(job: Job, tmp_path: Path) -> No
     ]
     assert np.abs(features[0][0] - features[0][1]).max() > 0.01
     np.testing.assert_array_equal(features[1][0], features[1][1])
-    assert replace(job, noise="shared").made_by != job.made_by
+    assert replace(job, noise="shared").extraction_config != job.extraction_config
 
 
-def test_bytes_do_not_depend_on_the_order_of_the_images(job: Job, tmp_path: Path) -> None:
+def test_bytes_do_not_depend_on_the_order_of_the_images(job: ExtractionJob, tmp_path: Path) -> None:
     sources = images(tmp_path, 3)
     one, other = (FeatureStore(extract(tmp_path / n, s, job).path) for n, s in (("a", sources), ("b", sources[::-1])))
     for source in sources:
@@ -111,7 +111,7 @@ def test_bytes_do_not_depend_on_the_order_of_the_images(job: Job, tmp_path: Path
 
 @pytest.mark.parametrize("shard", [None, 2])
 def test_the_vae_encodes_each_image_once(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: int | None
+    job: ExtractionJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: int | None
 ) -> None:
     calls: list[tuple[int, ...]] = []
     original = LatentEncoder.encode
@@ -125,7 +125,7 @@ def test_the_vae_encodes_each_image_once(
     assert len(calls) == 3
 
 
-def test_added_images_alone_are_extracted(job: Job, tmp_path: Path) -> None:
+def test_added_images_alone_are_extracted(job: ExtractionJob, tmp_path: Path) -> None:
     sources = images(tmp_path, 4)
     before = extract(tmp_path / "a", [sources[1], sources[3]], job)
     assert before.computed == 2
@@ -135,7 +135,7 @@ def test_added_images_alone_are_extracted(job: Job, tmp_path: Path) -> None:
     assert contents(after.path) == contents(fresh.path)
 
 
-def test_what_cannot_be_read_is_computed(job: Job, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_computed(job: ExtractionJob, tmp_path: Path) -> None:
     sources = images(tmp_path, 4)
     whole = extract(tmp_path / "a", sources, job)
     shutil.copytree(whole.path, tmp_path / "damaged")
@@ -147,37 +147,37 @@ def test_what_cannot_be_read_is_computed(job: Job, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"dtype": "bfloat16"}, {"text_dtype": "bfloat16"}, {"img_size": 80}])
-def test_stores_of_other_settings_are_not_reused(job: Job, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_stores_of_other_settings_are_not_reused(job: ExtractionJob, tmp_path: Path, change: dict[str, Any]) -> None:
     sources = images(tmp_path, 2)
     before = extract(tmp_path / "a", sources, job)
     assert extract(tmp_path / "b", sources, replace(job, **change), reuse=[before.path]).computed == 2
 
 
 def test_stores_of_other_library_versions_are_not_reused(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: ExtractionJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = images(tmp_path, 2)
     before = extract(tmp_path / "a", sources, job)
     monkeypatch.setattr("ditf.provenance.version", lambda name: "0.0.1")
     assert extract(tmp_path / "b", sources, job, reuse=[before.path]).computed == 2
     attributes = FeatureStore(tmp_path / "b/store.zarr").attributes
-    assert attributes["made_by"]["torch"] == "0.0.1"
+    assert attributes["extraction_config"]["torch"] == "0.0.1"
 
 
-def test_a_finished_store_needs_no_model(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_store_needs_no_model(job: ExtractionJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = images(tmp_path, 2)
     extract(tmp_path / "a", sources, job)
 
-    def never(self: Job) -> Extractor:
+    def never(self: ExtractionJob) -> Extractor:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(Job, "load", never)
+    monkeypatch.setattr(ExtractionJob, "load", never)
     assert extract(tmp_path / "a", sources, job).computed == 0
     assert extract(tmp_path / "b", sources[::-1], job, reuse=[tmp_path / "a/store.zarr"]).computed == 0
 
 
 @pytest.mark.parametrize("shard", [None, 2])
-def test_a_killed_extraction_resumes_to_the_same_bytes(job: Job, tmp_path: Path, shard: int | None) -> None:
+def test_a_killed_extraction_resumes_to_the_same_bytes(job: ExtractionJob, tmp_path: Path, shard: int | None) -> None:
     script = """
 import sys
 from pathlib import Path
@@ -199,7 +199,7 @@ t.extract(Path(sys.argv[1]), t.images(Path(sys.argv[2]), 6), t.make_job(Path(sys
     assert contents(resumed.path) == contents(extract(tmp_path / "whole", sources, job, shard=shard).path)
 
 
-def test_an_unreadable_image_keeps_what_was_done(job: Job, tmp_path: Path) -> None:
+def test_an_unreadable_image_keeps_what_was_done(job: ExtractionJob, tmp_path: Path) -> None:
     sources = images(tmp_path / "images", 4)
     whole = sources[2].path.read_bytes()
     sources[2].path.unlink()
@@ -209,7 +209,7 @@ def test_an_unreadable_image_keeps_what_was_done(job: Job, tmp_path: Path) -> No
     assert extract(tmp_path / "a", sources, job).computed < 4
 
 
-def test_an_image_replaced_since_the_catalog_is_refused(job: Job, tmp_path: Path) -> None:
+def test_an_image_replaced_since_the_catalog_is_refused(job: ExtractionJob, tmp_path: Path) -> None:
     sources = images(tmp_path / "images", 3)
     Image.new("RGB", (70, 48), "red").save(sources[1].path)
     with pytest.raises(UserError, match=r"1\.png: changed since the catalog was made"):
@@ -217,7 +217,7 @@ def test_an_image_replaced_since_the_catalog_is_refused(job: Job, tmp_path: Path
 
 
 def test_encoded_prompts_are_the_same_bytes_whenever_they_are_made(tmp_path: Path) -> None:
-    model, prompts = pin("flux", "tiny:0", "main", Hashes(None)), [f"photo {number}" for number in range(12)]
+    model, prompts = pin("flux", "tiny-0", "main", Hashes(None)), [f"photo {number}" for number in range(12)]
     for name in ("one", "two"):
         encode_prompts(prompts, tmp_path / name, model, FLUX, torch.float32, "cpu")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
@@ -232,7 +232,7 @@ def test_each_distinct_prompt_is_encoded_once(tmp_path: Path) -> None:
             asked.append(prompts)
             return super().encode_prompts(model, prompts, *more)
 
-    model = pin("flux", "tiny:0", "main", Hashes(None))
+    model = pin("flux", "tiny-0", "main", Hashes(None))
 
     def encode(*prompts: str) -> int:
         return encode_prompts(prompts, tmp_path, model, Counted(), torch.float32, "cpu")
@@ -256,11 +256,11 @@ def test_each_distinct_prompt_is_encoded_once(tmp_path: Path) -> None:
     assert torch.equal(load_text(tmp_path, "a cat")["prompt_embeds"], cat["prompt_embeds"])
 
 
-def test_an_extractor_in_a_notebook_gives_what_a_store_holds(job: Job, tmp_path: Path) -> None:
+def test_an_extractor_in_a_notebook_gives_what_a_store_holds(job: ExtractionJob, tmp_path: Path) -> None:
     (source, other) = images(tmp_path, 2)
     store = ditf.open_store(extract(tmp_path / "a", [source, other], job).path)
     extractor = ditf.Extractor.from_pretrained(
-        "tiny:0", block=3, timestep=260, ensemble_size=3, img_size=64, batch_size=2
+        "tiny-0", block=3, timestep=260, ensemble_size=3, img_size=64, batch_size=2
     )
     found = extractor(source.path, prompt=source.prompt)
     kept = store.features(3, source.id)
@@ -272,4 +272,4 @@ def test_an_extractor_in_a_notebook_gives_what_a_store_holds(job: Job, tmp_path:
     with pytest.raises(UserError, match="outside the source image, which is 70x40"):
         ditf.match(found, found, points=[(70, 0)])
     with pytest.raises(UserError, match=r"timestep: .*less than or equal to 1000"):
-        ditf.Extractor.from_pretrained("tiny:0", timestep=2000)
+        ditf.Extractor.from_pretrained("tiny-0", timestep=2000)

@@ -9,12 +9,12 @@ import pytest
 import torch
 import yaml
 
-from ditf.backbones import Backbone
-from ditf.backbones.parts.diffusion import Diffusion
-from ditf.commands.plan import estimate, smallest_gpu
-from ditf.commands.scripts import seen_by
-from ditf.models import Model
-from ditf.params import FeaturesEntry
+from ditf.backbones.base import Backbone
+from ditf.backbones.diffusion.settings import Diffusion
+from ditf.backbones.source import Model
+from ditf.cli.scripts import seen_by
+from ditf.config.params import FeaturesEntry
+from ditf.project.plan import estimate, smallest_gpu
 from ditf.settings import find_type, registered
 from tests.conftest import MODELS, Project
 
@@ -36,7 +36,7 @@ def test_every_kind_of_family_from_images_to_pck(project: Project) -> None:
         pair.unlink()
     document["datasets"]["animals"] = {"type": "ap10k", "root": "animals", "pairs": "cross-species"}
     for family, settings in KINDS.items():
-        document["models"][family] = {"type": family, "source": "tiny:0"}
+        document["models"][family] = {"type": family, "source": "tiny-0"}
         document["features"][family] = {"dataset": "animals", "model": family, "img_size": 160, **settings}
         descriptors = [name for name in kind_of(family).descriptors if family == "sd3" or ":" not in name]
         predict = {"block": settings["blocks"][-1], "descriptors": descriptors}  # type: ignore[index]
@@ -63,7 +63,7 @@ def test_every_kind_of_family_from_images_to_pck(project: Project) -> None:
 
 
 def test_the_published_command_takes_every_family(project: Project) -> None:
-    seen = seen_by("vit", "tiny:0", (None, None, None), (28, 260), False, 168)
+    seen = seen_by("vit", "tiny-0", (None, None, None), (28, 260), False, 168)
     assert seen.features == {"img_size": 168, "blocks": [11]}
     assert seen.predict == {"block": 11, "descriptors": ["original"]}
     sd3 = seen_by("sd3", None, (4, 300, 2), (28, 260), True, 640)
@@ -71,7 +71,7 @@ def test_the_published_command_takes_every_family(project: Project) -> None:
     assert sd3.features == {"img_size": 640, "timestep": 300, "ensemble_size": 2, "blocks": [4]}
     assert sd3.predict["descriptors"] == ["adaln+discard"]
     assert seen_by("flux", None, (None, None, None), (24, 90), False, 960).features["timestep"] == 90
-    command = "ditf spair --dataset_path data/sample/SPair-71k --dit_model vit --model tiny:0 --save_path out"
+    command = "ditf spair --dataset_path data/sample/SPair-71k --dit_model vit --model tiny-0 --save_path out"
     for flags, expected in (
         ("--t 3", "have no timestep"),
         ("--cd", "have no AdaLN"),
@@ -93,7 +93,7 @@ def test_published_sizes_are_those_of_the_configurations(family: str) -> None:
     for source, model in kind.published.items():
         first, last = kind(blocks=[0]), kind(blocks=[model.blocks - 1])
         if isinstance(first, Diffusion):
-            loaded = first.loaded()
+            loaded = first.network()
             with torch.device("meta"):
                 network = loaded.layout.skeleton(model.config)
             assert len(loaded.layout.blocks(network)) == model.blocks
@@ -141,10 +141,10 @@ def test_plan_of_models_that_are_not_here(project: Project) -> None:
 
 
 def test_an_option_that_a_family_does_not_heed_is_reported(project: Project) -> None:
-    project.set("models.dino", {"type": "vit", "source": "tiny:0", "offload": "blocks"})
-    project.set("models.both", {"type": "flux", "source": "tiny:0", "gguf": "x.gguf", "quantize": "int8"})
-    project.set("models.low", {"type": "flux", "source": "tiny:0", "offload": "blocks", "quantize": "nf4"})
-    project.set("models.odd", {"type": "flux", "source": "tiny:0", "quantize": "int3"})
+    project.set("models.dino", {"type": "vit", "source": "tiny-0", "offload": "blocks"})
+    project.set("models.both", {"type": "flux", "source": "tiny-0", "gguf": "x.gguf", "quantize": "int8"})
+    project.set("models.low", {"type": "flux", "source": "tiny-0", "offload": "blocks", "quantize": "nf4"})
+    project.set("models.odd", {"type": "flux", "source": "tiny-0", "quantize": "int3"})
     error = project.fail("ditf", "plan")
     assert "models.dino.offload: models of type vit have no such option; remove it" in error
     assert "models.both.quantize: the weights of gguf are quantized already" in error

@@ -12,23 +12,23 @@ from safetensors.torch import load_file
 
 from ditf.errors import UserError
 from ditf.features.descriptors import unit
-from ditf.features.fusion import Axes, FusedStore, Fusion, fuse, open_store, resample, write_fusion
+from ditf.features.fusion import FusedStore, FusionSettings, PrincipalAxes, fuse, open_store, resample, write_fusion
 from ditf.features.store import FeatureStore
-from ditf.features.writing import Item, write_store
+from ditf.features.store_writer import StoreItem, write_store
 from tests.conftest import BLOCK, MODELS, Project
 
 Part = tuple[NDArray[np.float32], tuple[int, int]]
 
 
-def part(case: dict[str, Any], name: str, image: int, axes: Axes | None = None) -> Part:
+def part(case: dict[str, Any], name: str, image: int, axes: PrincipalAxes | None = None) -> Part:
     x = case[f"{name}.{image}"].numpy()
     tokens = x.reshape(len(x), -1).T
     return (axes(tokens) if axes else tokens), (x.shape[1], x.shape[2])
 
 
-def joint(case: dict[str, Any], name: str, count: int) -> Axes:
+def pairwise(case: dict[str, Any], name: str, count: int) -> PrincipalAxes:
     both = [part(case, name, image)[0] for image in (1, 2)]
-    return Axes.of(np.concatenate(both), count)
+    return PrincipalAxes.of(np.concatenate(both), count)
 
 
 def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -61,7 +61,7 @@ def test_similarities_are_the_published(golden: Path, name: str) -> None:
     *halves, weight = CASES[name]
     fused = []
     for image in (1, 2):
-        parts = [[part(case, n, image, joint(case, n, k) if k else None) for n, k in half] for half in halves]
+        parts = [[part(case, n, image, pairwise(case, n, k) if k else None) for n, k in half] for half in halves]
         chained = (any(k for _, k in halves[0]), any(k for _, k in halves[1]))
         fused.append(fuse(parts[0], parts[1], weight, (12, 12), chained))
     exact = f"{name}.cosine_exact"
@@ -82,14 +82,14 @@ SIZES = {"a": (96, 64), "b": (64, 64), "c": (48, 80)}
 
 def store(path: Path, channels: int, stride: int, seed: int) -> FeatureStore:
     rng = np.random.default_rng(seed)
-    items = [Item(n, f"{n}{seed}", (h // stride, w // stride), (w, h), "") for n, (w, h) in SIZES.items()]
+    items = [StoreItem(n, f"{n}{seed}", (h // stride, w // stride), (w, h), "") for n, (w, h) in SIZES.items()]
     tokens = [rng.standard_normal((item.tokens, channels)).astype(np.float32) for item in items]
     return write_store(path, items, [{3: (x, None)} for x in tokens], "float32", stride=stride)
 
 
-def fusion(**changes: Any) -> Fusion:
+def fusion(**changes: Any) -> FusionSettings:
     half = {"blocks": [3], "descriptor": "original"}
-    return Fusion.model_validate(
+    return FusionSettings.model_validate(
         {"first": {"features": "one", "pca": [6], **half}, "second": {"features": "two", **half}} | changes
     )
 
@@ -136,7 +136,7 @@ def test_what_is_no_fusion_is_reported(stores: list[FeatureStore], tmp_path: Pat
             stores,
         )
     other = write_store(
-        tmp_path / "few", [Item("a", "a", (4, 6), (96, 64), "")], [{3: (np.ones((24, 4), np.float32), None)}]
+        tmp_path / "few", [StoreItem("a", "a", (4, 6), (96, 64), "")], [{3: (np.ones((24, 4), np.float32), None)}]
     )
     with pytest.raises(UserError, match="not of the same images"):
         write_fusion(tmp_path / "both", fusion(), [stores[0], other])
@@ -163,7 +163,7 @@ def test_what_is_no_fusion_is_reported(stores: list[FeatureStore], tmp_path: Pat
 
 def test_fused_features_through_the_pipeline(project: Project) -> None:
     document = project.params
-    document["models"]["dino"] = {"type": "vit", "source": "tiny:0"}
+    document["models"]["dino"] = {"type": "vit", "source": "tiny-0"}
     document["features"]["spair-dino"] = {"dataset": "spair", "model": "dino", "img_size": 168, "blocks": [11]}
     first = {"features": "spair-flux", "blocks": [BLOCK], "descriptor": "adaln+discard", "pca": [32]}
     second = {"features": "spair-dino", "blocks": [11], "descriptor": "original"}

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ditf.config.params import load_params
+from ditf.data.images import read_index_mask, read_rgb
 from ditf.errors import UserError
-from ditf.images import read_index_mask, read_rgb
-from ditf.params import load_params
 from tests.conftest import ROOT
 from tests.test_datasets import PAIR, read_folder, read_spair, small_spair  # noqa: F401
 

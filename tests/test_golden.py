@@ -15,23 +15,23 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from benchmarks import reference
-from ditf.backbones.flux import Flux
-from ditf.backbones.parts.latents import Posterior
-from ditf.backbones.unet import UNet
-from ditf.backbones.vit import ViT
-from ditf.catalog import Catalog, write_catalog
+from ditf.backbones.diffusion.latents import Posterior
+from ditf.backbones.families.flux import Flux
+from ditf.backbones.families.unet import UNet
+from ditf.backbones.families.vit import ViT
+from ditf.backbones.source import Model
+from ditf.data.catalog import Catalog, write_catalog
+from ditf.data.images import read_index_mask, resize_for_model
 from ditf.datasets.spair import SPair
-from ditf.features.descriptors import Descriptor
-from ditf.features.store import Encoding, FeatureStore
-from ditf.features.writing import Item, write_store
-from ditf.images import read_index_mask, resize_for_model
-from ditf.matching.keypoints import predict
+from ditf.features.store import FeatureStore
+from ditf.features.store_writer import StoreItem, write_store
+from ditf.matching.pairs import predict
 from ditf.metrics.pck import PREDICTIONS, pck
 from ditf.metrics.segmentation import evaluate_frame, summarize
-from ditf.models import Model
-from ditf.propagation import propagate
 from ditf.propagation.labels import first_labels, hard_mask
-from ditf.propagation.voting import Voting
+from ditf.propagation.propagate import propagate
+from ditf.propagation.voting import PropagationConfig
+from ditf.types import Descriptor, Encoding
 
 MASSIVE = (154, 1446)
 SLICE = Path(__file__).parent / "golden"
@@ -52,7 +52,7 @@ def test_flux_features_and_modulation(golden: Path, blocks: list[int], dtype: to
     latents = case["latents"].reshape(-1, h, w, 16, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(-1, 16, 2 * h, 2 * w)
     text = {"prompt_embeds": case["prompt_embeds"][0], "pooled": case["pooled_prompt_embeds"][0]}
     settings = Flux(blocks=blocks, timestep=int(case_of["timestep"]), guidance=case_of["guidance"])
-    flux = settings.load_denoiser(folder / "transformer", dtype, "cpu")
+    flux = settings.network().load_denoiser(settings, folder / "transformer", dtype, "cpu")
 
     features = flux.features(latents, text)
     modulation = flux.modulation(Posterior(latents[0], latents[0]), text, "both")
@@ -73,7 +73,7 @@ def test_unet_features_of_each_up_block(golden: Path, number: int) -> None:
     case, runs = load_file(golden / "dift/case.safetensors"), json.loads((golden / "dift/case.json").read_text())
     run = runs["unet_runs"][number]
     settings = UNet(blocks=[0, 1, 2, 3], timestep=run["timestep"], ensemble_size=run["ensemble_size"])
-    part = settings.load_denoiser(golden / "dift/model/unet", torch.float32, "cpu")
+    part = settings.network().load_denoiser(settings, golden / "dift/model/unet", torch.float32, "cpu")
     found = part.features(case[run["latents"]], {"prompt_embeds": case[run["encoder_hidden_states"]][0]})
     for answer in run["features"]:
         block = answer["up_ft_index"]
@@ -104,7 +104,7 @@ def test_unet_features_from_pixels(golden: Path, number: int) -> None:
     encoded = part.encode(pixels)
     torch.testing.assert_close(encoded.mean, tensors["posterior_mean"][0], rtol=0, atol=1e-4)
     latents = part.encoder.noisy(
-        encoded, torch.stack([tensors["posterior_noise"], tensors["noise"]], 1), *part.schedule
+        encoded, torch.stack([tensors["posterior_noise"], tensors["noise"]], 1), *part.noise_factors
     )
     torch.testing.assert_close(latents, tensors["noisy_latents"], rtol=0, atol=1e-4)
     found = part.features(latents, text)[run["up_ft_index"]]
@@ -143,7 +143,7 @@ def make_spair(golden: Path, folder: Path, encoding: Encoding) -> tuple[FeatureS
         x = tensors[f"{row['id']}.jpg.feature"][0].float()
         modulation = tensors[f"{row['id']}.jpg.modulation"][0].float().numpy()
         size = (row["width"], row["height"])
-        items.append(Item(row["id"], row["id"], (x.shape[1], x.shape[2]), size, row["id"]))
+        items.append(StoreItem(row["id"], row["id"], (x.shape[1], x.shape[2]), size, row["id"]))
         features.append({28: (x.flatten(1).T.numpy(), modulation)})
     return write_store(folder / "store", items, features, encoding), Catalog(folder / "catalog")
 
@@ -241,8 +241,10 @@ def check_official(found: Measures, expected: dict[str, Any]) -> None:
             assert abs(found[name][:, column].mean() - value) < 1e-6, name
 
 
-def voting_of(params: dict[str, Any]) -> Voting:
-    return Voting(params["topk"], params["temperature"], params["n_last_frames"], params["size_mask_neighborhood"])
+def voting_of(params: dict[str, Any]) -> PropagationConfig:
+    return PropagationConfig(
+        params["topk"], params["temperature"], params["n_last_frames"], params["size_mask_neighborhood"]
+    )
 
 
 def read_davis(folder: Path, setting: str) -> tuple[Any, dict[str, Any], list[np.ndarray[Any, Any]]]:
@@ -255,7 +257,7 @@ def read_davis(folder: Path, setting: str) -> tuple[Any, dict[str, Any], list[np
 def store_of(path: Path, tensors: Any, encoding: Encoding) -> FeatureStore:
     x = tensors["feature"].float()
     modulation = tensors["modulation"][0].float().numpy()
-    items = [Item(str(i), str(i), (x.shape[2], x.shape[3]), (16, 16), "") for i in range(len(x))]
+    items = [StoreItem(str(i), str(i), (x.shape[2], x.shape[3]), (16, 16), "") for i in range(len(x))]
     return write_store(path, items, ({24: (frame.flatten(1).T.numpy(), modulation)} for frame in x), encoding)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ditf.catalog import Catalog, write_catalog
-from ditf.datasets import Dataset
+from ditf.data.catalog import Catalog, write_catalog
 from ditf.datasets.ap10k import AP10K
+from ditf.datasets.base import Dataset
 from ditf.datasets.pf_pascal import PFPascal
 from ditf.datasets.pf_willow import PFWillow
 from ditf.datasets.spair import SPair

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from ditf.backbones.parts.diffusion import LoadedDiffusion
+from ditf.backbones.diffusion.denoiser import LoadedDiffusion
 from ditf.features.store import FeatureStore
-from ditf.propagation import propagate
-from ditf.propagation.voting import Voting
+from ditf.propagation.propagate import propagate
+from ditf.propagation.voting import PropagationConfig
 from ditf.workers import cluster
 from tests import test_memory
 from tests.conftest import Project, new_project
@@ -88,7 +88,7 @@ def test_labels_are_those_of_the_cpu(radius: int, seed: int) -> None:
     rng, grid = np.random.default_rng(seed), (13, 22)
     frames = [rng.standard_normal((grid[0] * grid[1], 24)).astype(np.float32) for _ in range(7)]
     labels = np.eye(3, dtype=np.float32)[rng.integers(0, 3, grid)].transpose(2, 0, 1)
-    voting = Voting(topk=5, temperature=0.1, n_last_frames=3, radius=radius)
+    voting = PropagationConfig(topk=5, temperature=0.1, n_last_frames=3, radius=radius)
     assert least_gap(frames, grid, voting) > 1e-7
     answers = list(propagate(frames, labels, voting))
     for found, expected in zip(propagate(frames, labels, voting, "cuda"), answers, strict=True):

@@ -15,11 +15,11 @@ import skimage.data
 from PIL import Image
 from safetensors.torch import load_file
 
-from ditf.catalog import Catalog, write_catalog
+from ditf.data.catalog import Catalog, write_catalog
 from ditf.datasets.hpatches import HPatches
 from ditf.errors import UserError
 from ditf.features.store import FeatureStore
-from ditf.features.writing import Item, write_store
+from ditf.features.store_writer import StoreItem, write_store
 from ditf.metrics.homography import corner_error, estimate, project
 from ditf.tasks.homography import Homography, points_of, sample
 
@@ -36,7 +36,7 @@ def answers(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
     items, features = [], []
     for item, row in catalog.images().items():
         x = maps[item]
-        items.append(Item(item, item, (x.shape[1], x.shape[2]), (row["width"], row["height"]), ""))
+        items.append(StoreItem(item, item, (x.shape[1], x.shape[2]), (row["width"], row["height"]), ""))
         features.append({2: (x.flatten(1).T.numpy(), None)})
     store = write_store(folder / "store", items, features, "float32", stride=8)
     return json.loads((root / "expected.json").read_text()), store, catalog

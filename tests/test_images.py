@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from ditf.data.images import model_size, read_rgb, resize_for_model, shrink
 from ditf.errors import UserError
-from ditf.images import Rule, model_size, read_rgb, resize_for_model, shrink
+from ditf.types import Rule
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ import scipy.io
 import yaml
 from PIL import Image
 
-from ditf import sample_pairs
-from ditf.commands.prepare import prepare_ap10k
-from ditf.datasets import Dataset
+from ditf.data.ap10k_pairs import prepare_ap10k
 from ditf.datasets.ap10k import AP10K
+from ditf.datasets.base import Dataset
 from ditf.datasets.pf_pascal import PFPascal
 from ditf.datasets.pf_willow import PFWillow
 from ditf.errors import UserError
+from ditf.sample import pairs as sample_pairs
 from tests.conftest import Project
 from tests.test_homography import make as make_sequences
 
@@ -242,7 +242,7 @@ def test_ap10k_leaves_out_what_it_is_told_to(made: Path, project: Project) -> No
 def test_every_benchmark_from_images_to_a_table(project: Project) -> None:
     make_sequences(project.folder / "sequences")
     document = project.params
-    document["models"]["dino"] = {"type": "vit", "source": "tiny:0"}
+    document["models"]["dino"] = {"type": "vit", "source": "tiny-0"}
     reading = {"block": 2, "descriptors": ["original"]}
     alphas = {"alphas": [0.01, 0.05, 0.1, 0.15]}
     probe = reading | {"epochs": 40, "batch": 256, "rate": 0.01}

@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from ditf.catalog import Catalog, write_catalog
-from ditf.catalog import Tables as CatalogTables
+from ditf.data.catalog import Catalog, write_catalog
+from ditf.data.catalog import Tables as CatalogTables
 from ditf.features.store import FeatureStore
-from ditf.features.writing import Item, write_store
-from ditf.matchers import Matcher
-from ditf.matchers.cycle import Cycle
-from ditf.matchers.mutual import Mutual
-from ditf.matchers.nearest import Nearest
-from ditf.matchers.window_soft_argmax import WindowSoftArgmax, soft_argmax
-from ditf.matching.keypoints import predict
+from ditf.features.store_writer import StoreItem, write_store
+from ditf.matching.matchers.base import Matcher
+from ditf.matching.matchers.cycle import Cycle
+from ditf.matching.matchers.mutual import Mutual
+from ditf.matching.matchers.nearest import Nearest
+from ditf.matching.matchers.window_soft_argmax import WindowSoftArgmax, soft_argmax
+from ditf.matching.pairs import predict
 from ditf.metrics.pck import by_coverage
 from ditf.settings import find_type
-from ditf.tasks.correspondence import Matching
+from ditf.tasks.correspondence import MatchingSettings
 
 GRID, SIZE = (10, 12), (240, 200)
 WINDOWS = {"window5": 5, "window7": 7, "global": 0, "gaussian5": -5}
@@ -60,7 +60,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, Catalo
     one = rng.standard_normal((*GRID, 16)).astype(np.float32)
     other = np.roll(one, 2, 1)
     other[:, 8:] = rng.standard_normal((GRID[0], 4, 16))
-    items = [Item(name, name, GRID, SIZE, "") for name in ("a", "b")]
+    items = [StoreItem(name, name, GRID, SIZE, "") for name in ("a", "b")]
     store = write_store(folder / "store", items, [{0: (x.reshape(-1, 16), None)} for x in (one, other)])
     points = [(x, y) for y in range(1, 9) for x in range(1, 9)]
     keypoints = [
@@ -95,7 +95,7 @@ def test_the_surest_matches_are_right(pair: tuple[FeatureStore, Catalog], matche
 
 @pytest.mark.parametrize("given", ["window-soft-argmax", {"type": "window_soft_argmax", "window": 5}, "mutual"])
 def test_a_matcher_by_its_name_or_with_settings(given: Any) -> None:
-    found = Matching(block=0, matcher=given).matcher
+    found = MatchingSettings(block=0, matcher=given).matcher
     assert isinstance(found, (WindowSoftArgmax, Mutual))
 
 
@@ -111,7 +111,7 @@ def test_a_matcher_by_its_name_or_with_settings(given: Any) -> None:
 )
 def test_what_is_no_matcher_is_reported(given: Any, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
-        Matching(block=0, matcher=given)
+        MatchingSettings(block=0, matcher=given)
 
 
 def test_matchers_are_registered() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from benchmarks import reference
-from ditf.matching.bilinear import sample
+from ditf.features.bilinear import sample
 from ditf.matching.nearest import Target
 
 KINDS = ("random", "near ties", "opposed", "equal", "smooth", "zeros", "negative")

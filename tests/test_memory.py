@@ -13,17 +13,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ditf.backbones.parts.diffusion import LoadedDiffusion
-from ditf.backbones.parts.latents import LatentEncoder
+from ditf.backbones.diffusion.denoiser import LoadedDiffusion
+from ditf.backbones.diffusion.latents import LatentEncoder
+from ditf.backbones.source import LoadingSettings, Model, pin
 from ditf.errors import UserError
 from ditf.files import Hashes
-from ditf.models import Loading, Model, pin
 from tests.test_backbones import FAMILIES, MODULATED, PIXELS, PROMPT, encoded_prompt, features, settings_of, tiny
 
 
 def load(family: str, dtype: torch.dtype = torch.float32, device: str = "cpu", **loading: Any) -> LoadedDiffusion:
     """A tiny model, loaded in some way."""
-    return settings_of(family).load(replace(tiny(family), loading=Loading(**loading)), dtype, device)
+    return settings_of(family).load(replace(tiny(family), loading=LoadingSettings(**loading)), dtype, device)
 
 
 def passed(part: LoadedDiffusion, family: str) -> dict[str, Tensor]:
@@ -45,7 +45,7 @@ def expected_of(family: str) -> dict[str, Tensor]:
 
 def text_of(family: str, device: str = "cpu", **loading: Any) -> dict[str, Tensor]:
     """An encoded prompt, by encoders loaded in some way."""
-    model = replace(tiny(family), loading=Loading(**loading))
+    model = replace(tiny(family), loading=LoadingSettings(**loading))
     return next(iter(settings_of(family).encode_prompts(model, [PROMPT], torch.float32, device)))
 
 
@@ -110,11 +110,11 @@ def test_a_gguf_file_stands_in_for_the_transformers_weights(tmp_path: Path, dtyp
 def test_a_gguf_file_is_part_of_what_made_the_features(tmp_path: Path) -> None:
     file = tmp_path / "weights.gguf"
     write_gguf(tiny("flux").component("transformer"), file)
-    plain = pin("flux", "tiny:0", "main", Hashes(None))
-    one = pin("flux", "tiny:0", "main", Hashes(None), Loading(gguf=str(file)))
-    assert one.made_by != plain.made_by
+    plain = pin("flux", "tiny-0", "main", Hashes(None))
+    one = pin("flux", "tiny-0", "main", Hashes(None), LoadingSettings(gguf=str(file)))
+    assert one.extraction_config != plain.extraction_config
     one.save(tmp_path / "model.json")
-    assert Model.load(tmp_path / "model.json").made_by == one.made_by
+    assert Model.load(tmp_path / "model.json").extraction_config == one.extraction_config
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="its files changed since it was pinned"):
         one.check(Hashes(None))
@@ -124,16 +124,23 @@ def test_a_gguf_file_is_part_of_what_made_the_features(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     file.unlink()
     with pytest.raises(UserError, match="is not a file"):
-        pin("flux", "tiny:0", "main", Hashes(None), Loading(gguf=str(file)))
+        pin("flux", "tiny-0", "main", Hashes(None), LoadingSettings(gguf=str(file)))
 
 
-@pytest.mark.parametrize("loading", [Loading(quantize="int8"), Loading(quantize="nf4"), Loading(tiling=True)], ids=str)
-def test_what_changes_features_is_part_of_what_made_them(loading: Loading, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "loading",
+    [LoadingSettings(quantize="int8"), LoadingSettings(quantize="nf4"), LoadingSettings(tiling=True)],
+    ids=str,
+)
+def test_what_changes_features_is_part_of_what_made_them(loading: LoadingSettings, tmp_path: Path) -> None:
     plain, changed = tiny("flux"), replace(tiny("flux"), loading=loading)
-    assert plain.made_by != changed.made_by
+    assert plain.extraction_config != changed.extraction_config
     changed.save(tmp_path / "model.json")
-    assert Model.load(tmp_path / "model.json").made_by == changed.made_by
-    assert replace(plain, loading=Loading(offload="blocks", compile=True)).made_by == plain.made_by
+    assert Model.load(tmp_path / "model.json").extraction_config == changed.extraction_config
+    assert (
+        replace(plain, loading=LoadingSettings(offload="blocks", compile=True)).extraction_config
+        == plain.extraction_config
+    )
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
+from ditf.backbones.source import Model, pin
 from ditf.errors import UserError
 from ditf.files import Hashes
-from ditf.models import Model, pin
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FRESH = Hashes(None)
@@ -26,7 +26,7 @@ def test_a_folder_is_pinned_by_its_content(tiny_flux: Path, tmp_path: Path) -> N
     copy = tmp_path / "copy"
     shutil.copytree(tiny_flux, copy)
     one, other = pin("flux", str(tiny_flux), "main", FRESH), pin("flux", str(copy), "main", FRESH)
-    assert one.digest == other.digest == pin("flux", "tiny:0", "main", FRESH).digest
+    assert one.digest == other.digest == pin("flux", "tiny-0", "main", FRESH).digest
     other.save(tmp_path / "model.json")
     assert Model.load(tmp_path / "model.json") == other
     assert other.component("vae") == copy / "vae"
@@ -51,9 +51,9 @@ def test_hashes_are_remembered_until_a_file_changes(tmp_path: Path) -> None:
 
 
 def test_tiny_models_differ_by_their_seed() -> None:
-    assert pin("flux", "tiny:0", "main", FRESH).digest != pin("flux", "tiny:1", "main", FRESH).digest
+    assert pin("flux", "tiny-0", "main", FRESH).digest != pin("flux", "tiny-1", "main", FRESH).digest
     with pytest.raises(UserError, match="the seed of a tiny model is a number"):
-        pin("flux", "tiny:x", "main", FRESH)
+        pin("flux", "tiny-x", "main", FRESH)
 
 
 def test_an_incomplete_folder_is_reported(tiny_flux: Path, tmp_path: Path) -> None:

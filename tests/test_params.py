@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ditf.config.params import load_params, validate
 from ditf.errors import UserError
-from ditf.params import load_params, validate
 from tests.conftest import ROOT
 
 DEFAULT = (ROOT / "params.yaml").read_text()
@@ -66,8 +66,8 @@ T, U = "tasks.spair-flux", "tasks.davis-flux"
             rf"{S}.type: 'coco' is not known; use ade20k, ap10k, davis, ",
         ),
         (f"{S}.type", ..., rf"{S}.type: missing"),
-        (f"{S}.type", "no.such:Thing", rf"{S}.type: 'no.such:Thing' cannot be imported"),
-        (f"{S}.type", "ditf.images:RGB", rf"{S}.type: .*has no RGB that is a Dataset"),
+        (f"{S}.type", "no.such.Thing", rf"{S}.type: 'no.such.Thing' cannot be imported"),
+        (f"{S}.type", "ditf.data.images.RGB", rf"{S}.type: .*has no RGB that is a Dataset"),
         (f"{D}.year", 2015, rf"{D}.year"),
         (f"{D}.split", "../val", rf"{D}.split"),
         (f"{T}.score.alphas", [0], rf"{T}.score.alphas.0"),
@@ -128,7 +128,7 @@ def test_a_key_that_occurs_twice_is_reported(tmp_path: Path) -> None:
 
 def test_a_descriptor_that_a_model_has_not_is_reported() -> None:
     document = yaml.safe_load(DEFAULT)
-    document["models"]["dino"] = {"type": "vit", "source": "tiny:0"}
+    document["models"]["dino"] = {"type": "vit", "source": "tiny-0"}
     document["features"]["spair-flux"] = {"dataset": "spair", "model": "dino", "img_size": 168, "blocks": [28]}
     with pytest.raises(UserError, match=r"adaln is not a descriptor of features\.spair-flux, which has original"):
         validate(document)

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ditf import probe, sample_pairs
 from ditf.datasets.ade20k import ADE20K
 from ditf.errors import UserError
 from ditf.metrics.classes import confusion, summarize
+from ditf.sample import pairs as sample_pairs
+from ditf.segmentation import linear_probe as probe
 
 CLASSES, CHANNELS, GRID = 4, 12, (6, 8)
 
@@ -30,11 +31,11 @@ def scene(item: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
 
 
 ITEMS = [str(n) for n in range(40)]
-TRAINING = probe.Training(epochs=12, batch=128, rate=0.02)
+TRAINING = probe.ProbeTraining(epochs=12, batch=128, rate=0.02)
 
 
 def trained(checkpoint: Path, epochs: int = 12, seed: int = 0) -> probe.Probe:
-    training = probe.Training(epochs, TRAINING.batch, TRAINING.rate, TRAINING.decay, seed)
+    training = probe.ProbeTraining(epochs, TRAINING.batch, TRAINING.rate, TRAINING.decay, seed)
     return probe.train(ITEMS, scene, CHANNELS, CLASSES, training, checkpoint, ["x", seed])
 
 

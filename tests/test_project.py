@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
-from ditf.images import read_index_mask
+from ditf.data.images import read_index_mask
 from tests.conftest import BLOCK, MODELS, ROOT, TORCH, Project, contents, new_project
 
 
@@ -113,7 +113,7 @@ def test_a_stage_needs_nothing_of_other_entries(project: Project) -> None:
 
 
 def test_two_models_side_by_side(project: Project) -> None:
-    project.set("models.other-flux", {"type": "flux", "source": "tiny:1", "dtype": "auto"})
+    project.set("models.other-flux", {"type": "flux", "source": "tiny-1", "dtype": "auto"})
     project.set(
         "features.spair-other", project.params["features"]["spair-flux"] | {"model": "other-flux", "img_size": 96}
     )
@@ -243,7 +243,7 @@ def make_query(project: Project) -> str:
 
 
 def test_a_query_of_another_model_is_refused(project: Project) -> None:
-    project.set("models.tiny-flux.source", "tiny:1")
+    project.set("models.tiny-flux.source", "tiny-1")
     command = ("ditf", "search", make_query(project), "--task", "photos-search")
     assert "is not what was pinned" in project.fail(*command)
     assert not list((project.folder / "cache").glob("queries/*/*"))
@@ -415,7 +415,7 @@ def test_a_fresh_project_plans_before_anything_is_run(tmp_path: Path) -> None:
         name = "photos-flux" if section == "features" else "photos-search"
         made.set(section, {name: made.params[section][name]})
     assert "features on disk" in made.check("ditf", "plan")
-    made.set("models.dino", {"type": "vit", "source": "tiny:0"})
+    made.set("models.dino", {"type": "vit", "source": "tiny-0"})
     made.set("features.photos-flux", {"dataset": "photos", "model": "dino", "img_size": 168, "blocks": [2]})
     made.set("tasks.photos-search.predict", {"block": 2, "descriptors": ["original"], "kind": "auto"})
     many = made.check("ditf", "plan", "--images", "10000000000", "--size", "500,375")

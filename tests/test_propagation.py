@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from benchmarks import reference
-from ditf.propagation import propagate
 from ditf.propagation.banded import BandedSearch
 from ditf.propagation.labels import first_labels, hard_mask
-from ditf.propagation.voting import Voting
+from ditf.propagation.propagate import propagate
+from ditf.propagation.voting import PropagationConfig
 from ditf.propagation.window import WindowSearch
 
 
-def expected(frames: list[NDArray[np.float32]], labels: NDArray[np.float32], s: Voting) -> list[NDArray[np.float32]]:
+def expected(
+    frames: list[NDArray[np.float32]], labels: NDArray[np.float32], s: PropagationConfig
+) -> list[NDArray[np.float32]]:
     grid = (labels.shape[1], labels.shape[2])
     tensors = [torch.from_numpy(frame) for frame in frames]
     soft = torch.from_numpy(labels.reshape(len(labels), -1).T.copy())
@@ -40,7 +42,7 @@ def expected(frames: list[NDArray[np.float32]], labels: NDArray[np.float32], s: 
 
 
 def by_search(
-    search: Any, frames: list[NDArray[np.float32]], labels: NDArray[np.float32], s: Voting
+    search: Any, frames: list[NDArray[np.float32]], labels: NDArray[np.float32], s: PropagationConfig
 ) -> Iterator[NDArray[np.float32]]:
     """Propagate with one of the searches."""
     known = torch.from_numpy(labels.reshape(len(labels), -1).T.copy())
@@ -53,7 +55,7 @@ def by_search(
         yield soft.T.reshape(labels.shape).numpy()
 
 
-def least_gap(frames: list[NDArray[np.float32]], grid: tuple[int, int], s: Voting) -> float:
+def least_gap(frames: list[NDArray[np.float32]], grid: tuple[int, int], s: PropagationConfig) -> float:
     """The least difference of a token's k-th greatest similarity and the next; where it is tiny, rounding decides."""
     units = [frame / np.linalg.norm(frame, axis=1, keepdims=True) for frame in frames]
     y, x = (p.ravel() for p in np.indices(grid))
@@ -90,7 +92,7 @@ def test_equals_the_reference(
     spread = np.array([3, 2, 1, 0.3, 0.2, 0.1])  # so that leading axes rule something out
     frames = [(spread * rng.standard_normal((grid[0] * grid[1], 6))).astype(np.float32) for _ in range(count + 1)]
     labels = np.eye(3, dtype=np.float32)[rng.integers(0, 3, grid)].transpose(2, 0, 1)
-    s = Voting(topk, temperature, last, window)
+    s = PropagationConfig(topk, temperature, last, window)
     assume(least_gap(frames, grid, s) > 1e-6)
     answers = expected(frames, labels, s)
     for found, answer in zip(propagate(frames, labels, s), answers, strict=True):
@@ -105,7 +107,7 @@ def test_every_tie_with_the_kth_is_kept() -> None:
     frame = np.ones((6, 4), np.float32)
     labels = np.eye(2, dtype=np.float32)[[[0, 0, 0], [0, 1, 1]]].transpose(2, 0, 1)
     for window in (0, 5):
-        (soft,) = propagate([frame, frame], labels, Voting(topk=1, radius=window))
+        (soft,) = propagate([frame, frame], labels, PropagationConfig(topk=1, radius=window))
         np.testing.assert_allclose(soft[1], 1 / 3, atol=1e-6)
 
 
@@ -114,7 +116,7 @@ def test_a_low_temperature_stays_finite() -> None:
     frames = [rng.standard_normal((12, 8)).astype(np.float32) for _ in range(2)]
     labels = np.eye(2, dtype=np.float32)[rng.integers(0, 2, (3, 4))].transpose(2, 0, 1)
     for window in (0, 2):
-        (soft,) = propagate(frames, labels, Voting(temperature=1e-4, radius=window))
+        (soft,) = propagate(frames, labels, PropagationConfig(temperature=1e-4, radius=window))
         np.testing.assert_allclose(soft.sum(0), 1, atol=1e-5)
 
 

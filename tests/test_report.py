@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ditf.commands.compare import compare
+from ditf.config.params import load_params
 from ditf.errors import UserError
 from ditf.metrics.intervals import difference, interval, read_units
-from ditf.params import load_params
-from ditf.report import render
+from ditf.report.compare import compare
+from ditf.report.page import render
 from tests.conftest import BLOCK, Project
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

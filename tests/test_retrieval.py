@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ditf.errors import UserError
 from ditf.features.descriptors import unit
 from ditf.features.store import FeatureStore
-from ditf.features.writing import Item, write_store
+from ditf.features.store_writer import StoreItem, write_store
 from ditf.retrieval import index
 from ditf.retrieval.index import IndexSettings, build, factory_string
 from ditf.retrieval.search import FeatureIndex
@@ -24,13 +24,15 @@ def make_store(path: Path, count: int = 40, seed: int = 0) -> FeatureStore:
     """Images of different grids whose tokens come from a few clusters."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((12, CHANNELS))
-    items = [Item(f"kind{i % 3}/image {i}", f"{seed} {i}", (5 + i % 3, 6), (96, 100), f"{i}") for i in range(count)]
+    items = [
+        StoreItem(f"kind{i % 3}/image {i}", f"{seed} {i}", (5 + i % 3, 6), (96, 100), f"{i}") for i in range(count)
+    ]
     features = []
     for item in items:
         tokens = centres[rng.integers(0, 12, item.tokens)] + 0.4 * rng.standard_normal((item.tokens, CHANNELS))
         modulation = rng.standard_normal((3, CHANNELS)).astype(np.float32)
         features.append({28: (tokens.astype(np.float32), modulation)})
-    return write_store(path, items, features, made_by={"seed": seed})
+    return write_store(path, items, features, extraction_config={"seed": seed})
 
 
 def make(path: Path, kind: str, store: FeatureStore) -> tuple[FeatureIndex, dict[str, float]]:

@@ -9,10 +9,11 @@ import zarr
 
 from ditf import open_store
 from ditf.errors import UserError
-from ditf.features.store import Encoding, FeatureStore, array_names, metadata_files
-from ditf.features.writing import BlockFeatures, Item, StoreWriter, write_store
+from ditf.features.store import FeatureStore, array_names, metadata_files
+from ditf.features.store_writer import BlockFeatures, StoreItem, StoreWriter, write_store
+from ditf.types import Encoding
 
-ITEMS = [Item(f"cat/{i}", f"key{i}", (2 + i % 3, 3), (40 + i, 30), f"prompt {i // 2}") for i in range(7)]
+ITEMS = [StoreItem(f"cat/{i}", f"key{i}", (2 + i % 3, 3), (40 + i, 30), f"prompt {i // 2}") for i in range(7)]
 BLOCKS = [24, 28]
 
 
@@ -37,7 +38,7 @@ def test_round_trip(tmp_path: Path, shard: int | None) -> None:
     write(tmp_path / "store", shard)
     store = open_store(tmp_path / "store")
     assert store.ids == [item.id for item in ITEMS]
-    assert store.attributes["made_by"] == {"seed": 1}
+    assert store.attributes["extraction_config"] == {"seed": 1}
     assert store.items_per_file == (shard or 1)
     for index, item in enumerate(ITEMS):
         assert (store.grid(item.id), store.size(item.id)) == (item.grid, item.size)
@@ -63,7 +64,7 @@ def test_any_zarr_library_can_read_it(tmp_path: Path) -> None:
 
 def test_a_store_without_adaln_gives_original_descriptors(tmp_path: Path) -> None:
     tokens = np.ones((6, 4), np.float32)
-    item = Item("a", "k", (2, 3), (9, 9), "")
+    item = StoreItem("a", "k", (2, 3), (9, 9), "")
     found = write_store(tmp_path / "store", [item], [{3: (tokens, None)}])["a"]
     assert found.modulation is None
     np.testing.assert_array_equal(found.descriptors(), tokens)
@@ -203,7 +204,7 @@ def test_unknown_items_and_blocks_are_named(tmp_path: Path) -> None:
 
 
 def test_many_items_share_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ditf.features.writing.MOST_FILES", 7)
+    monkeypatch.setattr("ditf.features.store_writer.MOST_FILES", 7)
     store = write(tmp_path / "store")
     assert store.items_per_file == 2
     assert len(list((store.path / "block28/tokens").glob("c.*"))) == 4

@@ -9,26 +9,26 @@ import pyarrow as pa
 import pytest
 import torch
 
-from ditf.backbones.flux import Flux
-from ditf.backbones.parts.diffusion import LoadedDiffusion
-from ditf.catalog import Catalog, texts_of, write_catalog
+from ditf.backbones.diffusion.denoiser import LoadedDiffusion
+from ditf.backbones.families.flux import Flux
+from ditf.backbones.source import pin
+from ditf.data.catalog import Catalog, texts_of, write_catalog
+from ditf.data.subset import choose, write_subset
 from ditf.datasets.davis import Davis
 from ditf.datasets.spair import SPair
 from ditf.errors import UserError
-from ditf.features.extraction import extract
-from ditf.features.extractor import Job, Source
+from ditf.features.extract import extract
+from ditf.features.extractor import ExtractionJob, ImageSource
 from ditf.features.store import FeatureStore
 from ditf.features.text import encode_prompts
 from ditf.files import Hashes
-from ditf.models import pin
-from ditf.sample import build_davis, build_spair
-from ditf.subset import choose, write_subset
-from ditf.sweep import best, sweep
-from ditf.tasks import Task
-from ditf.tasks.correspondence import Alphas, Correspondence, Matching
-from ditf.tasks.propagation import Carrying, Propagation
+from ditf.sample.pictures import build_davis, build_spair
+from ditf.sweep.run import best, sweep
+from ditf.tasks.base import Task
+from ditf.tasks.correspondence import Correspondence, MatchingSettings, PckSettings
+from ditf.tasks.propagation import Propagation, PropagationSettings
 
-Jobs = dict[int, tuple[list[Source], Job]]
+Jobs = dict[int, tuple[list[ImageSource], ExtractionJob]]
 TIMESTEPS, BLOCKS, PREFIXES, SIZE = (100, 260), [1, 2, 4], [1, 2], 3
 
 
@@ -50,23 +50,23 @@ def pairs(sample: Path, tiny_flux: Path) -> tuple[Catalog, Jobs]:
 
 
 def jobs_of(catalog: Catalog, root: Path, texts: Path, side: int) -> Jobs:
-    model = pin("flux", "tiny:0", "main", Hashes(None))
+    model = pin("flux", "tiny-0", "main", Hashes(None))
     rows = catalog.rows("images")
     columns = ("sha256", "width", "height", "prompt")
-    sources = [Source(row["id"], root / row["path"], *(row[name] for name in columns)) for row in rows]
+    sources = [ImageSource(row["id"], root / row["path"], *(row[name] for name in columns)) for row in rows]
     jobs: Jobs = {}
     for timestep in TIMESTEPS:
         flux = Flux(timestep=timestep, blocks=BLOCKS, ensemble_size=SIZE)
         encode_prompts(texts_of(rows), texts, model, flux, torch.float32, "cpu")
-        job = Job(model, flux, catalog.resize, side, 0, "float32", texts, "float32", "float32", "cpu", 2)
+        job = ExtractionJob(model, flux, catalog.resize, side, 0, "float32", texts, "float32", "float32", "cpu", 2)
         jobs[timestep] = (sources, job)
     return jobs
 
 
 def correspondence() -> Correspondence:
-    predict = Matching(block=0, descriptors=["original", "adaln+discard"])
+    predict = MatchingSettings(block=0, descriptors=["original", "adaln+discard"])
     return Correspondence(
-        type="correspondence", dataset="a", features="a", predict=predict, score=Alphas(alphas=[0.1, 0.2])
+        type="correspondence", dataset="a", features="a", predict=predict, score=PckSettings(alphas=[0.1, 0.2])
     )
 
 
@@ -134,7 +134,7 @@ def test_propagation_over_blocks_and_timesteps(sample: Path, tiny_flux: Path, tm
     part = write_subset(whole, ["one-disc"], tmp_path / "part")
     assert [row["sequence"] for row in part.rows("sequences")] == ["one-disc"]
     assert {row["id"] for row in part.rows("masks")} <= {row["id"] for row in part.rows("images")}
-    task = Propagation(type="propagation", dataset="a", features="a", predict=Carrying(block=0))
+    task = Propagation(type="propagation", dataset="a", features="a", predict=PropagationSettings(block=0))
     jobs = jobs_of(part, sample / "davis", tmp_path / "texts", 160)
     table = sweep(tmp_path / "sweep", task, part, {260: jobs[260]}, [])
     assert table["block"].to_pylist() == BLOCKS

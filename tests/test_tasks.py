@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-from ditf.catalog import Catalog, write_catalog
-from ditf.commands.frames import split
+from ditf.cli.frames import split
+from ditf.data.catalog import Catalog, write_catalog
+from ditf.data.images import read_index_mask
 from ditf.datasets.video import Video
 from ditf.errors import UserError
 from ditf.features.store import FeatureStore
-from ditf.features.writing import Item, write_store
-from ditf.images import read_index_mask
+from ditf.features.store_writer import StoreItem, write_store
 from ditf.settings import parse
 from ditf.tasks.propagation import Propagation
 from tests.test_datasets import make_video
@@ -33,7 +33,7 @@ def make(folder: Path, frames: int, masks: str | None = "truth") -> tuple[Propag
     write_catalog(folder / "catalog", Video(type="video", root=str(folder / "clip"), masks=masks).read())
     catalog = Catalog(folder / "catalog")
     tokens = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32)
-    items = [Item(item, item, (2, 3), (48, 32), "") for item in catalog.images()]
+    items = [StoreItem(item, item, (2, 3), (48, 32), "") for item in catalog.images()]
     store = write_store(folder / "store", items, [{1: (tokens, None)} for _ in items])
     return parse(Propagation, ENTRY, "tasks.clip"), store, catalog
 

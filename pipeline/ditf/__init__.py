@@ -26,15 +26,16 @@ if TYPE_CHECKING:
     from ditf.features.extractor import Extractor
     from ditf.features.fusion import open_store
     from ditf.features.store import FeatureStore, ImageFeatures
-    from ditf.notebook import load_results, match
+    from ditf.matching.images import match
+    from ditf.report.tables import load_results
 
 _MODULES = {
     "Extractor": "ditf.features.extractor",
     "FeatureStore": "ditf.features.store",
     "ImageFeatures": "ditf.features.store",
     "open_store": "ditf.features.fusion",
-    "load_results": "ditf.notebook",
-    "match": "ditf.notebook",
+    "load_results": "ditf.report.tables",
+    "match": "ditf.matching.images",
 }
 __all__ = ["Extractor", "FeatureStore", "ImageFeatures", "__version__", "load_results", "match", "open_store"]
 

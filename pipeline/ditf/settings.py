@@ -11,10 +11,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ditf.errors import UserError
 
 T = TypeVar("T")
-S = TypeVar("S", bound="Section")
+S = TypeVar("S", bound="Settings")
 
 
-class Section(BaseModel):
+class Settings(BaseModel):
     """A group of settings: unknown keys are errors, and values are read strictly."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -39,35 +39,43 @@ def parse(kind: type[S], data: Any, where: str) -> S:
 
 
 def registered(base: type) -> list[str]:
-    """The names of the registered subclasses of `base`: the modules of its package, of which each defines one."""
-    return [m.name for m in pkgutil.iter_modules(importlib.import_module(base.__module__).__path__) if not m.ispkg]
+    """Return the names of the built-in subclasses of `base`: the modules of its package `base.registry`."""
+    package = importlib.import_module(base.registry)  # type: ignore[attr-defined]
+    return [module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base"]
 
 
 def find_type(base: type[T], name: object) -> type[T]:
-    """The subclass of `base` that `name` stands for.
+    """Import the subclass of `base` that `name` stands for.
 
     Args:
-        base: such as `Dataset`.
-        name: a registered one, such as "spair"; or "package.module:Class" for a class from elsewhere.
+        base: A class with an attribute `registry`, such as `Dataset`.
+        name: A built-in type such as "spair", or "package.module.Class" for a class from outside this package.
+
+    Returns:
+        The class.
 
     Raises:
-        UserError: nothing of that name can be imported.
+        UserError: No such class can be imported.
     """
-    package, known = base.__module__, registered(base)
-    module, _, attribute = str(name).partition(":")
-    module = module.replace("-", "_") if not attribute else module
-    if not attribute and module not in known:
-        raise UserError(f"type: {name!r} is not known; use {', '.join(known)}, or 'package.module:Class'")
+    text = str(name)
+    if ":" in text:
+        raise UserError(f"type: {text!r} has a colon; write {text.replace(':', '.')!r}, which YAML never misreads")
+    if "." in text:
+        module_name, _, class_name = text.rpartition(".")
+    else:
+        known, class_name = registered(base), None
+        if text.replace("-", "_") not in known:
+            raise UserError(f"type: {text!r} is not known; use {', '.join(known)}, or 'package.module.Class'")
+        module_name = f"{base.registry}.{text.replace('-', '_')}"  # type: ignore[attr-defined]
     try:
-        found = importlib.import_module(module if attribute else f"{package}.{module}")
+        module = importlib.import_module(module_name)
     except ImportError as error:
-        raise UserError(f"type: {name!r} cannot be imported ({error}); is it on Python's path?") from None
-    classes = [getattr(found, attribute, None)] if attribute else vars(found).values()
-    for candidate in classes:
-        own = attribute or getattr(candidate, "__module__", None) == found.__name__
-        if inspect.isclass(candidate) and issubclass(candidate, base) and own:
+        raise UserError(f"type: {text!r} cannot be imported ({error}); is it on Python's path?") from None
+    for candidate in [getattr(module, class_name, None)] if class_name else vars(module).values():
+        defined_here = class_name or getattr(candidate, "__module__", None) == module.__name__
+        if defined_here and inspect.isclass(candidate) and issubclass(candidate, base):
             return candidate
-    raise UserError(f"type: {name!r}: {module} has no {attribute or 'class'} that is a {base.__name__}")
+    raise UserError(f"type: {text!r}: {module_name} has no {class_name or 'class'} that is a {base.__name__}")
 
 
 def code_of(kind: type) -> str:

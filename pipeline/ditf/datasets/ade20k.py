@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from ditf.catalog import Problems, Row, Tables, image_row, inside, inspect_images
-from ditf.datasets import Dataset
+from ditf.data.catalog import Problems, Row, Tables, image_row, inside, inspect_images
+from ditf.data.images import decode_mask
+from ditf.datasets.base import Dataset
 from ditf.errors import UserError
-from ditf.images import decode_mask
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from ditf.catalog import Problems, Row, Tables, image_row, inside, inspect_images, keypoint_row
-from ditf.datasets import Dataset
+from ditf.data.catalog import Problems, Row, Tables, image_row, inside, inspect_images, keypoint_row
+from ditf.datasets.base import Dataset
 from ditf.errors import UserError
 
 ANNOTATIONS = "ImageAnnotation"
@@ -76,7 +76,7 @@ class AP10K(Dataset):
             category = path.stem.rpartition(":")[2]
             row = {"pair": path.stem, "category": category, "source": names[0], "target": names[1]}
             rows.append(row | {"threshold": max(target.bbox[2:])})
-            keypoints += [_keypoint(path.stem, joint, source, target) for joint in shared]
+            keypoints += [_keypoint(path.stem, pairwise, source, target) for pairwise in shared]
         problems.raise_any()
         shown = []
         for path in sorted(wanted):
@@ -98,13 +98,13 @@ class Animal(BaseModel):
     bbox: Annotated[list[FiniteFloat], Field(min_length=4, max_length=4)]
     keypoints: Annotated[list[FiniteFloat], Field(min_length=3 * len(JOINTS), max_length=3 * len(JOINTS))]
 
-    def visible(self, joint: int) -> bool:
-        """Whether the image shows a joint."""
-        return self.keypoints[3 * joint + 2] > 0
+    def visible(self, pairwise: int) -> bool:
+        """Whether the image shows a pairwise."""
+        return self.keypoints[3 * pairwise + 2] > 0
 
-    def point(self, joint: int) -> tuple[float, float]:
-        """Where a joint is, (x, y) in pixels."""
-        return self.keypoints[3 * joint], self.keypoints[3 * joint + 1]
+    def point(self, pairwise: int) -> tuple[float, float]:
+        """Where a pairwise is, (x, y) in pixels."""
+        return self.keypoints[3 * pairwise], self.keypoints[3 * pairwise + 1]
 
 
 def _read_pair(root: Path, path: Path) -> tuple[Path, Path]:
@@ -147,8 +147,8 @@ def _name(root: Path, annotation: Path) -> str:
     return annotation.resolve().relative_to((root / ANNOTATIONS).resolve()).with_suffix("").as_posix()
 
 
-def _keypoint(pair: str, joint: int, source: Animal, target: Animal) -> Row:
-    alike = next((group for group in ALIKE if joint in group), ())
+def _keypoint(pair: str, pairwise: int, source: Animal, target: Animal) -> Row:
+    alike = next((group for group in ALIKE if pairwise in group), ())
     size = (source.width, source.height)
-    row = keypoint_row(pair, joint, JOINTS[joint], source.point(joint), target.point(joint), size)
+    row = keypoint_row(pair, pairwise, JOINTS[pairwise], source.point(pairwise), target.point(pairwise), size)
     return row | {"geometry_aware": sum(target.visible(other) for other in alike) >= 2}

@@ -6,11 +6,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from ditf.catalog import Problems, Row, Tables, image_row, inside, inspect_images
-from ditf.datasets import Dataset
+from ditf.data.catalog import Problems, Row, Tables, image_row, inside, inspect_images
+from ditf.data.images import Mask, read_index_mask
+from ditf.data.masks import VOID, encode_mask
+from ditf.datasets.base import Dataset
 from ditf.errors import UserError
-from ditf.images import Mask, read_index_mask
-from ditf.masks import VOID, encode_mask
 
 RESOLUTION = "480p"
 GREY = 255  # the value of the object in DAVIS-2016's masks

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from ditf.catalog import Problems, Tables, image_row, inside, inspect_images
-from ditf.datasets import Dataset
+from ditf.data.catalog import Problems, Tables, image_row, inside, inspect_images
+from ditf.datasets.base import Dataset
 from ditf.errors import UserError
 
 PLAIN = "image"  # the category of images that lie in the folder itself

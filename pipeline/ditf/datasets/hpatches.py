@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ditf.catalog import Problems, Tables, image_row, inside, inspect_images
-from ditf.datasets import Dataset
+from ditf.data.catalog import Problems, Tables, image_row, inside, inspect_images
+from ditf.data.images import read_rgb
+from ditf.datasets.base import Dataset
 from ditf.errors import UserError
-from ditf.images import read_rgb
 
 FOLDER = "hpatches-sequences-release"
 IMAGES = range(1, 7)

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from ditf.catalog import Problems, Tables, image_row, inside, inspect_images
-from ditf.datasets import Dataset
-from ditf.datasets.parts.points import Point, keypoint_rows, outside, read_list, read_points
+from ditf.data.catalog import Problems, Tables, image_row, inside, inspect_images
+from ditf.data.point_lists import Point, keypoint_rows, outside, read_list, read_points
+from ditf.datasets.base import Dataset
 from ditf.errors import UserError
 
 POINTS = 10

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from ditf.catalog import Problems, Row, Tables, image_row, inside, inspect_images, keypoint_row
-from ditf.datasets import Dataset
+from ditf.data.catalog import Problems, Row, Tables, image_row, inside, inspect_images, keypoint_row
+from ditf.datasets.base import Dataset
 from ditf.errors import UserError
 
 Pixel = tuple[int, int]
@@ -113,7 +113,7 @@ class SPair(Dataset):
         return loaded
 
 
-class Pair(BaseModel):
+class PairAnnotation(BaseModel):
     """A file of `PairAnnotation`; fields that are not listed are ignored."""
 
     model_config = ConfigDict(strict=True)
@@ -142,9 +142,9 @@ class Pair(BaseModel):
         )
 
 
-def _read_pair(path: Path) -> Pair:
+def _read_pair(path: Path) -> PairAnnotation:
     try:
-        return Pair.model_validate_json(path.read_bytes())
+        return PairAnnotation.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -152,7 +152,7 @@ def _read_pair(path: Path) -> Pair:
         raise UserError(f"{where}: {first['msg']}; restore the file from SPair-71k") from None
 
 
-def _check(path: Path, pair: Pair, sizes: dict[str, tuple[int, int]], problems: Problems) -> None:
+def _check(path: Path, pair: PairAnnotation, sizes: dict[str, tuple[int, int]], problems: Problems) -> None:
     """Everything about a pair that its types do not say."""
     if pair.category != path.stem.rpartition(":")[2]:
         problems.add(path, f"category: {pair.category!r} disagrees with the file's name")
@@ -174,7 +174,7 @@ def _check(path: Path, pair: Pair, sizes: dict[str, tuple[int, int]], problems: 
         problems.add(path, f"trg_bndbox: {x1:g}, {y1:g}, {x2:g}, {y2:g} has no area, so nothing could be scored")
 
 
-def _pair_row(name: str, pair: Pair) -> Row:
+def _pair_row(name: str, pair: PairAnnotation) -> Row:
     x1, y1, x2, y2 = pair.trg_bndbox
     return {
         "pair": name,
@@ -195,7 +195,9 @@ def _visible(path: Path) -> set[str]:
         raise UserError(f"{path}: kps: cannot be read ({error}); restore the file from SPair-71k") from None
 
 
-def _keypoint_rows(name: str, pair: Pair, sizes: dict[str, tuple[int, int]], shown: dict[str, set[str]]) -> list[Row]:
+def _keypoint_rows(
+    name: str, pair: PairAnnotation, sizes: dict[str, tuple[int, int]], shown: dict[str, set[str]]
+) -> list[Row]:
     """shown: the keypoints of each target image; empty where its annotation is not there."""
     groups = [set(group.split()) for group in ALIKE.get(pair.category, "").split("|")]
     seen = shown[f"{pair.category}/{pair.trg_imname}"]

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from ditf.catalog import Problems, Row, Tables, image_row, inside, inspect_images
-from ditf.datasets import Dataset
+from ditf.data.catalog import Problems, Row, Tables, image_row, inside, inspect_images
+from ditf.data.images import Mask, read_index_mask
+from ditf.data.masks import VOID, encode_mask
+from ditf.datasets.base import Dataset
 from ditf.datasets.folder import readable_suffixes
 from ditf.errors import UserError
-from ditf.images import Mask, read_index_mask
-from ditf.masks import VOID, encode_mask
 
 
 class Video(Dataset):

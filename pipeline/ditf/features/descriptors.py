@@ -6,44 +6,18 @@ Activations" (arXiv 2505.18584): AdaLN modulation of the residual stream, massiv
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ditf.errors import UserError
+from ditf.types import DESCRIPTORS, LAYER_NORM, Descriptor, Norm
 
 ROWS = 256  # tokens described at once, so that they stay in the processor's cache
 
 # Massive activations are about 100x the median channel; ordinary channels stay below 3x.
 MASSIVE_RATIO = 30.0
 MASSIVE_SPREAD = 1.0
-
-Descriptor = Literal["original", "adaln", "adaln+discard", "adaln:t", "adaln:t+discard", "adaln:c", "adaln:c+discard"]
-DESCRIPTORS: tuple[Descriptor, ...] = get_args(Descriptor)
-# Of models without AdaLN, and of those whose AdaLN does not embed timestep and text apart.
-ORIGINAL, MODULATED = DESCRIPTORS[:1], DESCRIPTORS[:3]
-
-# What an AdaLN is modulated by: all that the model embeds, its timestep alone, or its text alone.
-Condition = Literal["both", "t", "c"]
-BOTH: Condition = "both"
-
-
-@dataclass(frozen=True)
-class Norm:
-    """What an AdaLN modulates: a layer norm or an RMS norm over the channels, without affine parameters."""
-
-    kind: Literal["layer", "rms"] = "layer"
-    eps: float = 1e-6
-
-
-LAYER_NORM = Norm()
-
-
-def condition_of(descriptor: Descriptor) -> Condition:
-    """By what a descriptor's AdaLN is modulated."""
-    condition = descriptor.partition("+")[0].partition(":")[2]
-    return "t" if condition == "t" else "c" if condition == "c" else BOTH
 
 
 def describe(

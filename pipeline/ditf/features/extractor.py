@@ -13,23 +13,31 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ditf.backbones import Backbone, LoadedBackbone, Text
-from ditf.device import choose
+from ditf.backbones.base import Backbone, LoadedBackbone, Text
+from ditf.backbones.device import choose
+from ditf.backbones.source import Model, pin
+from ditf.data.images import decode, model_size, resize_for_model
 from ditf.errors import UserError
-from ditf.features.descriptors import BOTH, LAYER_NORM, ChannelStatistics
-from ditf.features.store import VERSION, Encoding, ImageFeatures, Noise
-from ditf.features.writing import BlockFeatures, Item
+from ditf.features.descriptors import ChannelStatistics
+from ditf.features.store import VERSION, ImageFeatures
+from ditf.features.store_writer import BlockFeatures, StoreItem
 from ditf.files import Hashes
-from ditf.images import Rule, decode, model_size, resize_for_model
-from ditf.models import Model, pin
 from ditf.provenance import versions_of
 from ditf.settings import parse
+from ditf.types import BOTH, LAYER_NORM, Encoding, Noise, Rule
 from ditf.workers import run
 
 if TYPE_CHECKING:
     from distributed import Client
 
-SHAPE = ("multiple", "strides", "channels", "norm", "conditions", "sized")  # of a store's attributes
+SHAPE = (
+    "multiple",
+    "strides",
+    "channels",
+    "norm",
+    "conditions",
+    "modulation_depends_on_size",
+)  # of a store's attributes
 LIBRARIES = ("torch", "diffusers", "transformers")
 
 
@@ -39,7 +47,7 @@ def key_of(sha256: str, prompt: str) -> str:
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """An image to extract from. sha256: of its bytes; width, height: of the file, in pixels."""
 
     id: str
@@ -51,10 +59,10 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Job:
+class ExtractionJob:
     """All that features depend on besides the images, and how the model is run; it can be sent to a worker.
 
-    rule, img_size: how images are resized; see `ditf.images.model_size`. seed: of the noise. encoding: of the store.
+    rule, img_size: how images are resized; see `model_size`. seed: of the noise. encoding: of the store.
     texts: folder of the encoded prompts. dtype, text_dtype: of the arithmetic, such as "float32". device: "auto" is
     resolved where the work runs. batch_size: noise samples per forward pass; with another, features differ by rounding
     at most. noise: "per-image", or "shared" by all images of one size.
@@ -74,18 +82,18 @@ class Job:
     noise: Noise = "per-image"
 
     @property
-    def made_by(self) -> dict[str, Any]:
+    def extraction_config(self) -> dict[str, Any]:
         """All that determines an image's features besides the image: what a store is known by."""
         names = ("rule", "img_size", "seed", "noise", "encoding", "dtype", "text_dtype")
         settings = self.backbone.model_dump() | {"blocks": sorted(self.backbone.blocks)}
         own = {name: getattr(self, name) for name in names}
-        return {"format": VERSION, "model": self.model.made_by, **settings, **own, **versions_of(LIBRARIES)}
+        return {"format": VERSION, "model": self.model.extraction_config, **settings, **own, **versions_of(LIBRARIES)}
 
     @property
     def attributes(self) -> dict[str, Any]:
         """Of a store: what made it, where the model lay, and what a reader needs."""
         own = {"blocks": sorted(self.backbone.blocks), "encoding": self.encoding}
-        return {"made_by": self.made_by, "source": self.model.source, **own}
+        return {"extraction_config": self.extraction_config, "source": self.model.source, **own}
 
     def load(self) -> "Extractor":
         """The model, loaded."""
@@ -93,11 +101,13 @@ class Job:
         loaded = self.backbone.load(self.model, dtype, device)
         return Extractor(loaded, self.backbone, self.seed, self.batch_size, self.noise)
 
-    def item(self, source: Source, multiple: int, stride: int) -> Item:
+    def item(self, source: ImageSource, multiple: int, stride: int) -> StoreItem:
         """An image's place in the store. multiple: of its sides, as the model sees it. stride: of the first block."""
         width, height = model_size(self.rule, self.img_size, source.width, source.height, multiple)
         key = key_of(source.sha256, source.prompt)
-        return Item(source.id, key, (height // stride, width // stride), (source.width, source.height), source.prompt)
+        return StoreItem(
+            source.id, key, (height // stride, width // stride), (source.width, source.height), source.prompt
+        )
 
 
 class Extractor:
@@ -138,10 +148,10 @@ class Extractor:
         """Load a model for use in Python.
 
         Args:
-            source: a Hub id, a local folder, or "tiny:SEED" for a tiny random model.
-            type: the family, such as "flux", or "package.module:Class". revision: on the Hub.
+            source: a Hub id, a local folder, or "tiny-SEED" for a tiny random model.
+            type: the family, such as "flux", or "package.module.Class". revision: on the Hub.
             block: the block whose input is the feature.
-            img_size, rule: how images are resized; see `ditf.images.model_size`.
+            img_size, rule: how images are resized; see `ditf.data.images.model_size`.
             seed: of the noise.
             dtype: "auto" (bfloat16 on a GPU, float32 on a CPU), "float32" or "bfloat16". device: "auto", "cpu", "cuda".
             batch_size: noise samples per forward pass.
@@ -205,7 +215,7 @@ class Extractor:
             [channels for _, channels in shapes],
             asdict(loaded.norm) if loaded.norm else None,
             list(loaded.conditions) if loaded.norm else [],
-            loaded.sized,
+            loaded.modulation_depends_on_size,
         )
         return dict(zip(SHAPE, values, strict=True))
 

@@ -19,11 +19,12 @@ from pydantic import Field, FiniteFloat
 from safetensors import SafetensorError
 
 from ditf.errors import UserError
-from ditf.features.descriptors import Descriptor, unit
+from ditf.features.bilinear import AxisInterpolation
+from ditf.features.descriptors import unit
 from ditf.features.store import FeatureStore, ImageFeatures
 from ditf.files import fingerprint, write_whole
-from ditf.matching.bilinear import Axis
-from ditf.settings import Distinct, Section
+from ditf.settings import Distinct, Settings
+from ditf.types import Descriptor
 
 Vectors = NDArray[np.float32]
 Count = Annotated[int, Field(ge=1)]
@@ -33,7 +34,7 @@ SAMPLE_TOKENS = 50_000  # from which the axes over a data set are computed
 BLOCK = 0  # the only one of a fused store
 
 
-class Half(Section):
+class FusionHalf(Settings):
     """One of the two: features, which of their blocks and descriptors, and to how many axes each block is reduced.
 
     features: an entry. blocks: from coarse to fine, where they differ. descriptor, channels: as a task reads them. pca:
@@ -47,29 +48,29 @@ class Half(Section):
     pca: Annotated[list[Count], Field(min_length=1)] | None = None
 
 
-class Fusion(Section):
+class FusionSettings(Settings):
     """An entry of `fusions`.
 
     first, second: the halves; the first is resampled to the second's grid. weight: of the second, in 0..1; the first
     has the rest. over: PCA over the data set, from a sample, or over the two images of each pair. seed: of the sample.
     """
 
-    first: Half
-    second: Half
+    first: FusionHalf
+    second: FusionHalf
     weight: FiniteFloat = Field(default=0.5, ge=0, le=1)
     over: Literal["dataset", "pair"] = "dataset"
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
 @dataclass(frozen=True)
-class Axes:
+class PrincipalAxes:
     """Principal axes. mean: [C]. vectors: [axes, C], orthonormal."""
 
     mean: Vectors
     vectors: Vectors
 
     @classmethod
-    def of(cls, tokens: NDArray[np.floating], count: int) -> "Axes":
+    def of(cls, tokens: NDArray[np.floating], count: int) -> "PrincipalAxes":
         """The `count` leading axes of tokens [n, C], exactly."""
         x = np.asarray(tokens, np.float64)
         if count > min(x.shape):
@@ -93,7 +94,7 @@ def resample(tokens: Vectors, grid: tuple[int, int], wanted: tuple[int, int]) ->
     """A token map [h * w, C] bilinearly at another grid, half-pixel centres, [rows * columns, C]."""
     if grid == wanted:
         return tokens
-    rows, columns = Axis.of(grid[0], wanted[0]), Axis.of(grid[1], wanted[1])
+    rows, columns = AxisInterpolation.of(grid[0], wanted[0]), AxisInterpolation.of(grid[1], wanted[1])
     maps = tokens.reshape(*grid, -1)
     a = rows.weight.astype(np.float32)[:, None, None]
     down = maps[rows.lower] * (1 - a) + maps[rows.upper] * a
@@ -141,7 +142,7 @@ class FusedStore(FeatureStore):
             checksum = record.pop("checksum")
             if checksum != fingerprint(record):
                 raise ValueError("it disagrees with its checksum")
-            self.fusion = Fusion.model_validate(record["fusion"])
+            self.fusion = FusionSettings.model_validate(record["fusion"])
             basis = safetensors.numpy.load((self.path / BASIS).read_bytes())
             if record["basis"] != _digest(basis):
                 raise ValueError(f"{BASIS} disagrees with its checksum")
@@ -155,7 +156,7 @@ class FusedStore(FeatureStore):
             raise UserError(f"{path}: not of the features that are there now; run `dvc repro fusion@{self.path.name}`")
         second = self.stores[1]
         self._axes = {
-            name: Axes(basis[f"{name}.mean"], basis[f"{name}.vectors"])
+            name: PrincipalAxes(basis[f"{name}.mean"], basis[f"{name}.vectors"])
             for name in (key.removesuffix(".mean") for key in basis if key.endswith(".mean"))
         }
         self.ids, self.keys, self.sizes, self.blocks = second.ids, second.keys, second.sizes, [BLOCK]
@@ -163,7 +164,7 @@ class FusedStore(FeatureStore):
         self._finest = self.fusion.second.blocks[-1]
         width = sum(self._width(half, store) for half, store in zip(self.halves, self.stores, strict=True))
         self.attributes = {
-            "made_by": record,
+            "extraction_config": record,
             "blocks": [BLOCK],
             "strides": [second.stride(self._finest)],
             "channels": [width],
@@ -171,13 +172,13 @@ class FusedStore(FeatureStore):
         }
 
     @property
-    def joint(self) -> bool:
+    def pairwise(self) -> bool:
         """Whether the features of an image depend on the one that it is paired with."""
         return self.fusion.over == "pair"
 
     @functools.cached_property
     def digest(self) -> str:
-        return fingerprint([self.attributes["made_by"], self.ids, self.keys])
+        return fingerprint([self.attributes["extraction_config"], self.ids, self.keys])
 
     def grids(self, block: int) -> NDArray[np.int32]:
         self._has(block)
@@ -188,7 +189,7 @@ class FusedStore(FeatureStore):
 
     def features(self, block: int, item: str) -> ImageFeatures:
         self._has(block)
-        if self.joint:
+        if self.pairwise:
             raise UserError(
                 f"{self.path}: its PCA is over pairs, so that only correspondence reads it; use `over: dataset`"
             )
@@ -196,14 +197,14 @@ class FusedStore(FeatureStore):
 
     def pair(self, block: int, source: str, target: str) -> tuple[ImageFeatures, ImageFeatures]:
         """The features of two images of a pair."""
-        if not self.joint:
+        if not self.pairwise:
             return self.features(block, source), self.features(block, target)
         raw = {item: [self._raw(number, item) for number in (0, 1)] for item in (source, target)}
         axes = {}
         for number, half in enumerate(self.halves):
             for place, count in enumerate(half.pca or ()):
                 both = np.concatenate([raw[item][number][place][0] for item in (source, target)])
-                axes[f"{number}.{place}"] = Axes.of(both, count)
+                axes[f"{number}.{place}"] = PrincipalAxes.of(both, count)
         found = [self._image(item, [_reduced(number, raw[item][number], axes) for number in (0, 1)]) for item in raw]
         return found[0], found[-1]
 
@@ -219,14 +220,16 @@ class FusedStore(FeatureStore):
     def _raw(self, number: int, item: str) -> list[tuple[Vectors, tuple[int, int]]]:
         return raw_parts(self.stores[number], self.halves[number], item)
 
-    def _parts(self, number: int, item: str, axes: Mapping[str, Axes]) -> list[tuple[Vectors, tuple[int, int]]]:
+    def _parts(
+        self, number: int, item: str, axes: Mapping[str, PrincipalAxes]
+    ) -> list[tuple[Vectors, tuple[int, int]]]:
         return _reduced(number, self._raw(number, item), axes)
 
-    def _width(self, half: Half, store: FeatureStore) -> int:
+    def _width(self, half: FusionHalf, store: FeatureStore) -> int:
         return sum(half.pca) if half.pca else sum(store.channels(block) for block in half.blocks)
 
 
-def raw_parts(store: FeatureStore, half: Half, item: str) -> list[tuple[Vectors, tuple[int, int]]]:
+def raw_parts(store: FeatureStore, half: FusionHalf, item: str) -> list[tuple[Vectors, tuple[int, int]]]:
     """Descriptors of an image at each block of a half, [n, C], and their grids."""
     found = []
     for block in half.blocks:
@@ -236,7 +239,7 @@ def raw_parts(store: FeatureStore, half: Half, item: str) -> list[tuple[Vectors,
     return found
 
 
-def write_fusion(path: Path, fusion: Fusion, stores: Sequence[FeatureStore]) -> None:
+def write_fusion(path: Path, fusion: FusionSettings, stores: Sequence[FeatureStore]) -> None:
     """Write a fusion of two stores into the folder `path`: its record, and the axes over the data set.
 
     Raises:
@@ -256,7 +259,7 @@ def write_fusion(path: Path, fusion: Fusion, stores: Sequence[FeatureStore]) -> 
         items = [first.ids[n] for n in rng.permutation(len(first))]
         for number, (half, store) in enumerate(zip(halves, stores, strict=True)):
             for place, count in enumerate(half.pca or ()):
-                axes = Axes.of(_sample(store, half, place, items, rng), count)
+                axes = PrincipalAxes.of(_sample(store, half, place, items, rng), count)
                 basis |= {f"{number}.{place}.mean": axes.mean, f"{number}.{place}.vectors": axes.vectors}
     path.mkdir(parents=True, exist_ok=True)
     write_whole(path / BASIS, safetensors.numpy.save(basis))
@@ -270,7 +273,9 @@ def open_store(path: Path | str) -> FeatureStore:
     return FusedStore(path) if (Path(path) / RECORD).exists() else FeatureStore(path)
 
 
-def _sample(store: FeatureStore, half: Half, place: int, items: Sequence[str], rng: np.random.Generator) -> Vectors:
+def _sample(
+    store: FeatureStore, half: FusionHalf, place: int, items: Sequence[str], rng: np.random.Generator
+) -> Vectors:
     """Tokens of images all over a store, at most `SAMPLE_TOKENS`."""
     share = SAMPLE_TOKENS / max(1, store.grids(half.blocks[place]).prod(1, dtype=np.int64).sum())
     parts: list[Vectors] = []
@@ -282,7 +287,7 @@ def _sample(store: FeatureStore, half: Half, place: int, items: Sequence[str], r
 
 
 def _reduced(
-    number: int, parts: Sequence[tuple[Vectors, tuple[int, int]]], axes: Mapping[str, Axes]
+    number: int, parts: Sequence[tuple[Vectors, tuple[int, int]]], axes: Mapping[str, PrincipalAxes]
 ) -> list[tuple[Vectors, tuple[int, int]]]:
     found = []
     for place, (tokens, grid) in enumerate(parts):

@@ -1,18 +1,20 @@
 """The feature store: a Zarr v3 group, written and read by zarr-python.
 
-    <store>/                           attributes: format, version, made_by, source, encoding, multiple, norm,
-                                                   conditions, sized, checksum; per block: blocks, strides, channels
-        ids, keys          [item]             string: the image's id; hash of the image's content and its prompt
-        grid, size         [item, 2]          int32: tokens (down, across) of the first block; the image's (width,
-                                              height) in pixels
-        prompt             [item]             int32: the item's row in `prompts`
-        prompts            [prompt]           string; for models whose AdaLN embeds the image's size, one per size, too
-        block28/tokens     [item, token, C]   float16, float32 or int8: row-major; rows past the item's own tokens are 0
-        block28/modulation [prompt, condition, 3, C]  float32: AdaLN shift, scale, gate; only for models with AdaLN
-        block28/quantization [item, 2, C]     float32, with int8 only: offset and scale of each channel of each item
-        block28/statistics [3, C]             float64: magnitude, mean and std of each channel over all tokens
+    <store>/
+        ids, keys             [item]                       string: image id; hash of the image's content and prompt
+        grid, size            [item, 2]                    int32: rows and columns of tokens of the first block;
+                                                           width and height of the image in pixels
+        prompt                [item]                       int32: the item's row in `prompts`
+        prompts               [prompt]                     string; once per image size where the AdaLN depends on it
+        block28/tokens        [item, token, C]             float16, float32 or int8, row-major, padded with zeros
+        block28/modulation    [prompt, condition, 3, C]    float32: AdaLN shift, scale and gate, if the model has AdaLN
+        block28/quantization  [item, 2, C]                 float32, with int8 only: offset and scale of each channel
+        block28/statistics    [3, C]                       float64: magnitude, mean and std of each channel
 
-An item is a chunk with a CRC-32C. The attribute `checksum` is of all metadata and tables.
+    Attributes: format, version, extraction_config, source, encoding, multiple, norm, conditions,
+    modulation_depends_on_size, checksum, and one value per block in blocks, strides and channels.
+
+Each item is one chunk with a CRC-32C. The attribute `checksum` covers all metadata and tables.
 """
 
 import functools
@@ -21,21 +23,20 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
 from ditf.errors import UserError
-from ditf.features.descriptors import BOTH, LAYER_NORM, ChannelStatistics, Descriptor, Norm, condition_of, describe
+from ditf.features.descriptors import ChannelStatistics, describe
 from ditf.files import fingerprint
+from ditf.types import BOTH, LAYER_NORM, Descriptor, Norm, condition_of
 
 FORMAT = "ditf-features"
-VERSION = 4
+VERSION = 5
 
-Encoding = Literal["float16", "float32", "int8"]
-Noise = Literal["per-image", "shared"]
 TABLES = {"ids": "c.0", "keys": "c.0", "grid": "c.0.0", "size": "c.0.0", "prompt": "c.0", "prompts": "c.0"}  # and chunk
 PER_ITEM = ("tokens", "quantization")
 
@@ -124,7 +125,7 @@ class FeatureStore:
         self._modulation = functools.lru_cache(maxsize=1024)(self._read_modulation)
 
     @property
-    def joint(self) -> bool:
+    def pairwise(self) -> bool:
         """Whether the features of an image depend on the one that it is paired with."""
         return False
 

@@ -11,12 +11,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from ditf.backbones import Backbone
+from ditf.backbones.base import Backbone
+from ditf.backbones.source import Model
 from ditf.errors import UserError
 from ditf.files import write_whole
-from ditf.models import Model
 
-MADE_BY = "made_by.json"
+MADE_BY = "extraction_config.json"
 DAMAGE = (SafetensorError, ValueError, TypeError, KeyError, OSError)
 
 
@@ -32,7 +32,7 @@ def encode_prompts(
 
     Args:
         prompts: any number of times each.
-        folder: it also receives `made_by.json`: the dtype of the encoders.
+        folder: it also receives `extraction_config.json`: the dtype of the encoders.
         model, backbone: whose text encoders are used.
         dtype, device: of the encoders.
     """

@@ -12,7 +12,7 @@ cells are interpolated and compared directly, in float64.
 import numpy as np
 from numpy.typing import NDArray
 
-from ditf.matching.bilinear import Axis, sample
+from ditf.features.bilinear import AxisInterpolation, sample
 
 Floats = NDArray[np.float64]
 
@@ -36,8 +36,8 @@ class Target:
         self.tokens = np.ascontiguousarray(tokens, np.float32)
         h, w = grid
         # Pixels and weights by their upper, or left, token: [h, rows of a cell] and [w, columns of a cell].
-        self._rows, self._row_weight = _runs(Axis.of(h, size[1]), h)
-        self._columns, self._column_weight = _runs(Axis.of(w, size[0]), w)
+        self._rows, self._row_weight = _runs(AxisInterpolation.of(h, size[1]), h)
+        self._columns, self._column_weight = _runs(AxisInterpolation.of(w, size[0]), w)
         self._below, self._beside = np.minimum(np.arange(h) + 1, h - 1), np.minimum(np.arange(w) + 1, w - 1)
 
         products = _neighbour_products(self.tokens.reshape(h, w, -1))
@@ -180,7 +180,7 @@ def _keep_best(
     best[q[better]], pixel[q[better]] = v[better], p[better]
 
 
-def _runs(axis: Axis, tokens: int) -> tuple[NDArray[np.int64], Floats]:
+def _runs(axis: AxisInterpolation, tokens: int) -> tuple[NDArray[np.int64], Floats]:
     """The pixels whose lower token is t, and their weights: two arrays [tokens, most]; -1 fills up."""
     counts = np.bincount(axis.lower, minlength=tokens)
     starts = np.cumsum(counts) - counts

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ditf.masks import VOID
+from ditf.data.masks import VOID
 
 BOUNDARY_TOLERANCE = 0.008  # of the image's diagonal
 RECALL_THRESHOLD = 0.5

@@ -4,13 +4,13 @@ import faiss
 import torch
 from torch import Tensor
 
-from ditf.propagation.voting import Voting, vote
+from ditf.propagation.voting import PropagationConfig, vote
 
 
 class AnywhereSearch:
     """Votes without a window."""
 
-    def __init__(self, voting: Voting) -> None:
+    def __init__(self, voting: PropagationConfig) -> None:
         self._voting = voting
 
     def prepare(self, descriptors: Tensor) -> Tensor:

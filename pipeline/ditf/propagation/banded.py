@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ditf.propagation.voting import Voting, vote
+from ditf.propagation.voting import PropagationConfig, vote
 
 BAND = 4  # rows of tokens whose similarities are computed at once
 
@@ -16,7 +16,7 @@ class BandedSearch:
         voting: with the window's radius.
     """
 
-    def __init__(self, grid: tuple[int, int], voting: Voting) -> None:
+    def __init__(self, grid: tuple[int, int], voting: PropagationConfig) -> None:
         self._grid, self._voting = grid, voting
 
     def prepare(self, descriptors: Tensor) -> Tensor:

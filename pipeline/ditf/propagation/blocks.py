@@ -14,7 +14,7 @@ LEAST_SIDE = 8  # of a block; in smaller ones the matrix products are too small 
 TOKENS_AT_ONCE = 256  # so that their descriptors stay in the processor's cache
 
 
-class Layout:
+class BlockGrid:
     """Where the tokens of a grid lie in blocks.
 
     Attributes:
@@ -35,7 +35,7 @@ class Layout:
         self._places = torch.arange(self.token.numel(), device=device).reshape(self.token.shape)
         self._reach = -(-radius // self.side)
 
-    def near(self, row: int, column: int) -> "Near":
+    def near(self, row: int, column: int) -> "Neighbourhood":
         """The blocks in reach of one."""
         rows = slice(max(row - self._reach, 0), row + self._reach + 1)
         columns = slice(max(column - self._reach, 0), column + self._reach + 1)
@@ -44,11 +44,11 @@ class Layout:
         apart = (own // width - near // width).abs().maximum((own % width - near % width).abs())
         outside = (apart > self.radius) | (near < 0)
         penalty = torch.zeros(outside.shape, device=own.device).masked_fill_(outside, -torch.inf)
-        return Near(rows, columns, self._places[rows, columns].flatten(1), penalty)
+        return Neighbourhood(rows, columns, self._places[rows, columns].flatten(1), penalty)
 
 
 @dataclass(frozen=True)
-class Near:
+class Neighbourhood:
     """The sources in reach of a block, by rows of blocks.
 
     places: [rows of blocks, sources]. penalty: 0 inside a token's window and -inf outside, [rows of blocks, sources,
@@ -79,7 +79,7 @@ class Frame:
     error: float
 
     @classmethod
-    def of(cls, descriptors: Tensor, centre: Tensor, layout: Layout, dtype: torch.dtype) -> "Frame":
+    def of(cls, descriptors: Tensor, centre: Tensor, layout: BlockGrid, dtype: torch.dtype) -> "Frame":
         """Lay out the descriptors [n, C] of a frame, with coarse in `dtype`."""
         shape = (layout.token.numel(), descriptors.shape[1])
         coarse = descriptors.new_zeros(shape, dtype=dtype)

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ditf.masks import VOID
-from ditf.matching.bilinear import Axis
+from ditf.data.masks import VOID
+from ditf.features.bilinear import AxisInterpolation
 
 
 def first_labels(mask: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.float32]:
@@ -28,7 +28,7 @@ def hard_mask(soft: NDArray[np.float32], size: tuple[int, int], stride: int) -> 
         stride: pixels that a token covers along each side.
     """
     _, h, w = soft.shape
-    y, x = Axis.of(h, h * stride), Axis.of(w, w * stride)
+    y, x = AxisInterpolation.of(h, h * stride), AxisInterpolation.of(w, w * stride)
     a, b = y.weight.astype(np.float32)[:, None], x.weight.astype(np.float32)
     rows = soft[:, y.lower] * (1 - a) + soft[:, y.upper] * a
     large = rows[:, :, x.lower] * (1 - b) + rows[:, :, x.upper] * b

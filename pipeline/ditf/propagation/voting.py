@@ -9,7 +9,7 @@ GROUP = 16  # similarities whose maximum stands for them in the search for the k
 
 
 @dataclass(frozen=True)
-class Voting:
+class PropagationConfig:
     """How labels travel.
 
     topk: sources kept for each token, and every tie with the last. temperature: of the weights
@@ -32,7 +32,7 @@ def kth_bound(similarity: Tensor, k: int) -> Tensor:
     return similarity.topk(min(k, len(similarity)), dim=0).values[-1]
 
 
-def vote(token: Tensor, similarity: Tensor, labels: Tensor, count: int, voting: Voting) -> Tensor:
+def vote(token: Tensor, similarity: Tensor, labels: Tensor, count: int, voting: PropagationConfig) -> Tensor:
     """Soft labels [count, objects + 1] of tokens from candidates for their sources.
 
     Args:

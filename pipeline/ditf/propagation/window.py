@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ditf.propagation.blocks import Frame, Layout, Near, fast_dtype
-from ditf.propagation.pruning import AXES, Axes, Reduced
-from ditf.propagation.voting import Voting, kth_bound, vote
+from ditf.propagation.blocks import BlockGrid, Frame, Neighbourhood, fast_dtype
+from ditf.propagation.pruning import AXES, PruningAxes, ReducedFrame
+from ditf.propagation.voting import PropagationConfig, kth_bound, vote
 
 PAIRS_AT_ONCE = 128  # scored, so that their descriptors stay in the processor's cache
 ROWS = 64  # products have a multiple of these: oneDNN prepares, and keeps, a program for each shape
@@ -23,7 +23,7 @@ class Prepared:
     """A frame ready for the search. reduced: None where descriptors are too short to gain by it."""
 
     frame: Frame
-    reduced: Reduced | None
+    reduced: ReducedFrame | None
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,16 @@ class WindowSearch:
         axes: of the descriptors, for the first step.
     """
 
-    def __init__(self, grid: tuple[int, int], voting: Voting, axes: int = AXES) -> None:
+    def __init__(self, grid: tuple[int, int], voting: PropagationConfig, axes: int = AXES) -> None:
         self._grid, self._voting, self._count = grid, voting, axes
-        self._layout: Layout | None = None
-        self._axes: Axes | None = None
+        self._layout: BlockGrid | None = None
+        self._axes: PruningAxes | None = None
         self._rows: Tensor | None = None
 
     def prepare(self, descriptors: Tensor) -> Prepared:
         """Lay out a frame's descriptors, [n, C]; the first frame's centre and axes are those of all."""
         if self._layout is None:
-            self._layout = Layout(self._grid, self._voting.radius, descriptors.device)
+            self._layout = BlockGrid(self._grid, self._voting.radius, descriptors.device)
             self._centre = torch.nn.functional.normalize(descriptors, dim=1).mean(0)
             self._square = float(self._centre @ self._centre)
             self._dtype = fast_dtype(descriptors.device)
@@ -62,7 +62,7 @@ class WindowSearch:
         if descriptors.shape[1] <= 2 * self._count:
             return Prepared(frame, None)
         if self._axes is None:
-            self._axes = Axes(frame, self._layout, self._count)
+            self._axes = PruningAxes(frame, self._layout, self._count)
         return Prepared(frame, self._axes.apply(frame))
 
     def labels(self, target: Prepared, context: list[tuple[Prepared, Tensor]]) -> Tensor:
@@ -119,7 +119,7 @@ class WindowSearch:
         return Found(*(torch.cat(part) for part in parts))
 
     def _coarse(
-        self, target: Prepared, frames: list[Prepared], block: tuple[int, int], near: Near, chosen: Tensor
+        self, target: Prepared, frames: list[Prepared], block: tuple[int, int], near: Neighbourhood, chosen: Tensor
     ) -> Found:
         """Coarse similarities, but for a constant per token, of chosen sources [frames, rows of blocks, sources]."""
         own, places, penalty = target.frame.coarse[block].T, near.places.flatten(), near.penalty.flatten(0, 1)

@@ -9,9 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ditf.config.params import FeaturesEntry, Params
 from ditf.metrics.intervals import Sums, difference, interval, read_units
-from ditf.params import FeaturesEntry, Params
-from ditf.tasks import Task
+from ditf.tasks.base import Task
 
 Row = dict[str, Any]
 

@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ditf.errors import UserError
-from ditf.features.descriptors import Descriptor, unit
+from ditf.features.descriptors import unit
 from ditf.features.store import FeatureStore
 from ditf.files import fingerprint, sha256_of, write_whole
+from ditf.types import Descriptor
 from ditf.workers import run
 
 if TYPE_CHECKING:
@@ -123,10 +124,13 @@ def build(
     index.ntotal = inner.ntotal
     for name, part in (("tokens", index), ("images", images)):
         faiss.write_index(part, str(folder / f"{name}.faiss"))
-    made_by = {"store": store.digest, "tokens": tokens, "factory": factory, **asdict(settings)}
-    made_by |= {"channels": list(settings.channels), "sha256": {name: sha256_of(folder / name) for name in FILES}}
-    made_by["checksum"] = fingerprint(made_by)
-    write_whole(folder / "index.json", json.dumps(made_by, indent=1).encode() + b"\n")
+    extraction_config = {"store": store.digest, "tokens": tokens, "factory": factory, **asdict(settings)}
+    extraction_config |= {
+        "channels": list(settings.channels),
+        "sha256": {name: sha256_of(folder / name) for name in FILES},
+    }
+    extraction_config["checksum"] = fingerprint(extraction_config)
+    write_whole(folder / "index.json", json.dumps(extraction_config, indent=1).encode() + b"\n")
     size = sum(path.stat().st_size for path in folder.glob("*.faiss"))
     print(f"{factory}: {tokens:,} tokens of {len(store):,} images, {size:,} bytes, {time.perf_counter() - start:.1f} s")
     return exact.recall(index)

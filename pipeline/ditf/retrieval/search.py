@@ -25,7 +25,7 @@ SHORTLIST = 4  # candidates compared exactly, times k
 
 
 @dataclass(frozen=True)
-class Place:
+class SearchHit:
     """A token that was found. point: its centre; box: x0, y0, x1, y1; both in pixels of the image."""
 
     image: str
@@ -43,12 +43,12 @@ class FeatureIndex:
 
     def __init__(self, path: Path | str, store: FeatureStore) -> None:
         self.path, self.store = Path(path), store
-        made_by = check_index(self.path)
-        if made_by["store"] != store.digest:
+        extraction_config = check_index(self.path)
+        if extraction_config["store"] != store.digest:
             raise UserError(f"{path}: not of the features that {store.path} now holds; run `dvc repro` to rebuild it")
-        self.tokens, self.factory = int(made_by["tokens"]), str(made_by["factory"])
-        kind, block, descriptor = (made_by[name] for name in ("kind", "block", "descriptor"))
-        self.settings = IndexSettings(kind, block, descriptor, tuple(made_by["channels"]))
+        self.tokens, self.factory = int(extraction_config["tokens"]), str(extraction_config["factory"])
+        kind, block, descriptor = (extraction_config[name] for name in ("kind", "block", "descriptor"))
+        self.settings = IndexSettings(kind, block, descriptor, tuple(extraction_config["channels"]))
         self._tokens, self._images = (faiss.read_index(str(self.path / f"{n}.faiss")) for n in ("tokens", "images"))
         self._cells = faiss.try_extract_index_ivf(self._tokens)
         self._rows = pyarrow.dataset.dataset(self.path / "rows.parquet", schema=ROWS)
@@ -77,7 +77,7 @@ class FeatureIndex:
             if self._cells is not None:
                 self._cells.nprobe = probed
 
-    def search(self, query: Floats, k: int = 10, per_image: bool = False) -> list[Place]:
+    def search(self, query: Floats, k: int = 10, per_image: bool = False) -> list[SearchHit]:
         """The `k` places most similar to a descriptor.
 
         Args:
@@ -97,7 +97,7 @@ class FeatureIndex:
             requested = min(SHORTLIST * requested, self.tokens)
             places = self._places(query, self.nearest(query, requested))
             if per_image:  # the first of each image is its best
-                best: dict[str, Place] = {}
+                best: dict[str, SearchHit] = {}
                 for place in places:
                     best.setdefault(place.image, place)
                 places = list(best.values())
@@ -114,7 +114,7 @@ class FeatureIndex:
     def _too_many(self, k: int, most: int, what: str) -> UserError:
         return UserError(f"k is {k}, but {self.path} indexes {most} {what}; use 1 to {most}")
 
-    def _places(self, query: Floats, rows: NDArray[np.int64]) -> list[Place]:
+    def _places(self, query: Floats, rows: NDArray[np.int64]) -> list[SearchHit]:
         """The places of `rows`, by exact similarity, best first."""
         if not len(rows):
             return []
@@ -128,20 +128,20 @@ class FeatureIndex:
             for row, similarity in zip(found, (near @ query).clip(-1, 1), strict=True):
                 x0, y0, x1, y1 = (row[name] for name in ("x0", "y0", "x1", "y1"))
                 point = ((x0 + x1) / 2, (y0 + y1) / 2)
-                places.append(Place(image, row["token"], point, (x0, y0, x1, y1), float(similarity)))
+                places.append(SearchHit(image, row["token"], point, (x0, y0, x1, y1), float(similarity)))
         return sorted(places, key=lambda place: -place.similarity)
 
 
 def check_index(path: Path) -> dict[str, Any]:
     """What `index.json` says, once every file of the index agrees with it. Raises `UserError` where one does not."""
     try:
-        made_by: dict[str, Any] = json.loads((path / "index.json").read_text(encoding="utf-8"))
-        if made_by.pop("checksum") != fingerprint(made_by):
+        extraction_config: dict[str, Any] = json.loads((path / "index.json").read_text(encoding="utf-8"))
+        if extraction_config.pop("checksum") != fingerprint(extraction_config):
             raise ValueError("index.json disagrees with its checksum")
         for name in FILES:
-            if sha256_of(path / name) != made_by["sha256"][name]:
+            if sha256_of(path / name) != extraction_config["sha256"][name]:
                 raise ValueError(f"{name} disagrees with its checksum")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable index ({reason:.200}); make it anew with `dvc repro -f`") from None
-    return made_by
+    return extraction_config

@@ -14,18 +14,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BeforeValidator, Field, FiniteFloat, SerializeAsAny
 
-from ditf import charts
-from ditf.catalog import Catalog
-from ditf.draw import draw_feature_colours, draw_matches
+from ditf.data.catalog import Catalog
+from ditf.drawing import charts
+from ditf.drawing.pictures import draw_feature_colours, draw_matches
 from ditf.errors import UserError
-from ditf.features.descriptors import Descriptor
 from ditf.features.store import FeatureStore
-from ditf.matchers import Matcher
-from ditf.matching.keypoints import NEAREST, predict
+from ditf.matching.matchers.base import Matcher
+from ditf.matching.pairs import NEAREST, predict
 from ditf.metrics.intervals import write_units
 from ditf.metrics.pck import by_coverage, by_pair, by_rule, over_alpha, pck
-from ditf.settings import Distinct, Section, find_type, parse
-from ditf.tasks import Metrics, Predicted, Reading, Scores, Task, read_csv, write_csv
+from ditf.settings import Distinct, Settings, find_type, parse
+from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task, read_csv, write_csv
+from ditf.types import Descriptor
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 HEADLINE = 0.1  # the alpha of the first metric and of the drawings, where it is scored
 
 
-class Alphas(Section):
+class PckSettings(Settings):
     """alphas: a keypoint is correct within alpha times the pair's threshold."""
 
     alphas: Distinct[Annotated[FiniteFloat, Field(gt=0, le=1)]] = Field(default=[0.05, 0.1, 0.15])
@@ -54,7 +54,7 @@ def _matcher(given: Any) -> Matcher:
         raise ValueError("; ".join(str(error).split("\n"))) from None
 
 
-class Matching(Reading):
+class MatchingSettings(DescriptorSettings):
     """matcher: the type of a matcher, or a mapping with its type and settings."""
 
     matcher: Annotated[SerializeAsAny[Matcher], BeforeValidator(_matcher)] = NEAREST
@@ -63,8 +63,8 @@ class Matching(Reading):
 class Correspondence(Task):
     """Semantic correspondence by matching descriptors."""
 
-    predict: Matching
-    score: Alphas = Alphas()
+    predict: MatchingSettings
+    score: PckSettings = PckSettings()
 
     @property
     def headline(self) -> str:
@@ -112,7 +112,7 @@ class Correspondence(Task):
                 metrics[row["descriptor"]][f"image@{row['alpha']:g} of {row['rule']}"] = round(row["image"], 2)
         return Scores(metrics, {row["value"]: row["point"] for row in shown if row["descriptor"] == last})
 
-    def draw(self, store: FeatureStore, predicted: Predicted, folder: Path) -> None:
+    def draw(self, store: FeatureStore, predicted: DrawingInputs, folder: Path) -> None:
         """The best, the median and the worst pair, and features as colours."""
         descriptor = self.predict.descriptors[-1]
         table = pq.read_table(predicted.folder / "predictions.parquet", filters=[("descriptor", "=", descriptor)])
@@ -120,12 +120,12 @@ class Correspondence(Task):
         ranked = sorted(rows, key=lambda name: np.mean([row["error"] / row["threshold"] for row in rows[name]]))
         chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
         for title, name in chosen.items():
-            self.draw_part(folder / f"matches_{title}.png", predicted, descriptor, name)
+            self.draw_unit(folder / f"matches_{title}.png", predicted, descriptor, name)
         pairs = {row["pair"]: row for row in predicted.catalog.rows("pairs")}
         images = dict.fromkeys(pairs[name][side] for name in chosen.values() for side in ("source", "target"))
         draw_feature_colours(folder / "features.png", predicted.read, store, list(images), self.predict, descriptor)
 
-    def draw_part(self, path: Path, predicted: Predicted, descriptor: Descriptor, part: str) -> None:
+    def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, part: str) -> None:
         """The matches of a pair."""
         filters = [("descriptor", "=", descriptor), ("pair", "=", part)]
         rows = pq.read_table(predicted.folder / "predictions.parquet", filters=filters).to_pylist()

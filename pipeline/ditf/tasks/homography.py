@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 from tqdm import tqdm
 
-from ditf import charts
-from ditf.catalog import Catalog
-from ditf.draw import draw_feature_colours, draw_matches, spread
-from ditf.features.descriptors import Descriptor, unit
+from ditf.data.catalog import Catalog
+from ditf.drawing import charts
+from ditf.drawing.pictures import draw_feature_colours, draw_matches, spread
+from ditf.features.descriptors import unit
 from ditf.features.store import FeatureStore, ImageFeatures
-from ditf.matching.keypoints import descriptors_at
+from ditf.matching.pairs import descriptors_at
 from ditf.metrics import intervals
 from ditf.metrics.homography import corner_error, estimate, reprojection
-from ditf.settings import Distinct, Section
-from ditf.tasks import Metrics, Predicted, Reading, Scores, Task, read_csv, write_csv
+from ditf.settings import Distinct, Settings
+from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task, read_csv, write_csv
+from ditf.types import Descriptor
 from ditf.workers import cores, run
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ Sampling = Literal["pixels", "published"]
 Metric = Literal["cosine", "l2"]
 
 
-class Matching(Reading):
+class HomographySettings(DescriptorSettings):
     """How keypoints are matched.
 
     metric: of nearest neighbours, "cosine" or "l2" of descriptors as they are. sampling: of descriptors, at the
@@ -55,7 +56,7 @@ class Matching(Reading):
     sampling: Sampling = "pixels"
 
 
-class Pixels(Section):
+class ThresholdSettings(Settings):
     """corners: pixels within which a homography is right. matches: the same of a match. methods: of the estimator."""
 
     corners: Distinct[Annotated[FiniteFloat, Field(gt=0)]] = Field(default=[1, 3, 5])
@@ -66,8 +67,8 @@ class Pixels(Section):
 class Homography(Task):
     """Homographies from matches of keypoints."""
 
-    predict: Matching
-    score: Pixels = Pixels()
+    predict: HomographySettings
+    score: ThresholdSettings = ThresholdSettings()
 
     @property
     def headline(self) -> str:
@@ -136,7 +137,7 @@ class Homography(Task):
         intervals.write_units(folder, units)
         return Scores(metrics, bars)
 
-    def draw(self, store: FeatureStore, predicted: Predicted, folder: Path) -> None:
+    def draw(self, store: FeatureStore, predicted: DrawingInputs, folder: Path) -> None:
         """Matches of the best, the median and the worst pair, and features as colours."""
         descriptor = self.predict.descriptors[-1]
         matches = _by_pair(predicted.folder / "matches.parquet", [descriptor])[descriptor]
@@ -146,13 +147,13 @@ class Homography(Task):
         if not ranked:
             return
         for title, name in {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}.items():
-            self.draw_part(folder / f"matches_{title}.png", predicted, descriptor, name)
+            self.draw_unit(folder / f"matches_{title}.png", predicted, descriptor, name)
         names = list(
             dict.fromkeys(pairs[name][side] for name in (ranked[0], ranked[-1]) for side in ("source", "target"))
         )
         draw_feature_colours(folder / "features.png", predicted.read, store, names, self.predict, descriptor)
 
-    def draw_part(self, path: Path, predicted: Predicted, descriptor: Descriptor, part: str) -> None:
+    def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, part: str) -> None:
         """Matches of a pair, 60 at most."""
         pair = next(row for row in predicted.catalog.rows("homographies") if row["pair"] == part)
         matches = _by_pair(predicted.folder / "matches.parquet", [descriptor])[descriptor]

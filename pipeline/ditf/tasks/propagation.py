@@ -13,31 +13,31 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 from tqdm import tqdm
 
-from ditf import charts
-from ditf.catalog import Catalog, Row
-from ditf.draw import animation, contact_sheet, draw_feature_colours, overlay, spread
+from ditf.data.catalog import Catalog, Row
+from ditf.data.images import decode_mask, read_index_mask, shrink
+from ditf.data.masks import save_mask
+from ditf.drawing import charts
+from ditf.drawing.pictures import animation, contact_sheet, draw_feature_colours, overlay, spread
 from ditf.errors import UserError
-from ditf.features.descriptors import Descriptor
 from ditf.features.store import FeatureStore
-from ditf.images import decode_mask, read_index_mask, shrink
-from ditf.masks import save_mask
 from ditf.metrics import intervals
 from ditf.metrics.segmentation import evaluate_frame, summarize
-from ditf.settings import Section
-from ditf.tasks import Metrics, Predicted, Reading, Scores, Task, read_csv, write_csv
+from ditf.settings import Settings
+from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task, read_csv, write_csv
+from ditf.types import Descriptor
 from ditf.workers import cores, run
 
 if TYPE_CHECKING:
     from distributed import Client
     from matplotlib.figure import Figure
 
-    from ditf.propagation.voting import Voting
+    from ditf.propagation.voting import PropagationConfig
 
 SHEET_COLUMNS, SHEET_FRAMES = 4, 16
 FRAME_SIDE = 480  # longer side of a frame in contact sheets and animations
 
 
-class Carrying(Reading):
+class PropagationSettings(DescriptorSettings):
     """topk: sources kept for each token. temperature: of their weights. n_last_frames: frames of context besides the
     first. size_mask_neighborhood: sources are within +- this many tokens; 0: anywhere. The defaults are the paper's.
     """
@@ -51,8 +51,8 @@ class Carrying(Reading):
 class Propagation(Task):
     """Video object segmentation by label propagation."""
 
-    predict: Carrying
-    score: Section = Section()
+    predict: PropagationSettings
+    score: Settings = Settings()
 
     @property
     def headline(self) -> str:
@@ -60,7 +60,7 @@ class Propagation(Task):
 
     def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         """Masks as `<descriptor>/<sequence>/<frame>.png`: with the true first one, as the official evaluator reads."""
-        from ditf.propagation.voting import Voting
+        from ditf.propagation.voting import PropagationConfig
 
         p, frames, first = self.predict, frames_of(catalog), masks_of(catalog)
         channels = p.discarded(store)
@@ -69,7 +69,9 @@ class Propagation(Task):
             for descriptor in p.descriptors:
                 for row in catalog.rows("sequences"):
                     name, limit = row["sequence"], row["context_limit"] or p.n_last_frames
-                    voting = Voting(p.topk, p.temperature, min(p.n_last_frames, limit), p.size_mask_neighborhood)
+                    voting = PropagationConfig(
+                        p.topk, p.temperature, min(p.n_last_frames, limit), p.size_mask_neighborhood
+                    )
                     names = [(frame["id"], frame["name"]) for frame in frames[name]]
                     described = (p.block, descriptor, channels)
                     out = folder.resolve() / descriptor / name
@@ -123,7 +125,7 @@ class Propagation(Task):
         bars = {row["sequence"]: row["J&F-Mean"] for row in tables["sequences"] if row["descriptor"] == last}
         return Scores(metrics, bars)
 
-    def draw(self, store: FeatureStore, predicted: Predicted, folder: Path) -> None:
+    def draw(self, store: FeatureStore, predicted: DrawingInputs, folder: Path) -> None:
         """Each sequence as a contact sheet and an animation, and features as colours."""
         descriptor, frames = self.predict.descriptors[-1], frames_of(predicted.catalog)
         for sequence, rows in tqdm(frames.items(), "drawing", unit="sequence", delay=2):
@@ -140,7 +142,7 @@ class Propagation(Task):
         rows = [row for row in read_csv(tables / "jf_frames.csv") if row["descriptor"] == descriptor]
         return {f"{row['sequence']}/{row['frame']}": float(row["J&F"]) for row in rows}
 
-    def draw_part(self, path: Path, predicted: Predicted, descriptor: Descriptor, part: str) -> None:
+    def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, part: str) -> None:
         """A frame under its predicted mask."""
         sequence, name = part.rsplit("/", 1)
         frame = next(row for row in frames_of(predicted.catalog)[sequence] if row["name"] == name)
@@ -161,7 +163,7 @@ def carry(
     names: list[tuple[str, str]],
     first: bytes,
     described: tuple[int, Descriptor, list[int]],
-    voting: "Voting",
+    voting: "PropagationConfig",
     folder: Path,
 ) -> int:
     """Carry a first mask through the frames of a sequence, and write every mask; returns the number of frames.
@@ -174,9 +176,9 @@ def carry(
         voting: how labels travel.
         folder: to write into.
     """
-    from ditf.device import choose
-    from ditf.propagation import propagate
+    from ditf.backbones.device import choose
     from ditf.propagation.labels import first_labels, hard_mask
+    from ditf.propagation.propagate import propagate
 
     block, descriptor, channels = described
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from ditf import charts
-from ditf.catalog import Catalog
-from ditf.draw import draw_places
+from ditf.data.catalog import Catalog
+from ditf.drawing import charts
+from ditf.drawing.pictures import draw_places
 from ditf.features.store import FeatureStore
-from ditf.settings import Section
-from ditf.tasks import Predicted, Reading, Scores, Task, read_csv, write_csv
+from ditf.settings import Settings
+from ditf.tasks.base import DescriptorSettings, DrawingInputs, Scores, Task, read_csv, write_csv
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 DRAWN, PLACES = 1, 6  # searches drawn, and places of each
 
 
-class Indexing(Reading):
+class RetrievalSettings(DescriptorSettings):
     """kind: auto, flat (exact), ivfsq, ivfpq, hnsw, or a factory string of FAISS; auto is flat up to 50,000 tokens."""
 
     kind: str = Field(default="auto", min_length=1)
 
     @model_validator(mode="after")
-    def _one_descriptor(self) -> "Indexing":
+    def _one_descriptor(self) -> "RetrievalSettings":
         if len(self.descriptors) != 1:
             raise ValueError("an index is of one descriptor")
         return self
@@ -36,8 +36,8 @@ class Indexing(Reading):
 class Retrieval(Task):
     """Search by a point, a region or an image, for `ditf search` and `ditf match`."""
 
-    predict: Indexing
-    score: Section = Section()
+    predict: RetrievalSettings
+    score: Settings = Settings()
 
     @property
     def headline(self) -> str:
@@ -62,7 +62,7 @@ class Retrieval(Task):
         recall = {row["metric"]: float(row["value"]) for row in read_csv(tables / "recall.csv")}
         return {"Recall against exact search": charts.bars(recall, "fraction of the exact neighbours")}
 
-    def draw(self, store: FeatureStore, predicted: Predicted, folder: Path) -> None:
+    def draw(self, store: FeatureStore, predicted: DrawingInputs, folder: Path) -> None:
         """Searches by the middle token of a few images."""
         from ditf.retrieval.search import FeatureIndex
 

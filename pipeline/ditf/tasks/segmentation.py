@@ -10,18 +10,18 @@ import numpy as np
 from pydantic import Field, FiniteFloat
 from tqdm import tqdm
 
-from ditf import charts
-from ditf.catalog import Catalog
-from ditf.draw import contact_sheet, draw_feature_colours, overlay
+from ditf.data.catalog import Catalog
+from ditf.data.images import Mask, decode_mask, read_index_mask, shrink
+from ditf.data.masks import save_mask
+from ditf.drawing import charts
+from ditf.drawing.pictures import contact_sheet, draw_feature_colours, overlay
 from ditf.errors import UserError
-from ditf.features.descriptors import Descriptor
 from ditf.features.store import FeatureStore
-from ditf.images import Mask, decode_mask, read_index_mask, shrink
-from ditf.masks import save_mask
 from ditf.metrics import intervals
 from ditf.metrics.classes import by_image, confusion, summarize
-from ditf.settings import Section
-from ditf.tasks import Metrics, Predicted, Reading, Scores, Task, read_csv, write_csv
+from ditf.settings import Settings
+from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task, read_csv, write_csv
+from ditf.types import Descriptor
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -31,7 +31,7 @@ IGNORED = 255
 SHOWN, SHOWN_SIDE = 4, 320  # images drawn, and their longer side
 
 
-class Training(Reading):
+class ProbeSettings(DescriptorSettings):
     """How a probe is trained.
 
     epochs: over all images. batch: tokens per step. rate, decay: of AdamW, with a cosine schedule. seed: of the order
@@ -48,15 +48,15 @@ class Training(Reading):
 class Segmentation(Task):
     """Semantic segmentation by a linear probe per descriptor."""
 
-    predict: Training
-    score: Section = Section()
+    predict: ProbeSettings
+    score: Settings = Settings()
 
     @property
     def headline(self) -> str:
         return "mIoU"
 
     def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
-        from ditf import probe
+        from ditf.segmentation import linear_probe as probe
 
         p, channels = self.predict, self.predict.discarded(store)
         rows, masks = catalog.rows("images"), {row["id"]: row["png"] for row in catalog.rows("masks")}
@@ -73,7 +73,7 @@ class Segmentation(Task):
                 tokens = features.descriptors(descriptor, channels)
                 return tokens, probe.classes_of_tokens(truth, features.grid)
 
-            training = probe.Training(p.epochs, p.batch, p.rate, p.decay, p.seed)
+            training = probe.ProbeTraining(p.epochs, p.batch, p.rate, p.decay, p.seed)
             name = [store.digest, p.model_dump(), descriptor, channels, classes, parts["train"]]
             checkpoint = folder.with_name(f"{folder.name}.partial") / f"{descriptor}.safetensors"
             trained = probe.train(parts["train"], read, store.channels(p.block), classes, training, checkpoint, name)
@@ -110,7 +110,7 @@ class Segmentation(Task):
         intervals.write_units(folder, units)
         return Scores(metrics, bars)
 
-    def draw(self, store: FeatureStore, predicted: Predicted, folder: Path) -> None:
+    def draw(self, store: FeatureStore, predicted: DrawingInputs, folder: Path) -> None:
         """A few images with their true and their predicted classes, and features as colours."""
         descriptor = self.predict.descriptors[-1]
         masks = {row["id"]: row["png"] for row in predicted.catalog.rows("masks")}
@@ -130,7 +130,7 @@ class Segmentation(Task):
         """Pixel accuracy by image: an image's mean over classes depends on which classes it shows."""
         return intervals.read_units(tables)[descriptor]["pixel accuracy"].by_unit()
 
-    def draw_part(self, path: Path, predicted: Predicted, descriptor: Descriptor, part: str) -> None:
+    def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, part: str) -> None:
         """An image under its true and its predicted classes."""
         true = next(row["png"] for row in predicted.catalog.rows("masks") if row["id"] == part)
         found = read_index_mask(predicted.folder / descriptor / f"{part}.png")

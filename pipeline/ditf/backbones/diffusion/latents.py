@@ -1,0 +1,133 @@
+"""From pixels to noisy latents: one encoding per image, from which every noise sample is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+from ditf.backbones.loading import load_component
+from ditf.errors import UserError
+
+KINDS = ("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLQwenImage", "AutoencoderDC")
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The autoencoder's posterior of one image: mean and standard deviation, each [C, height, width], float32."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@contextmanager
+def _one_thread(device: str) -> Iterator[None]:
+    """On a CPU, one thread: the VAE alone rounds otherwise with another number, and features would depend on it."""
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class LatentEncoder:
+    """Images to noisy latents.
+
+    Args:
+        vae: an autoencoder of one of `KINDS`.
+        dtype, device: of it.
+
+    Attributes:
+        stride: pixels that a latent covers along each side.
+    """
+
+    def __init__(self, vae: Any, dtype: torch.dtype, device: str) -> None:
+        self.vae, self.dtype, self.device = vae, dtype, device
+        self.kind, config = type(vae).__name__, vae.config
+        levels = config.get("encoder_block_out_channels") or config.get("block_out_channels")
+        self.stride: int = 2 ** (len(levels) - 1 if levels else len(config["temperal_downsample"]))
+        if self.kind == "AutoencoderKLFlux2":
+            self.stride *= 2  # 2x2 latents are standardized together
+
+    @classmethod
+    def load(cls, folder: Path, dtype: torch.dtype, device: str, tiling: bool = False) -> LatentEncoder:
+        """Read the `vae/` of a diffusers folder, in safetensors. Raises `UserError` where that fails."""
+        try:
+            kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{folder / 'config.json'}: not a readable configuration ({error})") from None
+        if kind not in KINDS:
+            raise UserError(f"{folder / 'config.json'}: _class_name is {kind!r}, not one of {', '.join(KINDS)}")
+        vae = load_component(getattr(diffusers, kind), folder, dtype=dtype).to(device)
+        if tiling:
+            vae.enable_tiling()
+        return cls(vae, dtype, device)
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Posterior:
+        """Encode one image, [3, height, width] in -1..1; both sides are multiples of the model's stride."""
+        image = pixels[None].to(self.device, self.dtype)
+        with _one_thread(self.device):
+            if self.kind == "AutoencoderDC":  # has no posterior
+                mean = self.vae.encode(image).latent[0]
+                return Posterior(mean.float(), torch.zeros_like(mean, dtype=torch.float32))
+            video = self.kind == "AutoencoderKLQwenImage"
+            moments = self.vae.encode(image[:, :, None] if video else image).latent_dist
+        mean, std = (x[0, :, 0] if video else x[0] for x in (moments.mean, moments.std))
+        if self.kind == "AutoencoderKLFlux2":
+            mean, std = patches(mean), patches(std)
+        return Posterior(mean.float(), std.float())
+
+    def noisy(self, posterior: Posterior, noise: Tensor, signal: float, sigma: float) -> Tensor:
+        """Noisy latents `z_t = signal z + sigma eps`, [n, C, height, width], float32.
+
+        Args:
+            posterior: of the image; z is sampled from it, then shifted and scaled as the autoencoder says.
+            noise: standard normal, for z and for eps, [n, 2, C, height, width].
+            signal, sigma: of the timestep; rectified flow has 1 - t/1000 and t/1000.
+        """
+        noise = noise.to(self.device)
+        z = posterior.mean + posterior.std * noise[:, 0]
+        shift, scale = self._standardization()
+        return signal * ((z - shift) * scale) + sigma * noise[:, 1]
+
+    def _standardization(self) -> tuple[Any, Any]:
+        """What is subtracted from z, and what it is then multiplied by."""
+        config = self.vae.config
+        if self.kind == "AutoencoderKLFlux2":
+            norm = self.vae.bn
+            mean, std = norm.running_mean, torch.sqrt(norm.running_var + config["batch_norm_eps"])
+            return mean.float()[:, None, None], 1 / std.float()[:, None, None]
+        if self.kind == "AutoencoderKLQwenImage":
+            mean, std = (torch.tensor(config[f"latents_{name}"], device=self.device) for name in ("mean", "std"))
+            return mean[:, None, None], 1 / std[:, None, None]
+        return config.get("shift_factor") or 0.0, config["scaling_factor"]
+
+
+def patches(latents: Tensor) -> Tensor:
+    """Squares of 2x2 latents as channels: [..., C, h, w] to [..., C * 4, h/2, w/2]."""
+    *_, h, w = latents.shape
+    split = latents.unflatten(-1, (w // 2, 2)).unflatten(-3, (h // 2, 2))
+    return split.movedim((-3, -1), (-4, -3)).flatten(-5, -3)
+
+
+def tokens(latents: Tensor) -> Tensor:
+    """Latents as a sequence, row-major: [n, C, h, w] to [n, h * w, C]."""
+    return latents.flatten(2).transpose(1, 2)
+
+
+def positions(h: int, w: int, columns: int = 3) -> Tensor:
+    """Position ids of image tokens, [h * w, columns]: 0, the row, the column, then zeros."""
+    rows, across = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    found = torch.zeros(h * w, columns)
+    found[:, 1], found[:, 2] = rows.flatten(), across.flatten()
+    return found

@@ -1,0 +1,134 @@
+"""Models larger than a GPU's memory: blocks that come when they run, and weights of fewer bits."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import torch
+from diffusers.hooks import HookRegistry, apply_group_offloading
+from torch import nn
+
+from ditf.backbones.partial import DenoiserLayout, prune
+from ditf.errors import UserError
+
+if TYPE_CHECKING:
+    from ditf.backbones.diffusion.denoiser import LoadedDiffusion
+
+HOOK = "group_offloading"  # the name of diffusers' hook
+
+
+def offload_blocks(loaded: LoadedDiffusion, device: str) -> None:
+    """Keep the blocks of a model in the CPU's memory; each is on `device` while it runs.
+
+    On a GPU, the next block is copied meanwhile. By diffusers' group offloading.
+    """
+    loaded.keep_resident(device)
+    layout = loaded.layout
+    running = layout.blocks(loaded.model)[: max(loaded.blocks) + layout.after]
+    stream = device != "cpu"
+    holder = nn.Module()
+    holder.blocks = nn.ModuleList(running)
+    where = (torch.device(device), torch.device("cpu"))
+    apply_group_offloading(holder, *where, "block_level", num_blocks_per_group=1, use_stream=stream)
+    if stream:  # diffusers finds out the order in a first pass to the model's end, which is never reached here
+        hooks: list[Any] = [HookRegistry.check_if_exists_or_initialize(block).get_hook(HOOK) for block in running]
+        for hook, following in pairwise(hooks):
+            hook.next_group = following.group
+            following.group.onload_self, following.group.non_blocking = False, True
+
+
+def offload_encoders(pipeline: Any, device: str) -> None:
+    """Keep the text encoders of a pipeline in the CPU's memory; each layer is on `device` while it runs."""
+    where = (torch.device(device), torch.device("cpu"))
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            apply_group_offloading(part, *where, "leaf_level", use_stream=device != "cpu")
+
+
+def quantize(layout: DenoiserLayout, model: nn.Module, how: str, dtype: torch.dtype) -> None:
+    """Give the linear layers of the blocks weights of 8 or 4 bits; those of the modulation stay exact.
+
+    Args:
+        layout: of the model.
+        model: on the CPU.
+        how: "int8", by torchao, or "nf4", by bitsandbytes.
+        dtype: of the arithmetic.
+
+    Raises:
+        UserError: the library is not installed.
+    """
+    library = _imported("torchao.quantization" if how == "int8" else "bitsandbytes", f"quantize: {how}")
+    for block in layout.blocks(model):
+        linear = {name: part for name, part in block.named_modules() if isinstance(part, nn.Linear)}
+        chosen = {name: part for name, part in linear.items() if name.split(".")[0] not in layout.modulation}
+        if how == "int8":
+            ids = set(map(id, chosen.values()))
+            library.quantize_(block, library.Int8WeightOnlyConfig(), lambda part, _, ids=ids: id(part) in ids)
+            continue
+        for name, part in chosen.items():
+            small = library.nn.Linear4bit(
+                part.in_features, part.out_features, part.bias is not None, compute_dtype=dtype, quant_type="nf4"
+            )
+            small.weight = library.nn.Params4bit(part.weight.data.contiguous(), requires_grad=False, quant_type="nf4")
+            small.bias = part.bias
+            parent, _, own = name.rpartition(".")
+            setattr(block.get_submodule(parent), own, small)
+
+
+def read_gguf(
+    layout: DenoiserLayout, folder: Path, file: Path, blocks: Iterable[int], dtype: torch.dtype
+) -> tuple[Any, list[str]]:
+    """Read a transformer of quantized weights from a GGUF file, by diffusers; what `blocks` do not need is let go.
+
+    Args:
+        layout: of the model.
+        folder: with the model's config.json.
+        file: of weights.
+        blocks: that are captured.
+        dtype: of the arithmetic.
+
+    Returns:
+        The model on the CPU, and the names of the tensors that are kept.
+
+    Raises:
+        UserError: the file cannot be read, or the library gguf is not installed.
+    """
+    _imported("gguf", "gguf")
+    layout.config(folder)
+    try:
+        model = getattr(diffusers, layout.kind).from_single_file(
+            str(file),
+            config=str(folder),
+            quantization_config=diffusers.GGUFQuantizationConfig(compute_dtype=dtype),
+            dtype=dtype,
+            local_files_only=True,
+        )
+    except Exception as error:  # of whatever kind its readers raise
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file}: cannot be read as the GGUF file of {layout.kind}: {reason:.200}") from None
+    layout.check(blocks, model, folder)
+    needed = layout.needed(model, max(blocks))
+    prune(model, needed)
+    return model.requires_grad_(False).eval(), needed
+
+
+def compile_blocks(layout: DenoiserLayout, network: Any) -> None:
+    """Compile what repeats within a model, as diffusers names it; where it names nothing, the model's blocks."""
+    try:
+        network.compile_repeated_blocks()
+    except ValueError:
+        for block in layout.blocks(network):
+            block.compile()
+
+
+def _imported(name: str, option: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        package = name.split(".")[0]
+        raise UserError(f"{option}: needs {package}; run `pip install {package}`") from None

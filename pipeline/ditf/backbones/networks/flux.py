@@ -1,0 +1,73 @@
+"""The FLUX.1 transformer: its arguments, and the AdaLN modulation of its blocks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ditf.backbones.diffusion.denoiser import LoadedDiffusion
+from ditf.backbones.diffusion.latents import patches, positions, tokens
+from ditf.backbones.partial import DenoiserLayout
+from ditf.types import Condition
+
+TEXT_TOKENS = 512
+
+
+class LoadedFlux(LoadedDiffusion):
+    """Double blocks, then single blocks; each has the layer of its own AdaLN."""
+
+    layout = DenoiserLayout(
+        "FluxTransformer2DModel", ("transformer_blocks", "single_transformer_blocks"), modulation=("norm1", "norm")
+    )
+    conditions = ("both", "t", "c")
+
+    @staticmethod
+    def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
+        """T5 embeddings, 512 tokens padded and without attention mask, and the pooled CLIP vector."""
+        length = min(TEXT_TOKENS, pipeline.tokenizer_2.model_max_length)
+        embeds, pooled, _ = pipeline.encode_prompt(
+            prompt=prompt, prompt_2=None, device=device, max_sequence_length=length
+        )
+        return {"prompt_embeds": embeds[0], "pooled": pooled[0]}
+
+    def latent_channels(self) -> int:
+        return int(self.model.config.in_channels) // 4  # of squares of 2x2
+
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        config = self.model.config
+        return {"prompt_embeds": (512, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
+
+    def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
+        n, _, h, w = latents.shape
+        words = text["prompt_embeds"]
+        return {
+            "hidden_states": tokens(patches(latents)),
+            "encoder_hidden_states": words,
+            "pooled_projections": text["pooled"],
+            "timestep": self.full(n, self.settings.timestep / 1000),
+            "guidance": self._guidance(n),
+            "img_ids": positions(h // 2, w // 2).to(self.device, self.dtype),
+            "txt_ids": torch.zeros(words.shape[1], 3, device=self.device, dtype=self.dtype),
+        }
+
+    def embedding(self, text: Mapping[str, Tensor], latents: tuple[int, ...], condition: Condition) -> Any:
+        layers, pooled = self.model.time_text_embed, text["pooled"]
+        if condition == "c":
+            return layers.text_embedder(pooled)
+        time, scale = self.full(1, self.settings.timestep / 1000) * 1000, self._guidance(1)
+        if condition == "both":
+            return layers(time, pooled) if scale is None else layers(time, scale * 1000, pooled)
+        found = layers.timestep_embedder(layers.time_proj(time).to(self.dtype))
+        return (
+            found if scale is None else found + layers.guidance_embedder(layers.time_proj(scale * 1000).to(self.dtype))
+        )
+
+    def adaln(self, block: int, embedding: Any) -> Tensor:
+        layers = self.block(block)
+        norm: Any = getattr(layers, "norm1", None) or layers.norm
+        found: Tensor = norm.linear(norm.silu(embedding))
+        return found
+
+    def _guidance(self, n: int) -> Tensor | None:
+        return self.full(n, self.settings.guidance) if self.model.config.guidance_embeds else None

@@ -1,0 +1,46 @@
+"""The Qwen-Image transformer: its arguments, and the AdaLN modulation of its blocks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ditf.backbones.diffusion.denoiser import LoadedDiffusion
+from ditf.backbones.diffusion.latents import patches, tokens
+from ditf.backbones.partial import DenoiserLayout
+from ditf.types import Condition
+
+
+class LoadedQwenImage(LoadedDiffusion):
+    """Each block has a layer of its own that modulates its image stream."""
+
+    layout = DenoiserLayout("QwenImageTransformer2DModel", modulation=("img_mod",))
+
+    @staticmethod
+    def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
+        """Qwen2.5-VL's last hidden states of the prompt's own tokens, without the template's."""
+        return {"prompt_embeds": pipeline.encode_prompt(prompt=prompt, device=device)[0][0]}
+
+    def latent_channels(self) -> int:
+        return int(self.model.config.in_channels) // 4  # of squares of 2x2
+
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"prompt_embeds": (32, self.model.config.joint_attention_dim)}
+
+    def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
+        n, _, h, w = latents.shape
+        return {
+            "hidden_states": tokens(patches(latents)),
+            "encoder_hidden_states": text["prompt_embeds"],
+            "timestep": self.full(n, self.settings.timestep / 1000),
+            "img_shapes": [[(1, h // 2, w // 2)]] * n,
+        }
+
+    def embedding(self, text: Mapping[str, Tensor], latents: tuple[int, ...], condition: Condition) -> Any:
+        time = self.full(1, self.settings.timestep / 1000)
+        return self.model.time_text_embed(time, time)
+
+    def adaln(self, block: int, embedding: Any) -> Tensor:
+        layer: Any = self.block(block).img_mod
+        found: Tensor = layer(embedding)
+        return found

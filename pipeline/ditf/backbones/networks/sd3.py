@@ -1,0 +1,50 @@
+"""The Stable Diffusion 3 transformer: its arguments, and the AdaLN modulation of its blocks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ditf.backbones.diffusion.denoiser import LoadedDiffusion
+from ditf.backbones.partial import DenoiserLayout
+from ditf.types import Condition
+
+
+class LoadedSD3(LoadedDiffusion):
+    """Each block has its own AdaLN; those with two attentions have a second one, which is not the descriptor's."""
+
+    layout = DenoiserLayout("SD3Transformer2DModel", modulation=("norm1",))
+    conditions = ("both", "t", "c")
+
+    @staticmethod
+    def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
+        """Both CLIPs' and T5's embeddings, 77 + 256 tokens, and both pooled CLIP vectors."""
+        embeds, _, pooled, _ = pipeline.encode_prompt(
+            prompt=prompt, prompt_2=None, prompt_3=None, device=device, do_classifier_free_guidance=False
+        )
+        return {"prompt_embeds": embeds[0], "pooled": pooled[0]}
+
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        config = self.model.config
+        return {"prompt_embeds": (333, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
+
+    def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {
+            "hidden_states": latents,
+            "encoder_hidden_states": text["prompt_embeds"],
+            "pooled_projections": text["pooled"],
+            "timestep": self.timesteps(len(latents)),
+        }
+
+    def embedding(self, text: Mapping[str, Tensor], latents: tuple[int, ...], condition: Condition) -> Any:
+        layers, pooled, time = self.model.time_text_embed, text["pooled"], self.timesteps(1)
+        if condition == "c":
+            return layers.text_embedder(pooled)
+        if condition == "t":
+            return layers.timestep_embedder(layers.time_proj(time).to(self.dtype))
+        return layers(time, pooled)
+
+    def adaln(self, block: int, embedding: Any) -> Tensor:
+        norm: Any = self.block(block).norm1
+        found: Tensor = norm.linear(norm.silu(embedding))
+        return found

@@ -1,0 +1,150 @@
+"""Vision transformers of the transformers library, loaded and run."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, Dinov2Model
+
+from ditf.backbones.base import LoadedBackbone, ModelSize, Text
+from ditf.backbones.cost import ACTIVATIONS, GRIDS, fit, published_config
+from ditf.backbones.loading import load_component
+from ditf.backbones.partial import capture
+from ditf.backbones.source import Model, is_hub
+from ditf.errors import UserError
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SIZES = ("patch_size", "hidden_size", "num_hidden_layers")
+OFFSET = 0.1  # of patches, that the published DINOv2 adds before it scales its position embeddings
+
+
+class LoadedViT(LoadedBackbone):
+    """The blocks of a vision transformer up to the deepest captured one."""
+
+    def __init__(
+        self, model: Any, blocks: Iterable[int], final_norm: bool, mean: list[float], std: list[float]
+    ) -> None:
+        self.model, self.blocks, self.final_norm = model, sorted(blocks), final_norm
+        self.stride, self.channels = int(model.config.patch_size), int(model.config.hidden_size)
+        self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (mean, std))
+        if isinstance(model, Dinov2Model):
+            model.embeddings.interpolate_pos_encoding = _published_positions(model)
+
+    @classmethod
+    def load(cls, folder: Path, blocks: Iterable[int], final_norm: bool, dtype: torch.dtype, device: str) -> LoadedViT:
+        """Read from a transformers folder, in safetensors, the blocks up to the deepest of `blocks`.
+
+        Raises:
+            UserError: the folder has no vision transformer of patches, or not these blocks.
+        """
+        config = _config(folder)
+        if max(blocks) >= config.num_hidden_layers:
+            count = config.num_hidden_layers
+            raise UserError(f"blocks: {max(blocks)} is not a block of {folder}, which has 0..{count - 1}")
+        config.num_hidden_layers = max(blocks) + 1
+        mean, std = _standardization(folder, config.model_type)
+        model = load_component(AutoModel, folder, config=config, dtype=dtype).to(device)
+        return cls(model, blocks, final_norm, mean, std)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        image = ((pixels + 1) / 2 - self._mean) / self._std
+        return image[None].to(self.model.device, self.model.dtype)
+
+    @torch.inference_mode()
+    def capture(self, encoded: Tensor, text: Text, generators: list[torch.Generator]) -> dict[int, Tensor]:
+        named = {"pixel_values": encoded}
+        if "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters:
+            named["interpolate_pos_encoding"] = True  # type: ignore[assignment]
+        found = capture(self.model, list(blocks_of(self.model)), self.blocks, named, after=True)
+        if self.final_norm:
+            found = {block: final_norm_of(self.model)(hidden) for block, hidden in found.items()}
+        patches = encoded.shape[-2] * encoded.shape[-1] // self.stride**2
+        return {block: hidden[:, -patches:] for block, hidden in found.items()}  # class and register tokens come first
+
+
+def sizes(settings: Any, model: Model) -> ModelSize:
+    """The sizes of a vision transformer up to the deepest captured block."""
+    if is_hub(model.source):
+        config, _ = published_config(settings, model)
+        config = AutoConfig.for_model(config.pop("model_type"), **config)
+    else:
+        config = _config(model.component("", ()))
+    config.num_hidden_layers = max(settings.blocks) + 1
+    with torch.device("meta"):
+        network = AutoModel.from_config(config)
+    part = LoadedViT(network, settings.blocks, False, [0.5] * 3, [0.5] * 3)
+
+    def run(grid: tuple[int, int]) -> None:
+        part.capture(torch.empty(1, 3, *(n * part.stride for n in grid), device="meta"), {}, [])
+
+    return ModelSize(
+        stride=part.stride,
+        shapes=tuple(part.shape(block) for block in settings.blocks),
+        text_tokens=0,
+        resident_weights=0.0,
+        weights=sum(weight.numel() for weight in network.parameters()),
+        block_weights=sum(weight.numel() for weight in blocks_of(network)[0].parameters()),
+        flops=fit(run, blocks_of(network), GRIDS),
+        activations=ACTIVATIONS * part.channels,
+    )
+
+
+def _config(folder: Path) -> Any:
+    """The configuration of the vision transformer in a folder."""
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder / 'config.json'}: not a model's configuration: {reason}") from None
+    config = getattr(config, "vision_config", config)  # of a model of images and texts
+    if not all(isinstance(getattr(config, name, None), int) for name in SIZES):
+        raise UserError(f"{folder / 'config.json'}: {config.model_type} is not a vision transformer of patches")
+    return config
+
+
+def blocks_of(model: nn.Module) -> nn.ModuleList:
+    """The blocks of a vision transformer: its only list of modules that are alike."""
+    return max((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len)
+
+
+def final_norm_of(model: nn.Module) -> Any:
+    """The normalization after the last block."""
+    return next(getattr(model, name) for name in ("layernorm", "norm", "post_layernorm") if hasattr(model, name))
+
+
+def _standardization(folder: Path, kind: str) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each colour, as the model's own preprocessing has them."""
+    path = folder / "preprocessor_config.json"
+    if not path.exists() and kind.startswith("dino"):
+        return list(IMAGENET[0]), list(IMAGENET[1])
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        mean, std = found["image_mean"], found["image_std"]
+        if len(mean) != 3 or len(std) != 3 or min(map(float, std)) <= 0:
+            raise ValueError(f"image_mean {mean}, image_std {std}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: gives no mean and standard deviation of colours ({error})") from None
+    return mean, std
+
+
+def _published_positions(model: Any) -> Any:
+    """How the published DINOv2 scales its position embeddings; transformers' own way leaves out its offset."""
+
+    def positions(embeddings: Tensor, height: int, width: int) -> Tensor:
+        table: Tensor = model.embeddings.position_embeddings
+        side = round((table.shape[1] - 1) ** 0.5)
+        down, across = (pixels // model.config.patch_size for pixels in (height, width))
+        if (down, across) == (side, side):
+            return table
+        grid = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
+        scale = ((down + OFFSET) / side, (across + OFFSET) / side)
+        scaled = nn.functional.interpolate(grid, scale_factor=scale, mode="bicubic").to(table.dtype)
+        return torch.cat([table[:, :1], scaled.flatten(2).transpose(1, 2)], 1)
+
+    return positions

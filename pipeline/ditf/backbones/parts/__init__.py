@@ -1,1 +1,0 @@
-"""Parts that families share, and the tiny models."""

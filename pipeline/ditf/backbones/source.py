@@ -1,0 +1,206 @@
+"""Where a model comes from: a Hub id, a local folder, or `tiny-SEED`; pinned, so that features say what made them."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from ditf.backbones.base import Backbone
+from ditf.errors import UserError
+from ditf.files import Hashes, fingerprint, write_whole
+from ditf.settings import Settings, code_of, find_type, parse
+
+SETTINGS = ("*.json", "*.txt", "*.model")  # of a component, all but its weights
+TINY = "tiny-"
+PINNED = ("family", "source", "revision", "digest", "weights")
+RECORDED = ("dtype", "quantize", "tiling")  # of how it is loaded, what decides features
+
+
+class LoadingSettings(Settings):
+    """How a model is loaded.
+
+    dtype: of the arithmetic; "auto" is bfloat16 on a GPU and float32 on a CPU. offload: "blocks" keeps the blocks in
+    the CPU's memory, and copies each to the GPU when it runs. quantize: weights of 8 ("int8") or 4 bits ("nf4"). gguf:
+    a file of quantized weights, in place of the folder's. tiling: the autoencoder encodes large images in tiles.
+    compile: torch compiles the blocks. Offload and compile do not change results, but for rounding.
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    offload: Literal["none", "blocks"] = "none"
+    quantize: Literal["none", "int8", "nf4"] = "none"
+    gguf: str | None = None
+    tiling: bool = False
+    compile: bool = False
+
+
+PLAIN = LoadingSettings()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A pinned model.
+
+    family: of its backbone. source: a Hub id, a local folder, or "tiny-SEED" for a random model of the family.
+    revision: on the Hub. digest: of a folder, the hash of its files, wherever it lies; of a Hub id, the commit.
+    weights: the hash of a GGUF file. loading: how it is loaded.
+    """
+
+    family: str
+    source: str
+    revision: str
+    digest: str
+    weights: str = ""
+    loading: LoadingSettings = PLAIN
+
+    @property
+    def backbone(self) -> type[Backbone]:
+        """The class of the family."""
+        return find_type(Backbone, self.family)
+
+    @property
+    def extraction_config(self) -> dict[str, str]:
+        """What of the model determines features: not where it lies."""
+        extraction_config = {"family": self.family, "digest": self.digest, "code": fingerprint(code_of(self.backbone))}
+        changed = {"weights": self.weights, "quantize": self.loading.quantize, "tiling": self.loading.tiling}
+        return extraction_config | {
+            name: str(value) for name, value in changed.items() if value not in ("", "none", False)
+        }
+
+    @classmethod
+    def load(cls, path: Path) -> "Model":
+        """The model that `save` wrote."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            loading = parse(LoadingSettings, {name: found[name] for name in RECORDED}, "")
+            return cls(**{name: str(found[name]) for name in PINNED}, loading=loading)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a pinned model ({error}); run `dvc repro`") from None
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON; a file that holds the same is left as it is."""
+        pinned = {name: getattr(self, name) for name in PINNED}
+        pinned |= {name: getattr(self.loading, name) for name in RECORDED}
+        text = json.dumps(pinned, indent=1) + "\n"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_whole(path, text.encode())
+
+    def check(self, hashes: Hashes) -> None:
+        """Raises `UserError` where the source no longer holds what was pinned."""
+        revision = self.digest if is_hub(self.source) else self.revision
+        found = pin(self.family, self.source, revision, hashes, self.loading)
+        if (found.digest, found.weights) != (self.digest, self.weights):
+            raise UserError(f"{self.source}: its files changed since it was pinned; run `dvc repro`, or put them back")
+
+    def component(self, name: str, weights: Iterable[str] = ("*.safetensors",)) -> Path:
+        """The folder of a component, fetched from the Hub where needed.
+
+        Args:
+            name: such as "vae"; "" for the model's own folder.
+            weights: patterns of the weight files requested, within the component.
+        """
+        if not is_hub(self.source):
+            return local_folder(self.family, self.source) / name
+        prefix = f"{name}/" if name else ""
+        return _fetch(self.source, self.digest, [f"{prefix}{pattern}" for pattern in (*SETTINGS, *weights)]) / name
+
+
+def pin(family: str, source: str, revision: str, hashes: Hashes, loading: LoadingSettings = PLAIN) -> Model:
+    """Find out what `source` is at this moment.
+
+    Args:
+        family: the type of its backbone.
+        source: a local folder, the id of a Hub repository, or "tiny-SEED".
+        revision: branch, tag or commit on the Hub; others have none.
+        hashes: what is known of local files.
+        loading: how it is loaded.
+
+    Raises:
+        UserError: the folder lacks a component or holds weights that are not safetensors, or the Hub does not answer.
+    """
+    if loading.gguf and not Path(loading.gguf).is_file():
+        raise UserError(f"gguf: {loading.gguf} is not a file")
+    weights = hashes.of(Path(loading.gguf)) if loading.gguf else ""
+    if is_hub(source):
+        return Model(family, source, revision, _fetch(source, revision, ["*.json"]).name, weights, loading)
+    folder = local_folder(family, source)
+    components = find_type(Backbone, family).components(folder)
+    for name in components:
+        if not (folder / name).is_dir():
+            raise UserError(f"{folder / name}: not found; a model of type {family} has {', '.join(components)}")
+    files = sorted(
+        path
+        for pattern in (*SETTINGS, "*.safetensors")
+        for name in components
+        for path in (folder / name).glob(pattern)
+    )
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise UserError(f"{folder}: holds no .safetensors file; weights are read as safetensors only")
+    bar = tqdm(files, "hashing the model", unit="file", delay=1)
+    digest = fingerprint([[p.relative_to(folder).as_posix(), hashes.of(p)] for p in bar])
+    return Model(family, source, revision, digest, weights, loading)
+
+
+def is_hub(source: str) -> bool:
+    """Whether `source` is the id of a Hub repository. Raises `UserError` where it is nothing known."""
+    if source.startswith(TINY) or Path(source).is_dir():
+        return False
+    if Path(source).is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
+        raise UserError(f"source: {source!r} is not a folder, a Hub id like 'owner/name', or 'tiny-SEED'")
+    return True
+
+
+def local_folder(family: str, source: str) -> Path:
+    """The folder of a source that is not on the Hub. A tiny model is made there, when it is first asked for."""
+    if not source.startswith(TINY):
+        return Path(source)
+    seed = source.removeprefix(TINY)
+    if not seed.isdecimal() or int(seed) >= 2**32:
+        raise UserError(f"source: {source!r}: the seed of a tiny model is a number, as in 'tiny-0'")
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ditf"
+    backbone = find_type(Backbone, family)
+    extraction_config = fingerprint([family, code_of(backbone), version("ditf"), version("torch")])
+    folder = home / f"tiny-{extraction_config[:8]}-{seed}"
+    if not folder.is_dir():
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / f"{folder.name}.lock"):
+            if not folder.is_dir():
+                partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+                backbone.build_tiny(partial, int(seed))
+                partial.replace(folder)
+    return folder
+
+
+def _fetch(source: str, revision: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"source: {source!r} at {revision!r} cannot be fetched from the Hub ({reason:.200}); accept its licence "
+            "there and run `hf auth login`, or give a local folder"
+        ) from None
+
+
+def read_pipeline_index(folder: Path) -> dict[str, Any]:
+    """Return the content of a pipeline folder's `model_index.json`, or an empty dictionary where there is none.
+
+    Raises:
+        UserError: The file is not valid JSON.
+    """
+    path = folder / "model_index.json"
+    try:
+        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from None
+    return index

@@ -1,0 +1,39 @@
+"""Data sets: each file reads one official layout into the catalog's tables."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from pydantic import Field
+
+from ditf.data.catalog import Tables
+from ditf.settings import Settings
+
+
+class Dataset(Settings):
+    """An entry of `datasets`: where a data set lies and which part is read.
+
+    A subclass adds its own settings as fields and implements `read`. type: its registered name or dotted path.
+    root: the data set's folder.
+    """
+
+    registry: ClassVar[str] = "ditf.datasets"
+
+    type: str
+    root: str = Field(min_length=1)
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it is what results are reported on, so that no setting should be chosen by it."""
+        return getattr(self, "split", "test") == "test"
+
+    @abstractmethod
+    def read(self) -> Tables:
+        """Read and check the data set.
+
+        Returns:
+            Rows of the tables in `ditf.data.catalog.SCHEMAS` that the data set has: images always; pairs and keypoints
+            for correspondence; sequences, frames and masks for propagation.
+
+        Raises:
+            UserError: with a line for each problem found.
+        """

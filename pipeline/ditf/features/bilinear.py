@@ -1,0 +1,62 @@
+"""Bilinear upsampling of a token grid to pixels: half-pixel centres, clamped at the border (`align_corners=False`)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class AxisInterpolation:
+    """One axis of the upsampling: pixel p lies between tokens `lower[p]` and `upper[p]`.
+
+    lower, upper: token indices, [pixels], int64. weight: that of the upper token, [pixels], float64.
+    """
+
+    lower: NDArray[np.int64]
+    upper: NDArray[np.int64]
+    weight: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, tokens: int, pixels: int) -> "AxisInterpolation":
+        """The axis of `pixels` pixels over `tokens` tokens, as `align_corners=False` defines it."""
+        return cls.at(np.arange(pixels), tokens, pixels)
+
+    @classmethod
+    def at(cls, points: NDArray[Any], tokens: int, pixels: int) -> "AxisInterpolation":
+        """The same at points of the axis, in pixels."""
+        position = np.clip((points + 0.5) * (tokens / pixels) - 0.5, 0, tokens - 1)
+        lower = np.floor(position).astype(np.int64)
+        return cls(lower, np.minimum(lower + 1, tokens - 1), position - lower)
+
+
+def sample(
+    tokens: NDArray[np.floating], grid: tuple[int, int], size: tuple[int, int], points: NDArray[Any]
+) -> NDArray[np.float64]:
+    """The upsampled map at a few points.
+
+    Args:
+        tokens: token map in row-major order, [h * w, C].
+        grid: (h, w) in tokens. size: (width, height) in pixels.
+        points: (x, y) in pixels, whole ones at the pixels' centres, [k, 2].
+
+    Returns:
+        Interpolated vectors [k, C], float64.
+    """
+    corners, weights = corners_of(grid, size, points)
+    return np.einsum("kfc,kf->kc", tokens[corners].astype(np.float64), weights)
+
+
+def corners_of(
+    grid: tuple[int, int], size: tuple[int, int], points: NDArray[Any]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The four tokens around each point and their weights: two arrays [k, 4]; the weights sum to 1."""
+    h, w = grid
+    x, y = np.asarray(points).T
+    columns, rows = AxisInterpolation.at(x, w, size[0]), AxisInterpolation.at(y, h, size[1])
+    top, bottom = rows.lower * w, rows.upper * w
+    corners = np.stack([top + columns.lower, top + columns.upper, bottom + columns.lower, bottom + columns.upper], 1)
+    a, b = rows.weight, columns.weight
+    weights = np.stack([(1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b], 1)
+    return corners, weights

@@ -1,0 +1,246 @@
+"""Writing a feature store, task by task, so that an interruption loses nothing that was finished.
+
+A task is a chunk of one item, or the items of one shard where a store would have too many files. zarr writes each
+whole or not at all, so that what exists is done.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from tqdm import tqdm
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from ditf.errors import UserError
+from ditf.features.descriptors import ChannelStatistics
+from ditf.features.store import FORMAT, VERSION, FeatureStore, array_names, chunk_path, metadata_checksum
+from ditf.files import remove_partials
+from ditf.types import BOTH, LAYER_NORM, Encoding
+
+MOST_FILES = 100_000  # of a store, before items share files
+MOST_SHARED = 64  # items in a file
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class StoreItem:
+    """An image in a store.
+
+    id: of the catalog. key: hash of its content and prompt. grid: tokens (down, across) of the first block. size:
+    (width, height), pixels.
+    """
+
+    id: str
+    key: str
+    grid: tuple[int, int]
+    size: tuple[int, int]
+    prompt: str
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the first block."""
+        return self.grid[0] * self.grid[1]
+
+
+# Of one block of one item: tokens [n, C], float32, and modulation [conditions, 3, C], or [3, C] for one, or None.
+BlockFeatures = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+
+
+def encode(tokens: NDArray[np.float32], encoding: Encoding, item: str, block: int) -> dict[str, NDArray[Any]]:
+    """The arrays in which a store keeps the tokens of one item. Raises `UserError` for values that do not fit."""
+    largest = float(np.abs(tokens).max(initial=0))
+    if not math.isfinite(largest):
+        raise UserError(
+            f"item {item!r}, block {block}: a feature is not a finite number; the model's arithmetic overflowed: "
+            "try `dtype: float32`"
+        )
+    if encoding == "float16" and largest > FLOAT16_MAX:
+        raise UserError(
+            f"item {item!r}, block {block}: a feature is {largest:g}, but float16 ends at {FLOAT16_MAX:g}; use "
+            "`encoding: float32`, or `int8`"
+        )
+    if encoding != "int8":
+        return {"tokens": tokens.astype(encoding)}
+    low, high = tokens.min(0), tokens.max(0)
+    offset, scale = low / 2 + high / 2, np.maximum((high / 254 - low / 254), np.finfo(np.float32).tiny)
+    quantized = np.round((tokens - offset) / scale).clip(-127, 127).astype(np.int8)
+    return {"tokens": quantized, "quantization": np.stack([offset, scale])}
+
+
+def lay_out(path: Path, items: Sequence[StoreItem], attributes: Mapping[str, Any], shard: int | None = None) -> None:
+    """Make a store that lacks its features.
+
+    Args:
+        path: of the store, where nothing is yet.
+        items: in the order of the store.
+        attributes: of the store; see `ditf.features.store`.
+        shard: items in a file; chosen by their number unless given.
+    """
+    blocks, encoding = attributes["blocks"], attributes["encoding"]
+    count, modulation_depends_on_size, conditions = (
+        len(items),
+        attributes["modulation_depends_on_size"],
+        len(attributes["conditions"]),
+    )
+    shard = min(shard or min(MOST_SHARED, math.ceil(count * len(blocks) / MOST_FILES)), count)
+    conditioned = [(item.prompt, item.grid if modulation_depends_on_size else ()) for item in items]
+    rows = sorted(set(conditioned))
+    prompts, row = [prompt for prompt, _ in rows], {found: number for number, found in enumerate(rows)}
+    group = zarr.open_group(path, mode="w")
+
+    def create(name: str, shape: tuple[int, ...], dtype: str, first: int, **more: Any) -> "zarr.Array[Any]":
+        key = {"name": "default", "separator": "."}  # flat folders
+        options: dict[str, Any] = {"chunks": (first, *shape[1:]), "compressors": codecs(), "chunk_key_encoding": key}
+        return group.create_array(name, shape=shape, dtype=dtype, **options, **more)
+
+    with zarr.config.set({"array.write_empty_chunks": True}):  # a chunk of zeros is a file, too
+        create("ids", (count,), "str", count)[:] = np.array([item.id for item in items], object)
+        create("keys", (count,), "str", count)[:] = np.array([item.key for item in items], object)
+        create("grid", (count, 2), "int32", count)[:] = np.array([item.grid for item in items], np.int32)
+        create("size", (count, 2), "int32", count)[:] = np.array([item.size for item in items], np.int32)
+        create("prompt", (count,), "int32", count)[:] = np.array([row[found] for found in conditioned], np.int32)
+        create("prompts", (len(prompts),), "str", len(prompts))[:] = np.array(prompts, object)
+    strides = attributes["strides"]
+    for block, stride, channels in zip(blocks, strides, attributes["channels"], strict=True):
+        longest = max(math.prod(side * strides[0] // stride for side in item.grid) for item in items)
+        shape = (count, longest, channels)
+        shards = {"shards": (shard, longest, channels)} if shard > 1 else {}
+        create(f"block{block}/tokens", shape, encoding, 1, **shards)
+        if encoding == "int8":
+            shards = {"shards": (shard, 2, channels)} if shard > 1 else {}
+            create(f"block{block}/quantization", (count, 2, channels), "float32", 1, **shards)
+        if conditions:
+            create(f"block{block}/modulation", (len(prompts), conditions, 3, channels), "float32", 1)
+        create(f"block{block}/statistics", (3, channels), "float64", 3)
+    whole = {"format": FORMAT, "version": VERSION, **attributes}
+    group.attrs.update(whole)
+    group.attrs["checksum"] = metadata_checksum(path, array_names(whole))
+
+
+def write_store(
+    path: Path,
+    items: Sequence[StoreItem],
+    features: Iterable[Mapping[int, BlockFeatures]],
+    encoding: Encoding = "float16",
+    extraction_config: Mapping[str, Any] | None = None,
+    stride: int = 16,
+    shard: int | None = None,
+) -> FeatureStore:
+    """Make a whole store of features that are at hand, such as those of a program of your own.
+
+    Args:
+        path: of the store.
+        items: in the order of the store.
+        features: of each item, by block.
+        encoding: of the tokens.
+        extraction_config: what made them, for a reader to see.
+        stride: pixels that a token covers along each side.
+        shard: items in a file; chosen by their number unless given.
+    """
+    remaining = iter(features)
+    first = next(remaining)
+    blocks = sorted(first)
+    _, modulation = first[blocks[0]]
+    attributes = {
+        "extraction_config": dict(extraction_config or {}),
+        "source": "",
+        "encoding": encoding,
+        "blocks": blocks,
+        "strides": [stride] * len(blocks),
+        "channels": [first[block][0].shape[1] for block in blocks],
+        "multiple": stride,
+        "norm": None if modulation is None else asdict(LAYER_NORM),
+        "conditions": [] if modulation is None else [BOTH],
+        "modulation_depends_on_size": False,
+    }
+    lay_out(path, items, attributes, shard)
+    writer, remaining = StoreWriter(path), itertools.chain([first], remaining)
+    for task in writer.tasks():
+        encoded, modulations = [], []
+        for index, found in zip(task, itertools.islice(remaining, len(task)), strict=True):
+            whole = {block: np.asarray(tokens, np.float32) for block, (tokens, _) in found.items()}
+            encoded.append({block: encode(x, encoding, items[index].id, block) for block, x in whole.items()})
+            modulations.append({b: None if m is None else m.reshape(1, 3, -1) for b, (_, m) in found.items()})
+        writer.write(task, encoded, modulations)
+    writer.finish()
+    return FeatureStore(path)
+
+
+def codecs() -> tuple[Any, ...]:
+    """Of every chunk: LZ4 folds the zeros of padding, CRC-32C finds damage."""
+    return BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle"), Crc32cCodec()
+
+
+class StoreWriter:
+    """A store that was laid out, opened for writing; any number of processes may write different tasks of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._group = path, zarr.open_group(path, mode="r+")
+        attributes = dict(self._group.attrs)
+        self.blocks: list[int] = list(cast("list[int]", attributes["blocks"]))
+        self.encoding = cast(Encoding, attributes["encoding"])
+        self._tokens = self._array(f"block{self.blocks[0]}/tokens")
+        self._prompt = np.asarray(self._array("prompt")[:])
+        self._adaln = bool(attributes["conditions"])
+
+    def tasks(self) -> list[range]:
+        """The items of each task, in order."""
+        size, count = (self._tokens.shards or (1,))[0], self._tokens.shape[0]
+        return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+    def holds(self, task: range) -> bool:
+        """Whether a task is done: all its files exist."""
+        names = ["tokens", *(["quantization"] if self.encoding == "int8" else [])]
+        files = [chunk_path(self._array(f"block{b}/{name}"), task[0]) for b in self.blocks for name in names]
+        if self._adaln:
+            files += [self._modulation_path(block, prompt) for block in self.blocks for prompt in self._prompts(task)]
+        return all(file.is_file() for file in files)
+
+    def write(
+        self,
+        task: range,
+        encoded: Sequence[Mapping[int, Mapping[str, NDArray[Any]]]],
+        modulations: Sequence[Mapping[int, NDArray[np.float32] | None]],
+    ) -> None:
+        """Write the items of a task: for each, by block, what `encode` made and the modulation."""
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            for block in self.blocks:
+                for prompt, index in self._prompts(task).items():
+                    modulation = modulations[index - task[0]][block]
+                    if modulation is not None and not self._modulation_path(block, prompt).is_file():
+                        self._array(f"block{block}/modulation")[prompt] = modulation
+                for name in encoded[0][block]:
+                    array = self._array(f"block{block}/{name}")
+                    whole = np.zeros((len(task), *array.shape[1:]), array.dtype)
+                    for row, item in zip(whole, encoded, strict=True):
+                        row[: len(item[block][name])] = item[block][name]
+                    array[task[0] : task[-1] + 1] = whole
+
+    def finish(self) -> None:
+        """Compute the statistics of the channels. All tasks must be done."""
+        remove_partials(self.path)
+        if not all(chunk_path(self._array(f"block{block}/statistics"), 0).is_file() for block in self.blocks):
+            self.write_statistics(FeatureStore(self.path))
+
+    def write_statistics(self, store: FeatureStore) -> None:
+        """Write the statistics of the channels of `store`, in whose features all items are."""
+        for block in self.blocks:
+            items = tqdm(store.ids, f"channels of block {block}", unit="image", delay=2)
+            found = ChannelStatistics.of(store.tokens(block, item) for item in items)
+            self._array(f"block{block}/statistics")[:] = np.stack([found.magnitude, found.mean, found.std])
+
+    def _prompts(self, task: range) -> dict[int, int]:
+        """The prompts of a task's items, each with one of these."""
+        return {int(self._prompt[index]): index for index in reversed(task)}
+
+    def _modulation_path(self, block: int, prompt: int) -> Path:
+        return chunk_path(self._array(f"block{block}/modulation"), prompt)
+
+    def _array(self, name: str) -> "zarr.Array[Any]":
+        return cast("zarr.Array[Any]", self._group[name])
