@@ -18,7 +18,7 @@ from ditf.features.text import encode_prompts
 from ditf.files import exclusive, fingerprint, sha256_of
 from ditf.project.entries import pinned, sweep_jobs, workers_of
 from ditf.project.paths import CATALOGS, RESULTS, staging
-from ditf.settings import code_of
+from ditf.registry import code_of
 from ditf.sweep.run import best, curve, heatmaps, massive_map, sweep
 from ditf.tasks.base import write_csv
 from stages import Params, run

@@ -29,7 +29,7 @@ from ditf.errors import UserError
 from ditf.features.descriptors import describe
 from ditf.features.extractor import Extractor, noise_generator
 from ditf.files import Hashes
-from ditf.settings import find_type
+from ditf.registry import find_type
 from ditf.types import Condition
 
 # Of each family, blocks of every kind: double and single, with one attention and with two.

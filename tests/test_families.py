@@ -15,7 +15,7 @@ from ditf.backbones.source import Model
 from ditf.cli.scripts import seen_by
 from ditf.config.params import FeaturesEntry
 from ditf.project.plan import estimate, smallest_gpu
-from ditf.settings import find_type, registered
+from ditf.registry import find_type, registered
 from tests.conftest import MODELS, Project
 
 FAMILIES = registered(Backbone)

@@ -22,7 +22,7 @@ from ditf.matching.matchers.nearest import Nearest
 from ditf.matching.matchers.window_soft_argmax import WindowSoftArgmax, soft_argmax
 from ditf.matching.pairs import predict
 from ditf.metrics.pck import by_coverage
-from ditf.settings import find_type
+from ditf.registry import find_type
 from ditf.tasks.correspondence import MatchingSettings
 
 GRID, SIZE = (10, 12), (240, 200)
@@ -102,7 +102,7 @@ def test_a_matcher_by_its_name_or_with_settings(given: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("neerest", "is not known; use cycle, mutual, nearest, window_soft_argmax"),
+        ("neerest", "is not known. Did you mean nearest?"),
         ({"window": 3}, "give the type of a matcher"),
         ({"type": "mutual", "flor": 1}, "flor: unknown parameter"),
         ({"type": "window-soft-argmax", "temperature": 0}, "temperature: "),

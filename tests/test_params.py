@@ -63,7 +63,7 @@ T, U = "tasks.spair-flux", "tasks.davis-flux"
         (
             f"{S}.type",
             "coco",
-            rf"{S}.type: 'coco' is not known; use ade20k, ap10k, davis, ",
+            rf"{S}.type: 'coco' is not known. Use ade20k, ap10k, davis, ",
         ),
         (f"{S}.type", ..., rf"{S}.type: missing"),
         (f"{S}.type", "no.such.Thing", rf"{S}.type: 'no.such.Thing' cannot be imported"),
@@ -85,7 +85,7 @@ T, U = "tasks.spair-flux", "tasks.davis-flux"
         ("models.tiny-flux.device", "tpu", "models.tiny-flux.device"),
         ("models.tiny-flux.batch_size", 0, "models.tiny-flux.batch_size"),
         ("models.tiny-flux.source", "", "models.tiny-flux.source"),
-        ("models.tiny-flux.type", "flax", "models.tiny-flux.type: 'flax' is not known; use flux"),
+        ("models.tiny-flux.type", "flax", "models.tiny-flux.type: 'flax' is not known. Did you mean flux?"),
         ("sample.seed", -1, "sample.seed"),
         ("workers", "udp://x", "workers: use none, a number of workers"),
         ("workers", 0, "workers: use none"),

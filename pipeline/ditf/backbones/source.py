@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from ditf.backbones.base import Backbone
 from ditf.errors import UserError
-from ditf.files import Hashes, fingerprint, write_whole
-from ditf.settings import Settings, code_of, find_type, parse
+from ditf.files import Hashes, fingerprint, write_atomically
+from ditf.registry import code_of, find_type
+from ditf.settings import Settings, parse
 
 SETTINGS = ("*.json", "*.txt", "*.model")  # of a component, all but its weights
 TINY = "tiny-"
@@ -88,7 +89,7 @@ class Model:
         pinned |= {name: getattr(self.loading, name) for name in RECORDED}
         text = json.dumps(pinned, indent=1) + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_whole(path, text.encode())
+            write_atomically(path, text.encode())
 
     def check(self, hashes: Hashes) -> None:
         """Raises `UserError` where the source no longer holds what was pinned."""

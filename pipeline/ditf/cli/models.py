@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ditf.backbones.base import Backbone
-from ditf.settings import find_type, registered
+from ditf.registry import find_type, registered
 
 COLUMNS = ("Hub id", "parameters", "blocks", "channels", "licence")
 

@@ -113,7 +113,7 @@ def seen_by(
         img_size: in pixels.
     """
     from ditf.backbones.base import Backbone
-    from ditf.settings import find_type
+    from ditf.registry import find_type
 
     kind = find_type(Backbone, family)
     if source is None:

@@ -13,7 +13,8 @@ from ditf.backbones.source import PLAIN, LoadingSettings
 from ditf.datasets.base import Dataset
 from ditf.errors import UserError
 from ditf.features.fusion import BLOCK, FusionSettings
-from ditf.settings import Distinct, Settings, find_type, parse
+from ditf.registry import find_type
+from ditf.settings import Distinct, Settings, parse
 from ditf.tasks.base import Task
 from ditf.types import ORIGINAL, Encoding, Noise, Rule
 

@@ -21,7 +21,7 @@ from ditf.features.extractor import SHAPE, ExtractionJob, Extractor, ImageSource
 from ditf.features.store import FeatureStore
 from ditf.features.store_writer import StoreWriter, encode, lay_out
 from ditf.features.text import load_text
-from ditf.files import remove_partials, write_whole
+from ditf.files import remove_partials, write_atomically
 from ditf.workers import run
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def extract(
         for path, size in zip(paths, sizes, strict=True):
             backbone = job.backbone.model_copy(update={"ensemble_size": size})
             lay_out_for(path, sources, replace(job, backbone=backbone), shape, shard)
-        write_whole(laid_out, b"")
+        write_atomically(laid_out, b"")
     writers = [StoreWriter(path) for path in paths]
     tasks = _unfinished(writers, [source.id for source in sources], only)
     absolute = [path.resolve() for path in paths]
@@ -118,7 +118,7 @@ def extract(
     if only is None:
         for writer in writers:
             writer.finish()
-        write_whole(complete, b"")
+        write_atomically(complete, b"")
     return Extraction(paths, computed)
 
 

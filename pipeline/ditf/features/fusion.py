@@ -22,7 +22,7 @@ from ditf.errors import UserError
 from ditf.features.bilinear import AxisInterpolation
 from ditf.features.descriptors import unit
 from ditf.features.store import FeatureStore, ImageFeatures
-from ditf.files import fingerprint, write_whole
+from ditf.files import fingerprint, write_atomically
 from ditf.settings import Distinct, Settings
 from ditf.types import Descriptor
 
@@ -262,10 +262,10 @@ def write_fusion(path: Path, fusion: FusionSettings, stores: Sequence[FeatureSto
                 axes = PrincipalAxes.of(_sample(store, half, place, items, rng), count)
                 basis |= {f"{number}.{place}.mean": axes.mean, f"{number}.{place}.vectors": axes.vectors}
     path.mkdir(parents=True, exist_ok=True)
-    write_whole(path / BASIS, safetensors.numpy.save(basis))
+    write_atomically(path / BASIS, safetensors.numpy.save(basis))
     record = {"fusion": fusion.model_dump(), "stores": [store.digest for store in stores], "basis": _digest(basis)}
     record["checksum"] = fingerprint(record)
-    write_whole(path / RECORD, json.dumps(record, indent=1).encode() + b"\n")
+    write_atomically(path / RECORD, json.dumps(record, indent=1).encode() + b"\n")
 
 
 def open_store(path: Path | str) -> FeatureStore:

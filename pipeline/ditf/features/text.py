@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ditf.backbones.base import Backbone
 from ditf.backbones.source import Model
 from ditf.errors import UserError
-from ditf.files import write_whole
+from ditf.files import write_atomically
 
 MADE_BY = "extraction_config.json"
 DAMAGE = (SafetensorError, ValueError, TypeError, KeyError, OSError)
@@ -42,8 +42,8 @@ def encode_prompts(
         encoded = backbone.encode_prompts(model, missing, dtype, device)
         for prompt, tensors in zip(missing, tqdm(encoded, "prompts", len(missing), unit="prompt"), strict=True):
             data = safetensors.torch.save(tensors, {"sha256": _digest(tensors)})  # two entries come in any order
-            write_whole(folder / file_name(prompt), data)
-    write_whole(folder / MADE_BY, json.dumps({"dtype": str(dtype).removeprefix("torch.")}).encode() + b"\n")
+            write_atomically(folder / file_name(prompt), data)
+    write_atomically(folder / MADE_BY, json.dumps({"dtype": str(dtype).removeprefix("torch.")}).encode() + b"\n")
     return len(missing)
 
 

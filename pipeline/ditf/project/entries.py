@@ -14,7 +14,7 @@ from ditf.data.images import RGB, read_rgb
 from ditf.errors import UserError
 from ditf.files import Hashes
 from ditf.project.paths import CATALOGS, MODELS, TEXTS, staging
-from ditf.settings import find_type
+from ditf.registry import find_type
 from ditf.workers import cluster
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from ditf.errors import UserError
 from ditf.features.descriptors import unit
 from ditf.features.store import FeatureStore
-from ditf.files import fingerprint, sha256_of, write_whole
+from ditf.files import fingerprint, sha256_of, write_atomically
 from ditf.types import Descriptor
 from ditf.workers import run
 
@@ -130,7 +130,7 @@ def build(
         "sha256": {name: sha256_of(folder / name) for name in FILES},
     }
     extraction_config["checksum"] = fingerprint(extraction_config)
-    write_whole(folder / "index.json", json.dumps(extraction_config, indent=1).encode() + b"\n")
+    write_atomically(folder / "index.json", json.dumps(extraction_config, indent=1).encode() + b"\n")
     size = sum(path.stat().st_size for path in folder.glob("*.faiss"))
     print(f"{factory}: {tokens:,} tokens of {len(store):,} images, {size:,} bytes, {time.perf_counter() - start:.1f} s")
     return exact.recall(index)

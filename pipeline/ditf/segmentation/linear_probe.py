@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ditf.files import fingerprint, write_whole
+from ditf.files import fingerprint, write_atomically
 
 CHUNK_TOKENS = 32_768  # mixed at once
 LOOKAHEAD = 2  # images read ahead
@@ -150,7 +150,7 @@ def _keep(path: Path, probe: Probe, optimizer: torch.optim.Optimizer, name: str,
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, safetensors.torch.save(tensors, {"name": name, "epochs": json.dumps(epochs)}))
+    write_atomically(path, safetensors.torch.save(tensors, {"name": name, "epochs": json.dumps(epochs)}))
 
 
 def _restore(path: Path, probe: Probe, optimizer: torch.optim.Optimizer, name: str) -> int:

@@ -20,7 +20,7 @@ from ditf.drawing.charts import new_figure
 from ditf.features.extract import extract
 from ditf.features.extractor import ExtractionJob, ImageSource
 from ditf.features.store import FeatureStore
-from ditf.files import write_whole
+from ditf.files import write_atomically
 from ditf.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def sweep(
             if not done.exists():
                 found = extract(own, sources, job, client, shard=1, smaller_ensembles=smaller_ensembles)
                 scored = [row for path in found.paths for row in _score(FeatureStore(path), task, catalog, own, client)]
-                write_whole(done, json.dumps([{"timestep": timestep, **row} for row in scored]).encode())
+                write_atomically(done, json.dumps([{"timestep": timestep, **row} for row in scored]).encode())
             shutil.rmtree(own, ignore_errors=True)
             rows += json.loads(done.read_bytes())
             bar.update()

@@ -23,7 +23,8 @@ from ditf.matching.matchers.base import Matcher
 from ditf.matching.pairs import NEAREST, predict
 from ditf.metrics.intervals import write_units
 from ditf.metrics.pck import by_coverage, by_pair, by_rule, over_alpha, pck
-from ditf.settings import Distinct, Settings, find_type, parse
+from ditf.registry import find_type
+from ditf.settings import Distinct, Settings, parse
 from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task, read_csv, write_csv
 from ditf.types import Descriptor
 
