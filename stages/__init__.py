@@ -1,32 +1,54 @@
 """The stages of `dvc.yaml`: each reads validated parameters, calls the library `ditf`, and writes its outputs."""
 
+import json
 import sys
+import time
 from collections.abc import Callable
+from typing import Any
 
 from ditf.config.params import Params, load_params
 from ditf.errors import UserError, exit_on_error
+from ditf.files import write_atomically
 from ditf.project.entries import check_entry
+from ditf.project.paths import RUNS
+from ditf.provenance import commit
 
 
 def run(main: Callable[..., None], section: str | None = None) -> None:
-    """Call a stage's `main(params)`, or `main(params, name)` with the name of an entry of a section of the parameters.
+    """Call a stage's `main` with the parameters, and exit with status 2 after a user error.
 
-    A user's mistake ends it with lines of errors and status 2.
+    Args:
+        main: Called as `main(params)`, or as `main(params, name)` if the stage runs once per entry.
+        section: The section of the parameters that has an entry `name`, the first argument on the command line.
     """
-    given, expected = sys.argv[1:], [section] if section else []
+    arguments = sys.argv[1:]
+    expected = 1 if section else 0
 
     @exit_on_error
-    def work() -> None:
-        if len(given) != len(expected):
+    def call_main() -> None:
+        if len(arguments) != expected:
             raise UserError(
-                f"{len(given)} arguments given; expected: {f'an entry of {section}' if section else 'none'}"
+                f"{len(arguments)} arguments given; expected: {f'an entry of {section}' if section else 'none'}"
             )
         params = load_params()
         if section:
-            check_entry(getattr(params, section), given[0], section)
-        main(params, *given)
+            check_entry(getattr(params, section), arguments[0], section)
+        main(params, *arguments)
 
-    work()
+    call_main()
 
 
-__all__ = ["Params", "run"]
+def record_run(stage: str, name: str, start: float, **values: Any) -> None:
+    """Write how long a stage ran, beside what DVC tracks, to cache/runs/<stage>/<name>.json.
+
+    Args:
+        stage: The name of the stage.
+        name: The entry.
+        start: The value of `time.monotonic()` when the stage began.
+        **values: What else to record.
+    """
+    record = {"seconds": round(time.monotonic() - start, 1), "commit": commit(), **values}
+    write_atomically(RUNS / stage / f"{name}.json", json.dumps(record).encode() + b"\n")
+
+
+__all__ = ["Params", "record_run", "run"]

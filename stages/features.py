@@ -1,6 +1,5 @@
-"""The model over every image of a data set, once -> cache/features/<features>, a Zarr store; run time -> results."""
+"""Run a model once over every image of a data set -> cache/features/<features>, a Zarr store."""
 
-import json
 import time
 
 import torch
@@ -9,14 +8,14 @@ from ditf.features.extract import extract
 from ditf.features.extractor import key_of
 from ditf.files import bytes_in, exclusive, fingerprint, publish
 from ditf.project.entries import extraction, workers_of
-from ditf.project.paths import FEATURES, RESULTS, dvc_objects, staging
+from ditf.project.paths import FEATURES, dvc_objects, staging
 from ditf.project.staging import reusable_stores, tidy
-from stages import Params, run
+from stages import Params, record_run, run
 
 
 def main(params: Params, name: str) -> None:
     objects, home = dvc_objects(), staging() / "features" / name
-    start, record = time.monotonic(), RESULTS / "extraction" / f"{name}.json"
+    start = time.monotonic()
     with workers_of(params, params.features[name].model) as client:
         sources, job = extraction(params, name, client)
         items = [[source.id, key_of(source.sha256, source.prompt)] for source in sources]
@@ -25,9 +24,7 @@ def main(params: Params, name: str) -> None:
             done = extract(folder, sources, job, client, reuse)
             publish(done.path, FEATURES / name)
     tidy(home, folder, objects)
-    record.parent.mkdir(parents=True, exist_ok=True)
-    passed = {"images": len(sources), "computed": done.computed, "seconds": round(time.monotonic() - start, 1)}
-    record.write_text(json.dumps(passed | {"bytes": bytes_in(FEATURES / name)}) + "\n", encoding="utf-8")
+    record_run("features", name, start, images=len(sources), computed=done.computed, bytes=bytes_in(FEATURES / name))
     print(f"{done.computed} of {len(sources)} images went through the model")
     if client is None and torch.cuda.is_available():
         print(f"peak GPU memory: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")

@@ -1,4 +1,4 @@
-"""Predictions of a task from cached features -> results/<task>/predictions/."""
+"""Make a task's predictions from cached features -> results/<task>/predictions/."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from ditf.features.fusion import open_store
 from ditf.project.paths import CATALOGS, FEATURES, RESULTS
 from ditf.tasks.base import provenance
 from ditf.workers import cluster
-from stages import Params, run
+from stages import Params, record_run, run
 
 
 def main(params: Params, name: str) -> None:
@@ -23,8 +23,9 @@ def main(params: Params, name: str) -> None:
     start = time.monotonic()
     with cluster(params.workers) as client:
         task.make_predictions(store, catalog, folder, client)
-    record = provenance(task, store) | {"seconds": round(time.monotonic() - start, 1)}
-    (RESULTS / name / "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record = json.dumps(provenance(task, store), indent=1) + "\n"
+    (RESULTS / name / "run.json").write_text(record, encoding="utf-8")
+    record_run("predict", name, start)
 
 
 if __name__ == "__main__":

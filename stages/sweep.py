@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import ditf
 from ditf.backbones.device import choose
 from ditf.data.catalog import Catalog, texts_of
 from ditf.data.subset import choose as choose_subset
@@ -15,10 +14,10 @@ from ditf.data.subset import write_subset
 from ditf.drawing.charts import save
 from ditf.features.extractor import key_of
 from ditf.features.text import encode_prompts
-from ditf.files import exclusive, fingerprint, sha256_of
+from ditf.files import exclusive, fingerprint
 from ditf.project.entries import pinned, sweep_jobs, workers_of
 from ditf.project.paths import CATALOGS, RESULTS, staging
-from ditf.registry import code_of
+from ditf.project.versions import STAGE_VERSIONS, record_of_task
 from ditf.sweep.run import best, curve, heatmaps, massive_map, sweep
 from ditf.tasks.base import write_csv
 from stages import Params, run
@@ -63,16 +62,12 @@ def _scores(params: Params, name: str, home: Path) -> pa.Table:
         sources = next(iter(jobs.values()))[0]
         items = [[source.id, key_of(source.sha256, source.prompt)] for source in sources]
         extraction_config = [job.extraction_config for _, job in jobs.values()]
-        scored_by = [entry.task.model_dump(), settings.ensemble_sizes, code_of(type(entry.task)), _code()]
+        versions = [STAGE_VERSIONS["sweep"], record_of_task(entry.task)]
+        scored_by = [entry.task.model_dump(), settings.ensemble_sizes, versions]
         folder = home / fingerprint([extraction_config, items, chosen, scored_by])
         for other in {path for path in home.iterdir() if path.is_dir()} - {folder, part.folder, texts}:
             shutil.rmtree(other)
         return sweep(folder, entry.task, part, jobs, sorted(settings.ensemble_sizes)[:-1], client)
-
-
-def _code() -> list[str]:
-    """The hashes of this package's files: scores that were kept are those of the code as it is."""
-    return [sha256_of(path) for path in sorted(Path(ditf.__file__).parent.rglob("*.py"))]
 
 
 if __name__ == "__main__":

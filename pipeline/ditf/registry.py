@@ -1,5 +1,6 @@
 """The classes that an entry of `params.yaml` names by `type`: backbones, data sets, tasks and matchers."""
 
+import hashlib
 import importlib
 import inspect
 import pkgutil
@@ -56,18 +57,24 @@ def find_type(base: type[T], name: object) -> type[T]:
     raise UserError(f"type: {text!r}: {module_name} has no {expected} that is a {base.__name__}")
 
 
-def code_of(kind: type) -> str:
-    """Return the source of the module that defines a class from outside this package.
+def version_of(kind: type) -> str:
+    """Return what identifies the results of a class: the versions of it and its bases, such as "1.2".
 
-    The source is part of the fingerprint of what such a class makes, because this package's version says nothing
-    about it.
+    A class from outside this package is identified by its source as well, because its author may not raise a version.
 
     Args:
-        kind: Any class.
+        kind: A class with an attribute `version`, such as a task.
 
     Returns:
-        The source code, or an empty string for a class of this package.
+        Equal text for equal code.
     """
-    if kind.__module__.split(".")[0] == "ditf":
-        return ""
-    return inspect.getsource(inspect.getmodule(kind) or kind)
+    bases = list(reversed(kind.__mro__))
+    versions = [str(vars(base)["version"]) for base in bases if "version" in vars(base)]
+    outside = {inspect.getmodule(base) for base in bases if _is_outside(base)}
+    sources = sorted(inspect.getsource(module) for module in outside if module is not None)
+    return ".".join(versions) + (f"+{hashlib.sha256(''.join(sources).encode()).hexdigest()[:16]}" if sources else "")
+
+
+def _is_outside(kind: type) -> bool:
+    """Return whether a class was written for this pipeline, but outside its package."""
+    return hasattr(kind, "registry") and kind.__module__.split(".")[0] != "ditf"

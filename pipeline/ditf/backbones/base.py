@@ -54,6 +54,7 @@ class Backbone(Settings):
     """
 
     registry: ClassVar[str] = "ditf.backbones.families"
+    version: ClassVar[int] = 1  # raised by whoever changes results of this class and its subclasses
 
     published: ClassVar[Mapping[str, HubModel]] = {}
     options: ClassVar[frozenset[str]] = frozenset()

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from ditf.backbones.base import Backbone
 from ditf.errors import UserError
-from ditf.files import Hashes, fingerprint, write_atomically
-from ditf.registry import code_of, find_type
+from ditf.files import Hashes, fingerprint
+from ditf.registry import find_type, version_of
 from ditf.settings import Settings, parse
 
 SETTINGS = ("*.json", "*.txt", "*.model")  # of a component, all but its weights
@@ -67,7 +67,7 @@ class Model:
     @property
     def extraction_config(self) -> dict[str, str]:
         """What of the model determines features: not where it lies."""
-        extraction_config = {"family": self.family, "digest": self.digest, "code": fingerprint(code_of(self.backbone))}
+        extraction_config = {"family": self.family, "digest": self.digest, "version": version_of(self.backbone)}
         changed = {"weights": self.weights, "quantize": self.loading.quantize, "tiling": self.loading.tiling}
         return extraction_config | {
             name: str(value) for name, value in changed.items() if value not in ("", "none", False)
@@ -75,21 +75,25 @@ class Model:
 
     @classmethod
     def load(cls, path: Path) -> "Model":
-        """The model that `save` wrote."""
+        """Read a pinned model from the file that the stage `entries` wrote.
+
+        Raises:
+            UserError: The file is not readable, or says why the model was not found.
+        """
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
+            if "error" in found:
+                raise UserError(found["error"])
             loading = parse(LoadingSettings, {name: found[name] for name in RECORDED}, "")
             return cls(**{name: str(found[name]) for name in PINNED}, loading=loading)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a pinned model ({error}); run `dvc repro`") from None
 
-    def save(self, path: Path) -> None:
-        """Write it as JSON; a file that holds the same is left as it is."""
-        pinned = {name: getattr(self, name) for name in PINNED}
-        pinned |= {name: getattr(self.loading, name) for name in RECORDED}
-        text = json.dumps(pinned, indent=1) + "\n"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_atomically(path, text.encode())
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `load` reads, as plain values."""
+        loading = {name: getattr(self.loading, name) for name in RECORDED}
+        return {name: getattr(self, name) for name in PINNED} | loading
 
     def check(self, hashes: Hashes) -> None:
         """Raises `UserError` where the source no longer holds what was pinned."""
@@ -165,7 +169,7 @@ def local_folder(family: str, source: str) -> Path:
         raise UserError(f"source: {source!r}: the seed of a tiny model is a number, as in 'tiny-0'")
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ditf"
     backbone = find_type(Backbone, family)
-    extraction_config = fingerprint([family, code_of(backbone), version("ditf"), version("torch")])
+    extraction_config = fingerprint([family, version_of(backbone), version("ditf"), version("torch")])
     folder = home / f"tiny-{extraction_config[:8]}-{seed}"
     if not folder.is_dir():
         home.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ class Dataset(Settings):
     """
 
     registry: ClassVar[str] = "ditf.datasets"
+    version: ClassVar[int] = 1  # raised by whoever changes results of this class and its subclasses
 
     type: str
     root: str = Field(min_length=1)

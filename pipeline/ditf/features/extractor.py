@@ -19,12 +19,12 @@ from ditf.backbones.source import Model, pin
 from ditf.data.images import decode, model_size, resize_for_model
 from ditf.errors import UserError
 from ditf.features.descriptors import ChannelStatistics
-from ditf.features.store import VERSION, ImageFeatures
+from ditf.features.store import ImageFeatures
 from ditf.features.store_writer import BlockFeatures, StoreItem
 from ditf.files import Hashes
 from ditf.provenance import versions_of
 from ditf.settings import parse
-from ditf.types import BOTH, LAYER_NORM, Encoding, Noise, Rule
+from ditf.types import BOTH, LAYER_NORM, STORE_VERSION, Encoding, Noise, Rule
 from ditf.workers import run
 
 if TYPE_CHECKING:
@@ -87,7 +87,13 @@ class ExtractionJob:
         names = ("rule", "img_size", "seed", "noise", "encoding", "dtype", "text_dtype")
         settings = self.backbone.model_dump() | {"blocks": sorted(self.backbone.blocks)}
         own = {name: getattr(self, name) for name in names}
-        return {"format": VERSION, "model": self.model.extraction_config, **settings, **own, **versions_of(LIBRARIES)}
+        return {
+            "format": STORE_VERSION,
+            "model": self.model.extraction_config,
+            **settings,
+            **own,
+            **versions_of(LIBRARIES),
+        }
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -32,10 +32,9 @@ from numpy.typing import NDArray
 from ditf.errors import UserError
 from ditf.features.descriptors import ChannelStatistics, describe
 from ditf.files import fingerprint
-from ditf.types import BOTH, LAYER_NORM, Descriptor, Norm, condition_of
+from ditf.types import BOTH, LAYER_NORM, STORE_VERSION, Descriptor, Norm, condition_of
 
 FORMAT = "ditf-features"
-VERSION = 5
 
 TABLES = {"ids": "c.0", "keys": "c.0", "grid": "c.0.0", "size": "c.0.0", "prompt": "c.0", "prompts": "c.0"}  # and chunk
 PER_ITEM = ("tokens", "quantization")
@@ -103,9 +102,9 @@ class FeatureStore:
             self.attributes: dict[str, Any] = dict(group.attrs)
             if self.attributes.get("format") != FORMAT:
                 raise UserError(f"{path}: a Zarr group, but not a feature store")
-            if self.attributes["version"] != VERSION:
+            if self.attributes["version"] != STORE_VERSION:
                 raise UserError(
-                    f"{path}: written in format version {self.attributes['version']}, but {VERSION} is read "
+                    f"{path}: written in format version {self.attributes['version']}, but {STORE_VERSION} is read "
                     f"here; extract again: `dvc repro -f features@{self.path.name}`"
                 )
             names = array_names(self.attributes)

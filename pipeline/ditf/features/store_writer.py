@@ -19,9 +19,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ditf.errors import UserError
 from ditf.features.descriptors import ChannelStatistics
-from ditf.features.store import FORMAT, VERSION, FeatureStore, array_names, chunk_path, metadata_checksum
+from ditf.features.store import FORMAT, FeatureStore, array_names, chunk_path, metadata_checksum
 from ditf.files import remove_partials
-from ditf.types import BOTH, LAYER_NORM, Encoding
+from ditf.types import BOTH, LAYER_NORM, STORE_VERSION, Encoding
 
 MOST_FILES = 100_000  # of a store, before items share files
 MOST_SHARED = 64  # items in a file
@@ -118,7 +118,7 @@ def lay_out(path: Path, items: Sequence[StoreItem], attributes: Mapping[str, Any
         if conditions:
             create(f"block{block}/modulation", (len(prompts), conditions, 3, channels), "float32", 1)
         create(f"block{block}/statistics", (3, channels), "float64", 3)
-    whole = {"format": FORMAT, "version": VERSION, **attributes}
+    whole = {"format": FORMAT, "version": STORE_VERSION, **attributes}
     group.attrs.update(whole)
     group.attrs["checksum"] = metadata_checksum(path, array_names(whole))
 

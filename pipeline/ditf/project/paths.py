@@ -10,7 +10,9 @@ from ditf.errors import UserError
 CATALOGS, CACHE, RESULTS = Path("catalogs"), Path("cache"), Path("results")
 REPORT = Path("report.html")
 DRAWINGS = RESULTS / "drawings"  # of searches, matches and comparisons
-MODELS, TEXTS, FEATURES, QUERIES = (CACHE / name for name in ("models", "text", "features", "queries"))
+ENTRIES, TEXTS, FEATURES, QUERIES = (CACHE / name for name in ("entries", "text", "features", "queries"))
+MODELS = ENTRIES / "models"
+RUNS = CACHE / "runs"  # run times, which DVC does not track because they differ from run to run
 
 
 def enter() -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from ditf.backbones.source import TINY
 from ditf.config.params import Params
 from ditf.drawing.pictures import spread
-from ditf.provenance import commit, versions_of
+from ditf.provenance import versions_of
 from ditf.report.embed import data_uri, svg
 from ditf.report.leaderboard import Row, leaderboards
 from ditf.tasks.base import read_csv
@@ -44,7 +44,7 @@ def render(params: Params, results: Path) -> str:
 
     Args:
         params: entries without results are left out.
-        results: with a folder per task, `analysis/`, `extraction/` and `sweeps/`.
+        results: with a folder per task, `analysis/` and `sweeps/`.
     """
     tasks = [name for name in params.tasks if (results / name / "metrics.json").exists()]
     environment = jinja2.Environment(
@@ -55,7 +55,6 @@ def render(params: Params, results: Path) -> str:
     return environment.get_template("report.html").render(
         tiny=tiny,
         version=versions_of(["ditf"])["ditf"],
-        commit=commit(),
         leaderboards=leaderboards(params, results),
         tasks=[_task(params, results, name) for name in tasks],
         analysis=[
@@ -66,7 +65,7 @@ def render(params: Params, results: Path) -> str:
             for name in params.sweeps
             if (results / "sweeps" / name / "best.json").exists()
         ],
-        costs={"Extraction": _extractions(params, results), "Predictions": _predictions(results, tasks)},
+        costs={"Stores": _stores(results, tasks)},
     )
 
 
@@ -99,25 +98,12 @@ def _sweep(folder: Path) -> ReportSection:
     return section
 
 
-def _extractions(params: Params, results: Path) -> list[Row]:
-    """Images, seconds and bytes of each entry of features."""
-    rows = []
-    for name, entry in params.features.items():
-        path = results / "extraction" / f"{name}.json"
-        if path.exists():
-            run = json.loads(path.read_text(encoding="utf-8"))
-            rows.append({"features": name, "model": params.models[entry.model].source, **run})
-    return rows
-
-
-def _predictions(results: Path, tasks: Sequence[str]) -> list[Row]:
-    """Images, bytes and seconds of each task."""
+def _stores(results: Path, tasks: Sequence[str]) -> list[Row]:
+    """Return the images and bytes of the store behind each task."""
     rows = []
     for name in tasks:
         run = json.loads((results / name / "run.json").read_text(encoding="utf-8"))
-        rows.append(
-            {"task": name, "images": run["images"], "bytes of the store": run["bytes"], "seconds": run["seconds"]}
-        )
+        rows.append({"task": name, "images": run["images"], "bytes of the store": run["bytes"]})
     return rows
 
 

@@ -15,7 +15,7 @@ from ditf.errors import UserError
 from ditf.features.store import FeatureStore
 from ditf.files import bytes_in
 from ditf.metrics.intervals import read_units
-from ditf.provenance import LIBRARIES, commit, versions_of
+from ditf.provenance import LIBRARIES, versions_of
 from ditf.settings import Distinct, Settings
 from ditf.types import Descriptor
 
@@ -69,6 +69,7 @@ class Task(Settings):
     """
 
     registry: ClassVar[str] = "ditf.tasks"
+    version: ClassVar[int] = 1  # raised by whoever changes results of this class and its subclasses
 
     type: str
     dataset: str
@@ -127,10 +128,17 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def provenance(task: Task, store: FeatureStore) -> dict[str, Any]:
-    """Of a task's predictions, as plain values.
+    """Return what made a task's predictions, as plain values.
 
-    The store's digest, what made it, its images and bytes; the settings of the predictions, with the channels that were
-    discarded; versions; and the commit of the project, with a "+" where files were changed.
+    It holds nothing that differs from run to run, because DVC tracks the file.
+
+    Args:
+        task: The task.
+        store: The features that it read.
+
+    Returns:
+        The store's digest, its images and bytes and what made it; the settings of the predictions, with the discarded
+        channels; and library versions.
     """
     return {
         "store": store.digest,
@@ -141,5 +149,4 @@ def provenance(task: Task, store: FeatureStore) -> dict[str, Any]:
         "predict": task.predict.model_dump(),
         "discarded": task.predict.discarded(store),
         "versions": versions_of(LIBRARIES),
-        "commit": commit(),
     }

@@ -20,6 +20,7 @@ class Matcher(Settings):
     """
 
     registry: ClassVar[str] = "ditf.matching.matchers"
+    version: ClassVar[int] = 1  # raised by whoever changes results of this class and its subclasses
 
     back: ClassVar[bool] = False
 
