@@ -17,7 +17,7 @@ from benchmarks.report import machine, peak_memory, show, timed
 from ditf.data.catalog import Catalog, Row, Tables, write_catalog
 from ditf.features.store import FeatureStore
 from ditf.features.store_writer import BlockFeatures, StoreItem, write_store
-from ditf.matching.pairs import predict
+from ditf.matching.pairs import MatchingJob, predict
 from ditf.metrics.pck import pck
 
 CHANNELS, MASSIVE = 3072, (11, 154)
@@ -116,7 +116,7 @@ def main() -> None:
         forget(folder)
 
         def work() -> Any:
-            found = predict(store, catalog, 28, "adaln+discard", MASSIVE)
+            found = predict(MatchingJob(store, 28, "adaln+discard", MASSIVE), catalog)
             pck(found, [0.05, 0.1, 0.15])
             return found["similarity"].to_numpy()
 

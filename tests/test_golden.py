@@ -25,7 +25,7 @@ from ditf.data.images import read_index_mask, resize_for_model
 from ditf.datasets.spair import SPair
 from ditf.features.store import FeatureStore
 from ditf.features.store_writer import StoreItem, write_store
-from ditf.matching.pairs import predict
+from ditf.matching.pairs import MatchingJob, predict
 from ditf.metrics.pck import PREDICTIONS, pck
 from ditf.metrics.segmentation import evaluate_frame, summarize
 from ditf.propagation.labels import first_labels, hard_mask
@@ -159,7 +159,7 @@ def test_spair_pixels_and_pck(
 ) -> None:
     store, catalog = spair
     expected = json.loads((golden / "spair" / f"expected_{answer}.json").read_text())
-    found = predict(store, catalog, 28, descriptor, MASSIVE)
+    found = predict(MatchingJob(store, 28, descriptor, MASSIVE), catalog)
 
     rows = {(r["pair"], r["source_x"], r["source_y"]): r for r in found.to_pylist()}
     assert len(rows) == len(expected["predictions"])
@@ -208,7 +208,7 @@ def test_int8_costs_little_pck(
     golden: Path, spair: tuple[FeatureStore, Catalog], tmp_path: Path, descriptor: Descriptor
 ) -> None:
     both = make_spair(golden, tmp_path, "int8"), spair
-    found = [pck(predict(store, catalog, 28, descriptor, MASSIVE), [0.1]) for store, catalog in both]
+    found = [pck(predict(MatchingJob(store, 28, descriptor, MASSIVE), catalog), [0.1]) for store, catalog in both]
     for row, exact in zip(*found, strict=True):
         if row["value"] in ("All", "Mean"):
             assert abs(row["point"] - exact["point"]) <= 0.3

@@ -20,7 +20,7 @@ from ditf.matching.matchers.cycle import Cycle
 from ditf.matching.matchers.mutual import Mutual
 from ditf.matching.matchers.nearest import Nearest
 from ditf.matching.matchers.window_soft_argmax import WindowSoftArgmax, soft_argmax
-from ditf.matching.pairs import predict
+from ditf.matching.pairs import MatchingJob, predict
 from ditf.metrics.pck import by_coverage
 from ditf.registry import find_type
 from ditf.tasks.correspondence import MatchingSettings
@@ -77,7 +77,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, Catalo
 
 @pytest.mark.parametrize("matcher", MATCHERS, ids=lambda m: type(m).__name__)
 def test_what_is_there_is_found(pair: tuple[FeatureStore, Catalog], matcher: Matcher) -> None:
-    table = predict(*pair, 0, "original", matcher=matcher)
+    table = predict(MatchingJob(pair[0], 0, "original", matcher=matcher), pair[1])
     there = table.filter(pc.less(table["target_x"], 160))
     assert pc.mean(pc.less(there["error"], 20)).as_py() == 1
 
@@ -86,7 +86,7 @@ def test_what_is_there_is_found(pair: tuple[FeatureStore, Catalog], matcher: Mat
     "matcher", [Mutual(type="mutual", floor=0.5), Cycle(type="cycle")], ids=lambda m: type(m).__name__
 )
 def test_the_surest_matches_are_right(pair: tuple[FeatureStore, Catalog], matcher: Matcher) -> None:
-    table = predict(*pair, 0, "original", matcher=matcher)
+    table = predict(MatchingJob(pair[0], 0, "original", matcher=matcher), pair[1])
     rows = {row["coverage"]: row["point"] for row in by_coverage(table, [0.1])}
     assert rows[100] < 90
     assert rows[50] == 100

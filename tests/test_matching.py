@@ -1,5 +1,6 @@
 """The matcher finds the pixel that the reference implementation finds."""
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -8,8 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from benchmarks import reference
-from ditf.features.bilinear import sample
-from ditf.matching.nearest import Target
+from ditf.errors import UserError
+from ditf.features.bilinear import AxisInterpolation, sample
+from ditf.matching.nearest import PixelIndex
 
 KINDS = ("random", "near ties", "opposed", "equal", "smooth", "zeros", "negative")
 
@@ -55,25 +57,30 @@ def test_equals_the_reference(kind: str, grid: tuple[int, int], size: tuple[int,
     if kind == "negative":
         queries = np.abs(queries)
 
-    pixels, similarity = Target(x, grid, size).match(queries)
+    pixels, similarity = PixelIndex(x, grid, size).search(queries)
 
     unit = queries / np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-12)
     every = unit @ upsampled(x, grid, size).T
-    at = every[np.arange(len(queries)), pixels[:, 1] * size[0] + pixels[:, 0]]
-    np.testing.assert_allclose(at, every.max(1), atol=1e-6)
+    chosen = pixels[:, 1] * size[0] + pixels[:, 0]
+    np.testing.assert_allclose(every[np.arange(len(queries)), chosen], every.max(1), atol=1e-6)
     np.testing.assert_allclose(similarity, every.max(1), atol=1e-6)
+    # Beyond the outermost tokens all pixels have the same descriptor. The first of them is chosen.
+    for coordinate, tokens, side in ((pixels[:, 0], grid[1], size[0]), (pixels[:, 1], grid[0], size[1])):
+        axis = AxisInterpolation.of(tokens, side)
+        position = axis.lower + axis.weight
+        np.testing.assert_array_equal(coordinate, np.searchsorted(position, position[coordinate]))
 
 
 def test_first_of_equal_pixels_in_row_major_order() -> None:
     x = np.ones((12, 5), np.float32)
-    pixels, similarity = Target(x, (3, 4), (40, 30)).match(np.ones((1, 5)))
+    pixels, similarity = PixelIndex(x, (3, 4), (40, 30)).search(np.ones((1, 5)))
     assert pixels.tolist() == [[0, 0]]
     assert similarity[0] == pytest.approx(1)
 
 
 def test_border_plateau_gives_its_first_pixel() -> None:
     x = np.eye(4, dtype=np.float32)
-    pixels, _ = Target(x, (2, 2), (20, 20)).match(np.eye(4)[[3]])
+    pixels, _ = PixelIndex(x, (2, 2), (20, 20)).search(np.eye(4)[[3]])
     assert pixels.tolist() == [[15, 15]]
 
 
@@ -83,12 +90,20 @@ def test_agrees_with_the_transcription_at_full_size() -> None:
     points = np.stack([rng.integers(0, 250, 9), rng.integers(0, 190, 9)], 1)
     one, other = (torch.from_numpy(x).T.reshape(64, 12, 16) for x in (source, target))
     expected, values = reference.match(one, other, (250, 190), (250, 190), points)
-    pixels, similarity = Target(target, (12, 16), (250, 190)).match(sample(source, (12, 16), (250, 190), points))
+    pixels, similarity = PixelIndex(target, (12, 16), (250, 190)).search(sample(source, (12, 16), (250, 190), points))
     np.testing.assert_allclose(similarity, values, atol=1e-6)
     assert (pixels == expected).all(1).mean() > 0.5
 
 
+def test_a_gpu_that_is_missing_is_named() -> None:
+    if faiss.get_num_gpus():
+        pytest.skip("FAISS finds a GPU")
+    index = PixelIndex(np.ones((4, 3), np.float32), (2, 2), (9, 9), "cuda")
+    with pytest.raises(UserError, match="Install faiss-gpu"):
+        index.search(np.ones((1, 3)))
+
+
 def test_no_queries() -> None:
-    pixels, similarity = Target(np.ones((4, 3), np.float32), (2, 2), (9, 9)).match(np.empty((0, 3)))
+    pixels, similarity = PixelIndex(np.ones((4, 3), np.float32), (2, 2), (9, 9)).search(np.empty((0, 3)))
     assert pixels.shape == (0, 2)
     assert similarity.shape == (0,)

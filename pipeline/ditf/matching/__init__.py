@@ -1,1 +1,1 @@
-"""Matching: the target pixel of greatest cosine similarity to a source descriptor, without upsampling descriptors."""
+"""Matching: find the pixel of a target image that is most similar to a point of a source image."""

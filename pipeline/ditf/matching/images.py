@@ -1,16 +1,15 @@
-"""Matching points of one image in another, for use in Python."""
+"""Match points of one image in another, for use in Python."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
+from threadpoolctl import threadpool_limits
 
 from ditf.errors import UserError
 from ditf.features.store import ImageFeatures
-from ditf.matching.nearest import Target
+from ditf.matching.nearest import PixelIndex
 from ditf.matching.pairs import descriptors_at
 from ditf.types import Descriptor
 
@@ -25,23 +24,28 @@ def match(
     """Find the pixels of one image that correspond to points of another.
 
     Args:
-        source, target: features of the two images, of the same model and block.
-        points: pixels (x, y) of the source image.
-        descriptor: "adaln+discard" unless given, or "original" for models without AdaLN.
-        channels: to discard; the source's massive channels unless given.
+        source: Features of the image with the points.
+        target: Features of the image to search, from the same model and block.
+        points: Pixels (x, y) of the source image.
+        descriptor: Descriptor to match. By default "adaln+discard", or "original" for models without AdaLN.
+        channels: Channels to discard. By default the source's massive channels.
 
     Returns:
         A table with a row per point: source_x, source_y, target_x, target_y in pixels, and the cosine similarity.
 
     Raises:
-        UserError: a point is outside the source image.
+        UserError: A point is outside the source image.
     """
-    asked = np.array([tuple(point) for point in points], np.int64).reshape(-1, 2)
+    pixels = np.array([tuple(point) for point in points], np.int64).reshape(-1, 2)
     width, height = source.size
-    if ((asked < 0) | (asked >= (width, height))).any():
-        raise UserError(f"points: outside the source image, which is {width}x{height} pixels")
+    if ((pixels < 0) | (pixels >= (width, height))).any():
+        raise UserError(
+            f"points: a point is outside the source image. Give pixels from (0, 0) to ({width - 1}, {height - 1})."
+        )
     channels = list(source.massive) if channels is None else channels
-    queries = descriptors_at(source, asked, descriptor, channels)
-    found, similarity = Target(target.descriptors(descriptor, channels), target.grid, target.size).match(queries)
-    columns: dict[str, Any] = {"source_x": asked[:, 0], "source_y": asked[:, 1]}
-    return pa.table(columns | {"target_x": found[:, 0], "target_y": found[:, 1], "similarity": similarity})
+    with threadpool_limits(1, user_api="blas"):  # products of few queries are faster in one thread
+        queries = descriptors_at(source, pixels, descriptor, channels)
+        index = PixelIndex(target.descriptors(descriptor, channels), target.grid, target.size)
+        matches, similarity = index.search(queries)
+    columns: dict[str, Any] = {"source_x": pixels[:, 0], "source_y": pixels[:, 1]}
+    return pa.table(columns | {"target_x": matches[:, 0], "target_y": matches[:, 1], "similarity": similarity})

@@ -1,189 +1,325 @@
-"""Nearest-neighbour matching at pixels, from token descriptors.
+"""Nearest-neighbour search over the pixels of an image, from its token descriptors.
 
-The protocol upsamples the target's descriptors to full size and takes the best pixel. Interpolation is linear, so
-the dot product with an interpolated vector is the interpolated dot product, and its squared norm is `w' G w` with the
-four bilinear weights w and the Gram matrix G of the four tokens around it. A *cell* is the pixels between four tokens.
-Only cells that can hold the best pixel are evaluated: for weights w, norms n and cosines c of its corners, a pixel's
-similarity is at most `max(c) * (w . n) / sqrt(w' G w)`. The cells around the nearest token give the similarity to
-beat. Where neighbours nearly cancel, that quotient, the *gain*, is large and the identity loses digits: the few such
-cells are interpolated and compared directly, in float64.
+The protocol upsamples the target's token descriptors bilinearly to all pixels and picks the pixel with the greatest
+cosine similarity to a query. The result here is the same, but no descriptor is upsampled. FAISS compares the query with
+the tokens, a bound puts the most promising pixels on a shortlist, and only these are scored.
+
+A *cell* is the set of pixels between the same four tokens, its *corners* x_i. A pixel p of the cell has the descriptor
+v(p) = sum_i w_i(p) x_i with bilinear weights w_i(p), and its similarity to the unit query q is
+
+    s(p) = <q, v(p)> / |v(p)|.
+
+1. **Scoring.** Since <q, v(p)> = sum_i w_i(p) <q, x_i>, the numerator is the upsampled map of the inner products that
+   FAISS returns. The denominator does not depend on the query: |v(p)|^2 = w(p)' G w(p) with the inner products
+   G_ij = <x_i, x_j> of the corners. It is computed once per image.
+2. **Bound.** Let c be the greatest cosine similarity of the query to a corner. Then <q, x_i> <= c |x_i| and
+
+       s(p) <= c * r(p)   with   r(p) = sum_i w_i(p) |x_i| / |v(p)| >= 1.
+
+   The *gain* of the cell is the greatest r(p) of its pixels, so no pixel of the cell exceeds max(c, c * gain).
+3. **Shortlist.** The cells with the greatest bounds are scored. If another cell's bound is as great as the best score,
+   the shortlist grows. Otherwise no other pixel can be better.
+
+Where the corners nearly cancel, the gain is large and w' G w loses its digits in rounding. Such cells are rare. Their
+pixels are interpolated and compared with every query directly.
 """
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ditf.errors import UserError
 from ditf.features.bilinear import AxisInterpolation, sample
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+Device = Literal["auto", "cpu", "cuda"]
 
-MOST_GAIN = 4.0  # cells with more are compared directly
-PART = 256  # channels summed in float32 before float64 takes over
-SLACK = 1e-4  # a cosine in float32 may be wrong by this much; the bound gives way by it, so nothing is lost
-NORM_EPS = 1e-12  # shorter vectors have similarity 0, as in torch.nn.functional.normalize
-PIXELS_AT_ONCE = 1_000_000  # evaluated, to bound memory
+SHORTLIST = 8  # cells that are scored first
+GROWTH = 4  # factor by which the shortlist grows
+LARGEST_GAIN = 4.0  # cells with a larger gain are compared directly
+SLACK = 1e-4  # upper limit of the rounding error of a cosine similarity in float32
+NORM_EPS = 1e-12  # vectors shorter than this have similarity 0, as in torch.nn.functional.normalize
+FLOAT32_TERMS = 256  # products summed in float32 before float64 takes over
+SCORES_AT_ONCE = 1_000_000  # limits the memory used for scoring
 
 
-class Target:
-    """A target image prepared: its pixel norms and bounds are computed once, for all queries.
+@dataclass(frozen=True)
+class Strips:
+    """The pixels of one axis, grouped by the two tokens that they lie between.
 
-    Args:
-        tokens: descriptors in row-major order, [h * w, C], float32.
-        grid: (h, w) in tokens. size: (width, height) of the image in pixels.
+    Attributes:
+        lower: Token before each strip, [s].
+        upper: Token after each strip, [s].
+        pixels: Pixels of each strip, [s, p]. A shorter strip repeats its last pixel.
+        weight: Weight of the upper token at each of the pixels, [s, p].
     """
 
-    def __init__(self, tokens: NDArray[np.float32], grid: tuple[int, int], size: tuple[int, int]) -> None:
-        self.grid, self.size = grid, size
+    lower: Indices
+    upper: Indices
+    pixels: Indices
+    weight: Floats
+
+    @classmethod
+    def of(cls, tokens: int, pixels: int) -> "Strips":
+        """Return the strips of an axis of `pixels` pixels over `tokens` tokens."""
+        axis = AxisInterpolation.of(tokens, pixels)
+        lower, first, count = np.unique(axis.lower, return_index=True, return_counts=True)
+        members = np.minimum(first[:, None] + np.arange(count.max()), (first + count - 1)[:, None])
+        return cls(lower, axis.upper[first], members, axis.weight[members])
+
+
+class PixelIndex:
+    """Search for the most similar pixels of one image.
+
+    Args:
+        tokens: Descriptors in row-major order, float32 [h * w, C].
+        grid: Rows and columns of tokens, (h, w).
+        size: Width and height of the image in pixels.
+        device: Where FAISS compares queries with tokens; see `inner_products`.
+    """
+
+    def __init__(
+        self, tokens: NDArray[np.float32], grid: tuple[int, int], size: tuple[int, int], device: Device = "cpu"
+    ) -> None:
+        self.grid, self.size, self.device = grid, size, device
         self.tokens = np.ascontiguousarray(tokens, np.float32)
-        h, w = grid
-        # Pixels and weights by their upper, or left, token: [h, rows of a cell] and [w, columns of a cell].
-        self._rows, self._row_weight = _runs(AxisInterpolation.of(h, size[1]), h)
-        self._columns, self._column_weight = _runs(AxisInterpolation.of(w, size[0]), w)
-        self._below, self._beside = np.minimum(np.arange(h) + 1, h - 1), np.minimum(np.arange(w) + 1, w - 1)
+        self._rows, self._columns = rows, columns = Strips.of(grid[0], size[1]), Strips.of(grid[1], size[0])
+        shape = (len(rows.lower), len(columns.lower))
+        row_of_cell, column_of_cell = (index.ravel() for index in np.indices(shape))
+        tokens_of_rows, tokens_of_columns = (np.stack([axis.lower, axis.upper], 1) for axis in (rows, columns))
+        corners = tokens_of_rows[row_of_cell][:, :, None] * grid[1] + tokens_of_columns[column_of_cell][:, None, :]
 
-        products = _neighbour_products(self.tokens.reshape(h, w, -1))
-        length = np.maximum(np.sqrt(products[0]), NORM_EPS)
-        self._length = length.astype(np.float32).ravel()
-        cells = (h * w, self._rows.shape[1] * self._columns.shape[1])
-        outside = ((self._rows < 0)[:, None, :, None] | (self._columns < 0)[None, :, None, :]).reshape(cells)
-        norm = np.maximum(self._pixel_norms(*products).reshape(cells), NORM_EPS)
-        gain = np.where(outside, 0, self._interpolated(length).reshape(cells) / norm).max(1)
-        # How far a pixel's similarity can rise above the greatest cosine of its cell's corners; 0: compared directly.
-        self._gain = np.where(gain <= MOST_GAIN, gain, 0)
-        self._direct = np.flatnonzero(gain > MOST_GAIN)
-        self._inverse = np.where(outside, 0, 1 / norm)
+        norms, lengths = self._norms()
+        self._lengths = lengths.astype(np.float32).ravel()
+        upsampled_lengths = interpolate(
+            lengths.ravel()[corners], rows.weight[row_of_cell], columns.weight[column_of_cell]
+        )
+        gain = (upsampled_lengths / norms.reshape(upsampled_lengths.shape)).max((1, 2))
 
-    def match(self, queries: NDArray[np.floating]) -> tuple[NDArray[np.int64], Floats]:
-        """Find the pixel of greatest cosine similarity to each query.
+        self._scored = np.flatnonzero(gain <= LARGEST_GAIN)
+        self._compared_directly = np.flatnonzero(gain > LARGEST_GAIN)
+        self._row, self._column, self._corners, self._gain = (
+            values[self._scored] for values in (row_of_cell, column_of_cell, corners, gain.astype(np.float32))
+        )
+        pixels = rows.pixels[:, None, :, None] * size[0] + columns.pixels[None, :, None, :]
+        self._pixels = pixels.reshape(len(gain), -1)[self._scored]
+        self._inverse_norms = 1 / norms.reshape(len(gain), -1)[self._scored]
+
+    def search(self, queries: NDArray[np.floating]) -> tuple[Indices, Floats]:
+        """Find the pixel with the greatest cosine similarity to each query.
 
         Args:
-            queries: source descriptors, [k, C]; their lengths do not matter.
+            queries: Descriptors of any length, [k, C].
 
         Returns:
-            Pixels (x, y), [k, 2], and their similarities, [k]. Among equals the first in row-major order.
+            Pixels (x, y), int64 [k, 2], and their similarities, float64 [k]. Among pixels with equal similarities, the
+            first in row-major order is returned.
         """
-        best = np.full(len(queries), -np.inf)
-        pixel = np.full(len(queries), np.iinfo(np.int64).max)
-        if len(queries) == 0:
-            return np.empty((0, 2), np.int64), best
         unit = np.array(queries, np.float64)
         unit /= np.maximum(np.linalg.norm(unit, axis=1), NORM_EPS)[:, None]
-        dots = unit.astype(np.float32) @ self.tokens.T
-        cosine = dots / self._length
-        around = cosine.argmax(1)[:, None] + np.array([-self.grid[1] - 1, -self.grid[1], -1, 0])
-        first = np.zeros((len(queries), len(self._gain)), bool)
-        first[np.arange(len(queries))[:, None], around.clip(min=0)] = True
-        first &= self._gain > 0
-        self._evaluate(dots, first, best, pixel)
-        self._compare_directly(unit, best, pixel)
-        self._evaluate(dots, self._possible(cosine, best) & ~first, best, pixel)
-        return np.stack([pixel % self.size[0], pixel // self.size[0]], 1), best
+        best = BestPixels.none(len(unit))
+        self._compare_directly(unit, best)
+        pending = np.arange(len(unit)) if len(self._scored) else np.arange(0)
+        if len(pending):
+            products = inner_products(unit.astype(np.float32), self.tokens, self.device)
+            bounds = self._bounds(products)
+        count = SHORTLIST
+        while len(pending):
+            shortlist, next_bound = greatest(bounds[pending], count)
+            step = max(1, SCORES_AT_ONCE // (shortlist.shape[1] * self._pixels.shape[1]))
+            for start in range(0, len(pending), step):
+                chunk = slice(start, start + step)
+                self._score(products, pending[chunk], shortlist[chunk], best)
+            pending = pending[next_bound >= best.score[pending]]
+            count *= GROWTH
+        return np.stack([best.pixel % self.size[0], best.pixel // self.size[0]], 1), best.score
 
-    def _possible(self, cosine: NDArray[np.float32], best: Floats) -> NDArray[np.bool_]:
-        """Whether a cell may hold a pixel better than `best`, [k, h * w]."""
-        maps = cosine.reshape(-1, *self.grid)
-        columns = np.maximum(maps, maps[:, self._below])
-        greatest = np.maximum(columns, columns[:, :, self._beside]).reshape(len(best), -1)
-        # Where every corner points away, 0 bounds it; and a query that has found nothing is compared with all.
-        bound = np.maximum(greatest + SLACK, 0) * self._gain
-        possible: NDArray[np.bool_] = (bound >= best[:, None]) | (best < SLACK)[:, None]
-        return possible & (self._gain > 0)
+    def _bounds(self, products: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return an upper bound of the similarities in each scored cell, float32 [k, cells]."""
+        cosine = (products / self._lengths).reshape(-1, *self.grid)
+        cosine = np.maximum(cosine[:, self._rows.lower], cosine[:, self._rows.upper])
+        cosine = np.maximum(cosine[:, :, self._columns.lower], cosine[:, :, self._columns.upper])
+        greatest_corner = cosine.reshape(len(products), -1)[:, self._scored] + np.float32(SLACK)
+        return np.maximum(greatest_corner, greatest_corner * self._gain)
 
-    def _evaluate(
-        self, dots: NDArray[np.float32], chosen: NDArray[np.bool_], best: Floats, pixel: NDArray[np.int64]
-    ) -> None:
-        """Compare every pixel of the chosen cells, [k, h * w], with each query; keep the best in `best`, `pixel`.
+    def _score(self, products: NDArray[np.float32], queries: Indices, cells: Indices, best: "BestPixels") -> None:
+        """Score all pixels of some cells and keep the best.
 
-        dots: dot products of unit queries and tokens, [k, h * w].
+        Args:
+            products: Inner products of all queries and tokens, [k, h * w].
+            queries: Indices of queries, [q].
+            cells: Cells to score for each of these queries, [q, c].
+            best: Updated in place.
         """
-        query, cell = chosen.nonzero()
-        row, column = np.divmod(cell, self.grid[1])
-        right, bottom = self._beside[column] - column, (self._below[row] - row) * self.grid[1]
-        corners = cell[:, None] + np.stack([0 * right, right, bottom, bottom + right], 1)
-        step = max(1, PIXELS_AT_ONCE // self._inverse.shape[1])
-        for start in range(0, len(query), step):
-            q, r, c, cells = (array[start : start + step] for array in (query, row, column, cell))
-            s = dots[q[:, None], corners[start : start + step]].astype(np.float64)
-            down, across = self._row_weight[r][:, :, None], self._column_weight[c][:, None, :]
-            side = s[:, None, :2] * (1 - down) + s[:, None, 2:] * down
-            value = side[:, :, :1] * (1 - across) + side[:, :, 1:] * across
-            inverse = self._inverse[cells]
-            value = np.where(inverse > 0, value.reshape(len(q), -1) * inverse, -np.inf)
-            place = value.argmax(1)
-            dy, dx = np.divmod(place, self._columns.shape[1])
-            where = self._rows[r, dy] * self.size[0] + self._columns[c, dx]
-            _keep_best(q, value[np.arange(len(q)), place], where, best, pixel)
+        corners = products[queries[:, None, None, None], self._corners[cells]].astype(np.float64)
+        row_weight, column_weight = self._rows.weight[self._row[cells]], self._columns.weight[self._column[cells]]
+        scores = interpolate(corners, row_weight, column_weight).reshape(*cells.shape, -1) * self._inverse_norms[cells]
+        score = scores.max((1, 2))
+        pixel = np.where(scores == score[:, None, None], self._pixels[cells], best.NO_PIXEL).min((1, 2))
+        best.update(queries, score, pixel)
 
-    def _compare_directly(self, queries: Floats, best: Floats, pixel: NDArray[np.int64]) -> None:
-        """Compare every pixel of the cells of large gain with every query, interpolating vectors in float64."""
-        for cell in self._direct:
-            row, column = divmod(int(cell), self.grid[1])
-            y, x = (p[p >= 0] for p in (self._rows[row], self._columns[column]))
+    def _compare_directly(self, queries: Floats, best: "BestPixels") -> None:
+        """Interpolate the descriptors in the cells with a large gain, and compare them with all queries."""
+        for cell in self._compared_directly:
+            row, column = divmod(int(cell), len(self._columns.lower))
+            y, x = np.unique(self._rows.pixels[row]), np.unique(self._columns.pixels[column])
             points = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
             vectors = sample(self.tokens, self.grid, self.size, points)
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1), NORM_EPS)[:, None]
-            value = queries @ vectors.T
-            place = value.argmax(1)
-            query = np.arange(len(queries))
-            _keep_best(query, value[query, place], points[place, 1] * self.size[0] + points[place, 0], best, pixel)
+            scores = queries @ vectors.T
+            first = scores.argmax(1)
+            pixel = points[first, 1] * self.size[0] + points[first, 0]
+            best.update(np.arange(len(queries)), scores.max(1), pixel)
 
-    def _interpolated(self, values: Floats) -> Floats:
-        """A scalar token map [h, w] at every pixel of every cell, [h, w, rows, columns]."""
-        a, b = self._row_weight[:, None, :], self._column_weight[None, :, None, :]
-        down = values[:, :, None] * (1 - a) + values[self._below][:, :, None] * a
-        down = down[..., None]
-        return down * (1 - b) + down[:, self._beside] * b
-
-    def _pixel_norms(self, own: Floats, right: Floats, below: Floats, diagonals: Floats) -> Floats:
-        """Lengths of the interpolated vectors at every pixel of every cell, [h, w, rows, columns]."""
-        a, b = self._row_weight[:, None, :], self._column_weight[None, :, None, :]
-        p, q, r = (1 - a) ** 2, a**2, a * (1 - a)
-        left = p * own[:, :, None] + q * own[self._below][:, :, None] + 2 * r * below[:, :, None]
-        cross = p * right[:, :, None] + q * right[self._below][:, :, None] + r * diagonals[:, :, None]
-        left, cross = left[..., None], cross[..., None]
-        square = (1 - b) ** 2 * left + b**2 * left[:, self._beside] + 2 * b * (1 - b) * cross
-        return np.sqrt(np.maximum(square, 0))
+    def _norms(self) -> tuple[Floats, Floats]:
+        """Return |v(p)| of the pixels of all cells, [rows, columns, p, p], and |x_i| of all tokens, [h, w]."""
+        squares, right, below, diagonals = neighbour_products(self.tokens.reshape(*self.grid, -1))
+        rows, columns = self._rows, self._columns
+        a, b = rows.weight[:, None, :], columns.weight[None, :, None, :]
+        # Descriptors on the left edge of each cell, their product with those on the right edge, and the right edge.
+        edges = (1 - a) ** 2 * squares[rows.lower][:, :, None] + a**2 * squares[rows.upper][:, :, None]
+        edges += 2 * a * (1 - a) * below[rows.lower][:, :, None]
+        across = (1 - a) ** 2 * right[rows.lower][:, :, None] + a**2 * right[rows.upper][:, :, None]
+        across += a * (1 - a) * diagonals[rows.lower][:, :, None]
+        left, across, far = edges[:, columns.lower], across[:, columns.lower], edges[:, columns.upper]
+        square = (1 - b) ** 2 * left[..., None] + b**2 * far[..., None] + 2 * b * (1 - b) * across[..., None]
+        norms = np.sqrt(np.maximum(square, 0))
+        return np.maximum(norms, NORM_EPS), np.maximum(np.sqrt(squares), NORM_EPS)
 
 
-def _neighbour_products(tokens: NDArray[np.float32]) -> tuple[Floats, Floats, Floats, Floats]:
-    """Inner products of each token [h, w, C] with itself, with the one to its right, with the one below, and the sum of
-    both diagonals of its cell; each [h, w]. A row of tokens at a time, so that it stays in the processor's cache."""
+@dataclass(frozen=True)
+class BestPixels:
+    """The best pixel of each query so far.
+
+    Attributes:
+        score: Similarity of the pixel, float64 [k].
+        pixel: Index of the pixel in row-major order, int64 [k].
+    """
+
+    score: Floats
+    pixel: Indices
+
+    NO_PIXEL = np.iinfo(np.int64).max
+
+    @classmethod
+    def none(cls, count: int) -> "BestPixels":
+        """Return the state before any pixel is scored."""
+        return cls(np.full(count, -np.inf), np.full(count, cls.NO_PIXEL))
+
+    def update(self, queries: Indices, score: Floats, pixel: Indices) -> None:
+        """Keep pixels that are better, or equal and earlier in row-major order.
+
+        Args:
+            queries: Distinct indices of queries, [q].
+            score: Similarity of a new pixel for each query, [q].
+            pixel: Index of the new pixel, [q].
+        """
+        old = self.score[queries]
+        better = (score > old) | ((score == old) & (pixel < self.pixel[queries]))
+        self.score[queries[better]], self.pixel[queries[better]] = score[better], pixel[better]
+
+
+def inner_products(
+    queries: NDArray[np.float32], tokens: NDArray[np.float32], device: Device = "cpu"
+) -> NDArray[np.float32]:
+    """Return the inner products of all queries and tokens, computed by FAISS.
+
+    Args:
+        queries: Query descriptors, float32 [k, C].
+        tokens: Token descriptors, float32 [n, C].
+        device: "cuda" for a GPU, which needs faiss-gpu, "auto" for a GPU if there is one, or "cpu".
+
+    Returns:
+        Inner products, float32 [k, n].
+
+    Raises:
+        UserError: The device is "cuda", but FAISS finds no GPU.
+    """
+    import faiss  # not at the top, since parameters are read without it
+
+    if device == "cuda" and not faiss.get_num_gpus():
+        raise UserError(
+            "device: cuda, but FAISS finds no GPU. Install faiss-gpu-cu12 instead of faiss-cpu, or choose cpu."
+        )
+    if device != "cpu" and faiss.get_num_gpus():
+        on_gpu: Any = faiss.pairwise_distance_gpu(_gpu_resources(), queries, tokens, metric=faiss.METRIC_INNER_PRODUCT)
+        return np.asarray(on_gpu)
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # the products are small, and targets are searched in parallel
+    try:
+        return np.asarray(faiss.pairwise_distances(queries, tokens, faiss.METRIC_INNER_PRODUCT))
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+@cache
+def _gpu_resources() -> Any:
+    """Return FAISS's workspace on the GPU, which is allocated once."""
+    import faiss
+
+    return faiss.StandardGpuResources()
+
+
+def interpolate(corners: Floats, row_weight: Floats, column_weight: Floats) -> Floats:
+    """Interpolate a value between the four corners of each cell.
+
+    Args:
+        corners: Values at the corners of each cell, [..., 2, 2].
+        row_weight: Weight of the lower corners in each row of pixels, [..., p].
+        column_weight: Weight of the right corners in each column of pixels, [..., q].
+
+    Returns:
+        Values at the pixels of each cell, [..., p, q].
+    """
+    a, b = row_weight[..., None], column_weight[..., None, :]
+    sides = corners[..., None, 0, :] * (1 - a) + corners[..., None, 1, :] * a
+    return sides[..., :1] * (1 - b) + sides[..., 1:] * b
+
+
+def greatest(bounds: NDArray[np.float32], count: int) -> tuple[Indices, NDArray[np.float32]]:
+    """Find the cells with the greatest bounds.
+
+    Args:
+        bounds: Bounds of all cells, [k, cells].
+        count: Cells to find for each query.
+
+    Returns:
+        The cells in any order, [k, count], and the greatest bound of the other cells, [k]. With `count` or fewer cells,
+        all of them, and -inf.
+    """
+    cells = bounds.shape[1]
+    if count >= cells:
+        return np.broadcast_to(np.arange(cells), bounds.shape), np.full(len(bounds), -np.inf, np.float32)
+    order = np.argpartition(-bounds, count, axis=1)
+    return order[:, :count], np.take_along_axis(bounds, order[:, count : count + 1], 1)[:, 0]
+
+
+def neighbour_products(tokens: NDArray[np.float32]) -> tuple[Floats, Floats, Floats, Floats]:
+    """Compute the inner products of neighbouring tokens.
+
+    Args:
+        tokens: Descriptors [h, w, C]. Beyond the last row and column, the last one is repeated.
+
+    Returns:
+        Four arrays [h, w]: the product of each token with itself, with its right neighbour, with the token below it,
+        and the sum of the products along the two diagonals of its cell.
+    """
     h, w, _ = tokens.shape
-    beside = np.minimum(np.arange(w) + 1, w - 1)
-    own, right, below, diagonals = np.empty((4, h, w))
-    for y in range(h):
-        here, under = tokens[y], tokens[min(y + 1, h - 1)]
-        here_right, under_right = here[beside], under[beside]
-        own[y], right[y], below[y] = _dot(here, here), _dot(here, here_right), _dot(here, under)
-        diagonals[y] = _dot(here, under_right) + _dot(here_right, under)
-    return own, right, below, diagonals
+    next_column = np.minimum(np.arange(w) + 1, w - 1)
+    squares, right, below, diagonals = np.empty((4, h, w))
+    for y in range(h):  # by rows, which fit the processor's cache
+        row, next_row = tokens[y], tokens[min(y + 1, h - 1)]
+        row_right, next_row_right = row[next_column], next_row[next_column]
+        squares[y], right[y], below[y] = _dot(row, row), _dot(row, row_right), _dot(row, next_row)
+        diagonals[y] = _dot(row, next_row_right) + _dot(row_right, next_row)
+    return squares, right, below, diagonals
 
 
 def _dot(one: NDArray[np.float32], other: NDArray[np.float32]) -> Floats:
-    """Inner products of the rows of two arrays [n, C], [n]: in parts of float32 by BLAS, summed in float64."""
-    parts = range(0, one.shape[1], PART)
-    return sum((np.vecdot(one[:, c : c + PART], other[:, c : c + PART]).astype(np.float64) for c in parts), np.zeros(1))
-
-
-def _keep_best(
-    query: NDArray[np.int64],
-    value: Floats,
-    where: NDArray[np.int64],
-    best: Floats,
-    pixel: NDArray[np.int64],
-) -> None:
-    """Merge (query, value, pixel) rows into `best` and `pixel`; among equals the first pixel stays."""
-    order = np.lexsort((where, -value, query))
-    first = order[np.unique(query[order], return_index=True)[1]]
-    first = first[np.isfinite(value[first])]
-    q, v, p = query[first], value[first], where[first]
-    better = (v > best[q]) | ((v == best[q]) & (p < pixel[q]))
-    best[q[better]], pixel[q[better]] = v[better], p[better]
-
-
-def _runs(axis: AxisInterpolation, tokens: int) -> tuple[NDArray[np.int64], Floats]:
-    """The pixels whose lower token is t, and their weights: two arrays [tokens, most]; -1 fills up."""
-    counts = np.bincount(axis.lower, minlength=tokens)
-    starts = np.cumsum(counts) - counts
-    offset = np.arange(counts.max())
-    pixels = np.where(offset < counts[:, None], starts[:, None] + offset, -1)
-    return pixels, np.where(pixels >= 0, axis.weight[pixels], 0.0)
+    """Return the inner products of the rows of two arrays [n, C], float64 [n]."""
+    parts = [slice(start, start + FLOAT32_TERMS) for start in range(0, one.shape[1], FLOAT32_TERMS)]
+    return np.sum([np.vecdot(one[:, part], other[:, part]) for part in parts], axis=0, dtype=np.float64)

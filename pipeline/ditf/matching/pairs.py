@@ -1,6 +1,7 @@
-"""Matching the keypoints of pairs of images from a store: each image is read as seldom as memory allows."""
+"""Match the keypoints of all pairs of a catalog, reading each image from the store as seldom as memory allows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,190 +23,222 @@ from ditf.workers import cores, run
 if TYPE_CHECKING:
     from distributed import Client
 
-QUERY_BYTES = 5 * 2**28  # of source descriptors held at once
+QUERY_BYTES = 5 * 2**28  # memory for the descriptors of source points
 NEAREST = Nearest(type="nearest")
 
 Points = NDArray[Any]
-Described = tuple[FeatureStore, int, Descriptor, Sequence[int] | None]  # which descriptors, of which features
-Matches = tuple[Points, NDArray[np.float64], NDArray[np.float64]]  # places [n, 2], similarities [n], distances back [n]
 Vectors = NDArray[np.float32]
+Indices = NDArray[np.int64]
 
 
-def predict(
-    store: FeatureStore,
-    catalog: Catalog,
-    block: int,
-    descriptor: Descriptor,
-    channels: Sequence[int] | None = None,
-    client: "Client | None" = None,
-    matcher: Matcher = NEAREST,
-) -> pa.Table:
-    """Match every keypoint of every pair; each image is read once as a source and once as a target per batch of pairs.
+@dataclass(frozen=True)
+class MatchingJob:
+    """What is matched, and how.
+
+    Attributes:
+        store: Features of the images.
+        block: Block of the model.
+        descriptor: Descriptor that is matched; see `ditf.features.descriptors`.
+        channels: Massive channels, for descriptors with "+discard".
+        matcher: How a point of the target is found.
+    """
+
+    store: FeatureStore
+    block: int
+    descriptor: Descriptor
+    channels: Sequence[int] | None = None
+    matcher: Matcher = NEAREST
+
+    def features(self, image: str) -> ImageFeatures:
+        """Read the features of an image."""
+        return self.store.features(self.block, image)
+
+    def describe(self, features: ImageFeatures, points: Points) -> Vectors:
+        """Return the descriptors at pixels (x, y) of an image, [k, C]."""
+        return descriptors_at(features, points, self.descriptor, self.channels)
+
+    def match(self, queries: Vectors, target: ImageFeatures) -> tuple[Points, NDArray[np.float64]]:
+        """Return the matches (x, y) of queries in a target image, [k, 2], and their similarities, [k]."""
+        tokens = target.descriptors(self.descriptor, self.channels)
+        return self.matcher.match(queries, tokens, target.grid, target.size)
+
+
+@dataclass(frozen=True)
+class KeypointPairs:
+    """Source points and the images in which they are matched.
+
+    Attributes:
+        source: Position of the source image in the store, [n].
+        target: Position of the target image in the store, [n].
+        points: Pixels (x, y) of the source image, [n, 2].
+    """
+
+    source: Indices
+    target: Indices
+    points: Points
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Matches of source points.
+
+    Attributes:
+        points: Pixels (x, y) of the target image, [n, 2].
+        similarity: Cosine similarity of each match, [n].
+        cycle_distance: Distance in tokens between each source point and the match of its match, [n]. It is 0 unless the
+            matcher checks cycles.
+    """
+
+    points: NDArray[np.float64]
+    similarity: NDArray[np.float64]
+    cycle_distance: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, count: int) -> "Matches":
+        """Return arrays for `count` matches, to be filled."""
+        return cls(np.empty((count, 2)), np.empty(count), np.zeros(count))
+
+
+def predict(job: MatchingJob, catalog: Catalog, client: "Client | None" = None) -> pa.Table:
+    """Match every keypoint of every pair.
 
     Args:
-        store: the features.
-        catalog: with images, pairs and keypoints.
-        block, descriptor, channels: which descriptors are matched; see `ditf.features.descriptors`.
-        client: of the workers that match; None for this process.
-        matcher: how.
+        job: What is matched, and how.
+        catalog: A catalog with images, pairs and keypoints.
+        client: Dask client of the workers that match. None matches in this process.
 
     Returns:
-        A table with the columns of `PREDICTIONS` and those by which the catalog groups pairs, in the catalog's order.
+        A table with a row per keypoint, in the order of the catalog: the columns of `PREDICTIONS`, and the columns by
+        which the catalog groups pairs.
     """
-    pairs, points = pa.Table.from_pylist(catalog.rows("pairs")), pa.Table.from_pylist(catalog.rows("keypoints"))
-    pair = pc.index_in(points["pair"], pairs["pair"]).to_numpy()
-    source, target = (_positions(store, pairs[side])[pair] for side in ("source", "target"))
-    clicked = np.stack([points[f"source_{axis}"].to_numpy() for axis in "xy"], 1)
-    described = (store, block, descriptor, channels)
-    match = _match_pairs if store.pairwise else _match_images
-    found, similarity, distance = match(described, matcher, client, source, target, clicked)
-    truth = np.stack([points[f"target_{axis}"].to_numpy() for axis in "xy"], 1)
-    columns = {name: pairs[name].take(pair) for name in ("category", "threshold", *catalog.groups()[1:])}
-    columns |= {name: points[name] for name in SCHEMAS["keypoints"].names}
-    columns |= {"predicted_x": found[:, 0], "predicted_y": found[:, 1], "similarity": similarity}
-    columns |= {"confidence": matcher.confidence(similarity, distance)}
-    columns |= {"error": np.linalg.norm(found - truth, axis=1), "descriptor": [descriptor] * len(pair)}
-    names = [*PREDICTIONS.names, *catalog.groups()[1:]]
-    table = pa.table({name: columns[name] for name in names})
-    own = [pa.field(name, table.schema.field(name).type) for name in names[len(PREDICTIONS) :]]
-    return table.cast(pa.schema([*PREDICTIONS, *own]))
+    pairs, keypoints = (pa.Table.from_pylist(catalog.rows(name)) for name in ("pairs", "keypoints"))
+    pair = pc.index_in(keypoints["pair"], pairs["pair"]).to_numpy()
+    positions = {
+        side: np.array([job.store.index(image) for image in pairs[side].to_pylist()], np.int64)[pair]
+        for side in ("source", "target")
+    }
+    points = np.stack([keypoints[f"source_{axis}"].to_numpy() for axis in "xy"], 1)
+    match: Callable[..., Matches] = _match_pair_by_pair if job.store.pairwise else _match_image_by_image
+    matches = match(job, KeypointPairs(**positions, points=points), client)
+    truth = np.stack([keypoints[f"target_{axis}"].to_numpy() for axis in "xy"], 1)
+    groups = catalog.groups()[1:]
+    columns = {name: pairs[name].take(pair) for name in ("category", "threshold", *groups)}
+    columns |= {name: keypoints[name] for name in SCHEMAS["keypoints"].names}
+    columns |= {
+        "descriptor": [job.descriptor] * len(pair),
+        "predicted_x": matches.points[:, 0],
+        "predicted_y": matches.points[:, 1],
+        "similarity": matches.similarity,
+        "confidence": job.matcher.confidence(matches.similarity, matches.cycle_distance),
+        "error": np.linalg.norm(matches.points - truth, axis=1),
+    }
+    table = pa.table({name: columns[name] for name in (*PREDICTIONS.names, *groups)})
+    group_fields = [pa.field(name, table.schema.field(name).type) for name in groups]
+    return table.cast(pa.schema([*PREDICTIONS, *group_fields]))
 
 
-def _no_matches(count: int) -> Matches:
-    return np.empty((count, 2)), np.empty(count), np.zeros(count)
+def _match_image_by_image(job: MatchingJob, pairs: KeypointPairs, client: "Client | None") -> Matches:
+    """Match the points of all pairs. All queries in one target are searched together."""
+    store, matches = job.store, Matches.empty(len(pairs.points))
+    total = (len(np.unique(pairs.source)) + len(np.unique(pairs.target))) * (1 + job.matcher.check_cycle)
+    with threadpool_limits(1, user_api="blas"), tqdm(desc=job.descriptor, total=total, unit="image", delay=2) as bar:
 
-
-def _match_images(
-    described: Described,
-    matcher: Matcher,
-    client: "Client | None",
-    source: NDArray[np.int64],
-    target: NDArray[np.int64],
-    clicked: Points,
-) -> Matches:
-    """Match keypoints image by image; see `predict`."""
-    (store, block, descriptor, _), (found, similarity, distance) = described, _no_matches(len(clicked))
-    total = (len(np.unique(source)) + len(np.unique(target))) * (1 + matcher.back)
-    with threadpool_limits(1, user_api="blas"), tqdm(desc=descriptor, total=total, unit="image", delay=2) as bar:
-
-        def each(work: Any, fixed: tuple[Any, ...], images: NDArray[np.int64], values: NDArray[Any]) -> Iterator[Any]:
-            """The work's results, image by image, with the rows of `values` that they are of."""
-            places = dict(_by_image(store, images))
-            tasks = ((name, (*described, *fixed, name, values[at])) for name, at in places.items())
-            for name, result in run(client, work, tasks, cores()):
-                yield places[name], result
+        def for_each_image(work: Callable[..., Any], images: Indices, values: NDArray[Any]) -> Iterator[Any]:
+            """Yield `work(job, image, values)` of each image, with the rows of `values` that belong to the image."""
+            rows = _rows_by_image(store, images)
+            tasks = ((image, (job, image, values[rows[image]])) for image in rows)
+            for image, result in run(client, work, tasks, cores()):
+                yield rows[image], result
                 bar.update()
 
-        # In the order of the targets: preparing one takes longer than describing points of a source again.
-        order = np.argsort(target, kind="stable")
-        count = max(1, QUERY_BYTES // (4 * store.channels(block)))
+        # In the order of the targets: preparing a target takes longer than describing the points of a source again.
+        order = np.argsort(pairs.target, kind="stable")
+        count = max(1, QUERY_BYTES // (4 * store.channels(job.block)))
         for start in range(0, len(order), count):
             batch = order[start : start + count]
-            queries = np.empty((len(batch), store.channels(block)), np.float32)
-            for at, vectors in each(describe_points, (), source[batch], clicked[batch]):
-                queries[at] = vectors
-            for at, (places, values) in each(match_target, (matcher,), target[batch], queries):
-                found[batch[at]], similarity[batch[at]] = places, values
-            if matcher.back:
-                for at, vectors in each(describe_points, (), target[batch], found[batch]):
-                    queries[at] = vectors
-                for at, (places, _) in each(match_target, (matcher,), source[batch], queries):
-                    rows = batch[at]
-                    token = store.sizes[source[rows]] / store.grids(block)[source[rows], ::-1]
-                    distance[rows] = np.linalg.norm((places - clicked[rows]) / token, axis=1)
-    return found, similarity, distance
+            source, target, points = pairs.source[batch], pairs.target[batch], pairs.points[batch]
+            queries = np.empty((len(batch), store.channels(job.block)), np.float32)
+            for rows, vectors in for_each_image(describe_points, source, points):
+                queries[rows] = vectors
+            for rows, (matched, similarity) in for_each_image(match_target, target, queries):
+                matches.points[batch[rows]], matches.similarity[batch[rows]] = matched, similarity
+            if job.matcher.check_cycle:
+                for rows, vectors in for_each_image(describe_points, target, matches.points[batch]):
+                    queries[rows] = vectors
+                for rows, (returned, _) in for_each_image(match_target, source, queries):
+                    images = source[rows]
+                    token_size = store.sizes[images] / store.grids(job.block)[images, ::-1]
+                    distance = np.linalg.norm((returned - points[rows]) / token_size, axis=1)
+                    matches.cycle_distance[batch[rows]] = distance
+    return matches
 
 
-def _match_pairs(
-    described: Described,
-    matcher: Matcher,
-    client: "Client | None",
-    source: NDArray[np.int64],
-    target: NDArray[np.int64],
-    clicked: Points,
-) -> Matches:
-    """The same, pair by pair, for features that depend on the pair."""
-    (store, _, descriptor, _), (found, similarity, distance) = described, _no_matches(len(clicked))
-    both = np.stack([source, target], 1)
-    pairs, member = np.unique(both, axis=0, return_inverse=True)
-    rows = {f"{a}-{b}": np.flatnonzero(member == n) for n, (a, b) in enumerate(pairs)}
-    names = {f"{a}-{b}": (store.ids[a], store.ids[b]) for a, b in pairs}
-    tasks = ((name, (*described, matcher, *names[name], clicked[at])) for name, at in rows.items())
-    with tqdm(desc=descriptor, total=len(rows), unit="pair", delay=2) as bar:
-        for name, (places, values, back) in run(client, match_pair, tasks, cores()):
-            found[rows[name]], similarity[rows[name]], distance[rows[name]] = places, values, back
+def _match_pair_by_pair(job: MatchingJob, pairs: KeypointPairs, client: "Client | None") -> Matches:
+    """Match the points of each pair by itself, for features that depend on the pair."""
+    store, matches = job.store, Matches.empty(len(pairs.points))
+    images, pair = np.unique(np.stack([pairs.source, pairs.target], 1), axis=0, return_inverse=True)
+    names = {f"{source}-{target}": (store.ids[source], store.ids[target]) for source, target in images}
+    rows = {name: np.flatnonzero(pair == number) for number, name in enumerate(names)}
+    tasks = ((name, (job, *names[name], pairs.points[rows[name]])) for name in names)
+    with threadpool_limits(1, user_api="blas"), tqdm(desc=job.descriptor, total=len(rows), unit="pair", delay=2) as bar:
+        for name, result in run(client, match_pair, tasks, cores()):
+            matches.points[rows[name]], matches.similarity[rows[name]] = result.points, result.similarity
+            matches.cycle_distance[rows[name]] = result.cycle_distance
             bar.update()
-    return found, similarity, distance
+    return matches
 
 
-def match_pair(
-    store: FeatureStore,
-    block: int,
-    descriptor: Descriptor,
-    channels: Sequence[int] | None,
-    matcher: Matcher,
-    source: str,
-    target: str,
-    points: Points,
-) -> tuple[Points, NDArray[np.float64], NDArray[np.float64]]:
-    """The points of a target, [k, 2], their similarities, [k], and the tokens by which each, matched back, is off."""
-    images = store.pair(block, source, target)
-    maps = [image.descriptors(descriptor, channels) for image in images]
-    found, similarity = matcher.match(
-        descriptors_at(images[0], points, descriptor, channels), maps[1], images[1].grid, images[1].size
-    )
-    distance = np.zeros(len(points))
-    if matcher.back:
-        again = descriptors_at(images[1], found, descriptor, channels)
-        back, _ = matcher.match(again, maps[0], images[0].grid, images[0].size)
-        token = np.array(images[0].size) / images[0].grid[::-1]
-        distance = np.linalg.norm((back - points) / token, axis=1)
-    return found, similarity, distance
+def describe_points(job: MatchingJob, image: str, points: Points) -> Vectors:
+    """Return the descriptors at pixels (x, y) of an image of the store, [k, C]."""
+    return job.describe(job.features(image), points)
 
 
-def describe_points(
-    store: FeatureStore,
-    block: int,
-    descriptor: Descriptor,
-    channels: Sequence[int] | None,
-    image: str,
-    points: Points,
-) -> Vectors:
-    """Descriptors of an image of `store` at pixels (x, y) [k, 2], [k, C]."""
-    return descriptors_at(store.features(block, image), points, descriptor, channels)
+def match_target(job: MatchingJob, image: str, queries: Vectors) -> tuple[Points, NDArray[np.float64]]:
+    """Return the matches (x, y) of queries in an image of the store, [k, 2], and their similarities, [k]."""
+    return job.match(queries, job.features(image))
+
+
+def match_pair(job: MatchingJob, source: str, target: str, points: Points) -> Matches:
+    """Match points of one image of the store in another.
+
+    Args:
+        job: What is matched, and how.
+        source: Id of the source image.
+        target: Id of the target image.
+        points: Pixels (x, y) of the source image, [k, 2].
+    """
+    source_features, target_features = job.store.pair(job.block, source, target)
+    matched, similarity = job.match(job.describe(source_features, points), target_features)
+    cycle_distance = np.zeros(len(points))
+    if job.matcher.check_cycle:
+        returned, _ = job.match(job.describe(target_features, matched), source_features)
+        token_size = np.array(source_features.size) / source_features.grid[::-1]
+        cycle_distance = np.linalg.norm((returned - points) / token_size, axis=1)
+    return Matches(matched, similarity, cycle_distance)
 
 
 def descriptors_at(
     features: ImageFeatures, points: Points, descriptor: Descriptor | None = None, channels: Sequence[int] | None = None
 ) -> Vectors:
-    """Descriptors [k, C] at pixels (x, y) [k, 2] inside the image: only the tokens around them are described."""
+    """Return the descriptors at pixels of an image. Only the tokens around the pixels are turned into descriptors.
+
+    Args:
+        features: Features of the image.
+        points: Pixels (x, y) inside the image, [k, 2].
+        descriptor: Descriptor, as in `ImageFeatures.descriptors`.
+        channels: Massive channels, for descriptors with "+discard".
+
+    Returns:
+        Descriptors, float32 [k, C].
+    """
     corners, weights = corners_of(features.grid, features.size, points)
     needed, place = np.unique(corners, return_inverse=True)
     tokens = features.descriptors(descriptor, channels, needed)
     return np.einsum("kfc,kf->kc", tokens[place.reshape(corners.shape)], weights.astype(np.float32))
 
 
-def match_target(
-    store: FeatureStore,
-    block: int,
-    descriptor: Descriptor,
-    channels: Sequence[int] | None,
-    matcher: Matcher,
-    image: str,
-    queries: Vectors,
-) -> tuple[Points, NDArray[np.float64]]:
-    """The points (x, y) of a target image, [k, 2], and their similarities, [k], for queries [k, C]."""
-    features = store.features(block, image)
-    return matcher.match(queries, features.descriptors(descriptor, channels), features.grid, features.size)
-
-
-def _positions(store: FeatureStore, names: pa.ChunkedArray) -> NDArray[np.int64]:
-    """The positions in the store of images by their ids."""
-    return np.array([store.index(name) for name in names.to_pylist()], np.int64)
-
-
-def _by_image(store: FeatureStore, positions: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """(id, indices into `positions`) of each image, in the order of the store."""
+def _rows_by_image(store: FeatureStore, positions: Indices) -> dict[str, Indices]:
+    """Return the indices into `positions` of each image, by id, in the order of the store."""
     order = np.argsort(positions, kind="stable")
     images, starts = np.unique(positions[order], return_index=True)
-    yield from zip((store.ids[i] for i in images), np.split(order, starts[1:]), strict=True)
+    return dict(zip((store.ids[image] for image in images), np.split(order, starts[1:]), strict=True))

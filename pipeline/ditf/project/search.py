@@ -202,14 +202,14 @@ def match(
 ) -> tuple[list[dict[str, Any]], Path | None]:
     """What `ditf match` does, by the index's descriptors: the results as rows, and the drawing's path."""
     from ditf.drawing.pictures import draw_similarity
-    from ditf.matching.nearest import Target
+    from ditf.matching.nearest import PixelIndex
 
     library = ImageSearch.of(params, task, list(names))
     source, target = (library.query(name, prompt) for name in names)
     s, points = library.index.settings, np.array([source.point(text) for text in at])
     queries = descriptors_at(source.features, points, s.descriptor, s.channels)
     tokens, grid = target.features.descriptors(s.descriptor, s.channels), target.features.grid
-    found, similarity = Target(tokens, grid, target.features.size).match(queries)
+    found, similarity = PixelIndex(tokens, grid, target.features.size).search(queries)
     rows = [
         {"point": p, "match": m, "similarity": float(value)}
         for p, m, value in zip(points.tolist(), found.tolist(), similarity, strict=True)

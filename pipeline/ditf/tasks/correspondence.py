@@ -20,7 +20,7 @@ from ditf.drawing.pictures import draw_feature_colours, draw_matches
 from ditf.errors import UserError
 from ditf.features.store import FeatureStore
 from ditf.matching.matchers.base import Matcher
-from ditf.matching.pairs import NEAREST, predict
+from ditf.matching.pairs import NEAREST, MatchingJob, predict
 from ditf.metrics.intervals import write_units
 from ditf.metrics.pck import by_coverage, by_pair, by_rule, over_alpha, pck
 from ditf.registry import find_type
@@ -80,7 +80,7 @@ class Correspondence(Task):
         folder.mkdir(parents=True, exist_ok=True)
         channels = self.predict.discarded(store)
         tables = [
-            predict(store, catalog, self.predict.block, descriptor, channels, client, self.predict.matcher)
+            predict(MatchingJob(store, self.predict.block, descriptor, channels, self.predict.matcher), catalog, client)
             for descriptor in self.predict.descriptors
         ]
         pq.write_table(pa.concat_tables(tables), folder / "predictions.parquet")

@@ -1,4 +1,4 @@
-"""Matchers: each file finds, for points of one image, the points of another that look most alike."""
+"""The base class of matchers."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -12,17 +12,17 @@ Floats = NDArray[np.float64]
 
 
 class Matcher(Settings):
-    """A `matcher` of a correspondence: how a point of the target is found, and how sure that is.
+    """The `matcher` of a correspondence task: how the match of a point is found, and how confident it is.
 
     Attributes:
-        back: whether each match is matched back to the source, for its confidence.
-        type: its registered name or dotted path.
+        check_cycle: Whether each match is matched back to the source image, for its confidence.
+        type: Built-in name of the matcher, or "package.module.Class".
     """
 
     registry: ClassVar[str] = "ditf.matching.matchers"
     version: ClassVar[int] = 1  # raised by whoever changes results of this class and its subclasses
 
-    back: ClassVar[bool] = False
+    check_cycle: ClassVar[bool] = False
 
     type: str
 
@@ -30,22 +30,24 @@ class Matcher(Settings):
     def match(
         self, queries: NDArray[np.float32], tokens: NDArray[np.float32], grid: tuple[int, int], size: tuple[int, int]
     ) -> tuple[NDArray[Any], Floats]:
-        """Find points of a target image.
+        """Find the matches of queries in a target image.
 
         Args:
-            queries: descriptors of points of source images, [k, C].
-            tokens: descriptors of the target, row-major, [h * w, C].
-            grid: (h, w) in tokens. size: (width, height) of the target in pixels.
+            queries: Descriptors of points of source images, [k, C].
+            tokens: Descriptors of the target image in row-major order, [h * w, C].
+            grid: Rows and columns of tokens, (h, w).
+            size: Width and height of the target image in pixels.
 
         Returns:
-            Points (x, y) in pixels, [k, 2], and the cosine similarity of each to its query, [k].
+            Matches (x, y) in pixels, [k, 2], and their cosine similarities, [k].
         """
 
-    def confidence(self, similarity: Floats, distance: Floats) -> Floats:
-        """How sure each match is, [k]; greater is surer.
+    def confidence(self, similarity: Floats, cycle_distance: Floats) -> Floats:
+        """Return the confidence of each match, [k]. Greater is more confident.
 
         Args:
-            similarity: of each match, [k].
-            distance: in tokens of the source, from each point to where its match is matched back, [k]; 0 unless `back`.
+            similarity: Cosine similarity of each match, [k].
+            cycle_distance: Distance in tokens between each source point and the match of its match, [k]. It is 0 unless
+                `check_cycle`.
         """
         return similarity

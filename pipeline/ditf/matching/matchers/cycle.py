@@ -1,4 +1,4 @@
-"""Nearest neighbours with cycle consistency: the nearer to its start a match leads back, the surer it is."""
+"""Nearest neighbours, ranked by cycle consistency."""
 
 from typing import ClassVar
 
@@ -7,9 +7,9 @@ from ditf.matching.matchers.nearest import Nearest
 
 
 class Cycle(Nearest):
-    """Nearest neighbours; the confidence is less by each token between a point and where its match is matched back."""
+    """Find nearest neighbours and match them back. A match that returns close to its start is confident."""
 
-    back: ClassVar[bool] = True
+    check_cycle: ClassVar[bool] = True
 
-    def confidence(self, similarity: Floats, distance: Floats) -> Floats:
-        return -distance
+    def confidence(self, similarity: Floats, cycle_distance: Floats) -> Floats:
+        return -cycle_distance

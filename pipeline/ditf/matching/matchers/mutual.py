@@ -1,4 +1,4 @@
-"""Nearest neighbours that are mutual: matched back, a match leads to where it came from."""
+"""Mutual nearest neighbours: a match counts if it leads back to the point that it came from."""
 
 from typing import ClassVar
 
@@ -10,15 +10,18 @@ from ditf.matching.matchers.nearest import Nearest
 
 
 class Mutual(Nearest):
-    """Nearest neighbours; those that are not mutual, or less similar than `floor`, have confidence 0.
+    """Find nearest neighbours. Matches that are not mutual, or not similar enough, have confidence 0.
 
-    floor: the least cosine similarity. within: tokens from a point to where its match is matched back, at most.
+    Attributes:
+        floor: Least cosine similarity of a confident match.
+        within: Greatest distance in tokens between a point and the match of its match.
     """
 
-    back: ClassVar[bool] = True
+    check_cycle: ClassVar[bool] = True
 
     floor: FiniteFloat = Field(default=0.0, ge=-1, le=1)
     within: FiniteFloat = Field(default=1.0, ge=0)
 
-    def confidence(self, similarity: Floats, distance: Floats) -> Floats:
-        return np.where((distance <= self.within) & (similarity >= self.floor), np.maximum(similarity, 0), 0.0)
+    def confidence(self, similarity: Floats, cycle_distance: Floats) -> Floats:
+        confident = (cycle_distance <= self.within) & (similarity >= self.floor)
+        return np.where(confident, np.maximum(similarity, 0), 0.0)

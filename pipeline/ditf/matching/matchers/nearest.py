@@ -1,4 +1,4 @@
-"""The pixel of greatest similarity among all pixels of the upsampled target: SPair-71k's protocol."""
+"""The pixel with the greatest similarity among all pixels of the upsampled target: the protocol of SPair-71k."""
 
 from typing import Any
 
@@ -6,13 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditf.matching.matchers.base import Floats, Matcher
-from ditf.matching.nearest import Target
+from ditf.matching.nearest import Device, PixelIndex
 
 
 class Nearest(Matcher):
-    """The nearest neighbour at pixels, exactly."""
+    """Find the nearest neighbour among pixels, exactly.
+
+    Attributes:
+        device: Where FAISS compares descriptors: "cpu", "cuda" (needs faiss-gpu), or "auto" for a GPU if FAISS finds
+            one.
+    """
+
+    device: Device = "auto"
 
     def match(
         self, queries: NDArray[np.float32], tokens: NDArray[np.float32], grid: tuple[int, int], size: tuple[int, int]
     ) -> tuple[NDArray[Any], Floats]:
-        return Target(tokens, grid, size).match(queries)
+        return PixelIndex(tokens, grid, size, self.device).search(queries)

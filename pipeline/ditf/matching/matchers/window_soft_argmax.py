@@ -1,4 +1,4 @@
-"""Window soft-argmax: the mean of the tokens around the most similar one, weighted by their similarity.
+"""Window soft-argmax: the mean position of the tokens around the most similar one, weighted by similarity.
 
 Method: Zhang et al., "Telling Left from Right: Identifying Geometry-Aware Semantic Correspondence" (arXiv 2311.17034).
 """
@@ -14,10 +14,12 @@ from ditf.matching.matchers.base import Floats, Matcher
 
 
 class WindowSoftArgmax(Matcher):
-    """The expected token under a softmax of the similarities, those outside a window taken as 0.
+    """Return the expected position under a softmax of the similarities. Similarities outside a window count as 0.
 
-    window: tokens to each side of the most similar one; 0: no window, and below 0 a Gaussian of that many tokens in its
-    place. temperature: of the softmax.
+    Attributes:
+        window: Tokens on each side of the most similar one. 0 means no window. A negative value means a Gaussian with
+            this standard deviation in tokens instead of a window.
+        temperature: Temperature of the softmax.
     """
 
     window: int = 7
@@ -27,22 +29,30 @@ class WindowSoftArgmax(Matcher):
         self, queries: NDArray[np.float32], tokens: NDArray[np.float32], grid: tuple[int, int], size: tuple[int, int]
     ) -> tuple[NDArray[Any], Floats]:
         similarity = (unit(queries) @ unit(tokens).T).astype(np.float64)
-        place = soft_argmax(similarity.reshape(-1, *grid), self.window, self.temperature)
-        pixels = (place + 0.5) * (np.array(size) / grid[::-1]) - 0.5
+        position = soft_argmax(similarity.reshape(-1, *grid), self.window, self.temperature)
+        pixels = (position + 0.5) * (np.array(size) / grid[::-1]) - 0.5
         return np.clip(pixels, 0, np.array(size) - 1), similarity.max(1)
 
 
 def soft_argmax(similarity: Floats, window: int, temperature: float) -> Floats:
-    """Expected tokens (x, y), [k, 2], of similarity maps [k, h, w]; see `WindowSoftArgmax`."""
+    """Return the expected token under a softmax of similarities.
+
+    Args:
+        similarity: Similarity maps, [k, h, w].
+        window: As in `WindowSoftArgmax`.
+        temperature: Temperature of the softmax.
+
+    Returns:
+        Positions (x, y) in tokens, [k, 2].
+    """
     count, h, w = similarity.shape
-    best = similarity.reshape(count, -1).argmax(1)
-    y, x = np.divmod(best, w)
-    down, across = np.arange(h) - y[:, None], np.arange(w) - x[:, None]
+    y, x = np.divmod(similarity.reshape(count, -1).argmax(1), w)
+    dy, dx = np.arange(h) - y[:, None], np.arange(w) - x[:, None]
     if window > 0:
-        kept = (np.abs(down) <= window)[:, :, None] & (np.abs(across) <= window)[:, None, :]
-        similarity = np.where(kept, similarity, 0.0)
+        inside = (np.abs(dy) <= window)[:, :, None] & (np.abs(dx) <= window)[:, None, :]
+        similarity = np.where(inside, similarity, 0.0)
     elif window < 0:
-        similarity = similarity * np.exp(-(down[:, :, None] ** 2 + across[:, None, :] ** 2) / (2 * window**2))
+        similarity = similarity * np.exp(-(dy[:, :, None] ** 2 + dx[:, None, :] ** 2) / (2 * window**2))
     weight = np.exp((similarity - similarity.max((1, 2), keepdims=True)) / temperature)
     weight /= weight.sum((1, 2), keepdims=True)
     return np.stack([weight.sum(1) @ np.arange(w), weight.sum(2) @ np.arange(h)], 1)
