@@ -1,28 +1,29 @@
-"""What the tests share: the golden answers where they are present, a tiny model, and a project that has run."""
+"""Shared fixtures: golden answers where they are present, a tiny model, and projects in which commands run."""
 
-import gc
+import contextlib
+import io
 import os
+import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from filelock import FileLock
-
-from tests import forks
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
-if "PYTEST_XDIST_WORKER" in os.environ:  # test processes side by side: with one thread each they do not wait for others
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of several test processes: they share the cores
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-MODELS = ("diffusers", "transformers")  # what runs a model
+MODELS = ("diffusers", "transformers")  # the libraries that run a model
 TORCH = ("torch", *MODELS)
-BLOCK = 2  # that the tests' projects read: a shallow one, whose pass is short
-FORKS = "TEST_FORKS"  # the environment variable that names the folder of `tests.forks`
+BLOCK = 2  # the block that the tests' projects read; computing a shallow block takes little time
 
 
 @pytest.fixture(scope="session")
@@ -42,22 +43,9 @@ def real_davis() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _prepared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> None:
-    """What test processes side by side share: a folder of tiny models; what commands run in; the finished project."""
-    base, many = shared_folder(tmp_path_factory), "PYTEST_XDIST_WORKER" in os.environ
-    os.environ["XDG_CACHE_HOME"] = str(base / "home")
-    if not any(map(needs_project, request.session.items)):
-        return
-    with FileLock(base / "prepared.lock"):
-        first = not (base / "forks").exists()
-        if first and sys.platform == "linux":
-            forks.start(base / "forks", os.getppid() if many else os.getpid())
-    if sys.platform == "linux":
-        os.environ[FORKS] = str(base / "forks")
-    if first and many:
-        code = "import sys; from tests.conftest import *; finish_project(Path(sys.argv[1]))"
-        command = [sys.executable, "-c", code, str(base / "finished")]
-        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+def _cache_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep tiny models in a folder that all test processes share."""
+    os.environ["XDG_CACHE_HOME"] = str(shared_folder(tmp_path_factory) / "home")
 
 
 @pytest.fixture(scope="session")
@@ -76,50 +64,73 @@ def quantizers(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("bitsandbytes")
 
 
-def python() -> str:
-    """The command that runs Python, in a fork where there are any."""
-    if FORKS not in os.environ:
-        return sys.executable
-    return str(forks.wait_for(Path(os.environ[FORKS]) / forks.FULL) / "python")
-
-
 class Project:
     """A copy of the project, with git and DVC, in which commands run as a user runs them.
 
-    forked: whether they run in forks (`tests.forks`), where these are.
+    `ditf` and the stages run in the test process, all other commands (`dvc`, `git`) in a process of their own.
+
+    Args:
+        folder: The project's folder.
     """
 
-    def __init__(self, folder: Path, forked: bool = True) -> None:
-        self.folder, self.forked = folder, forked
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def environment(self, without: tuple[str, ...] = ()) -> dict[str, str]:
-        """Of a command; importing one of the modules named in `without` fails there."""
-        path = [str(ROOT / ".venv" / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
-        if self.forked and FORKS in os.environ:
-            path.insert(0, str(forks.wait_for(Path(os.environ[FORKS]) / (forks.LIGHT if without else forks.FULL))))
+        """Return the environment of a command in a process of its own.
+
+        Args:
+            without: Modules whose import fails there.
+        """
+        path = [str(Path(sys.executable).parent), os.environ["PATH"]]
         environment = os.environ | {"PATH": os.pathsep.join(path), "COLUMNS": "100"}
         if without:
             poison = self.folder.parent / "-".join(("without", *without))
             for name in without:
                 (poison / name).mkdir(parents=True, exist_ok=True)
                 (poison / name / "__init__.py").write_text(f"raise SystemExit('{name} was imported')\n")
-            environment["PYTHONPATH"] = str(poison)
+            python_path = [str(poison), os.environ.get("PYTHONPATH", "")]
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, python_path))
         return environment
 
     def run(self, *command: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        """Run a command."""
+        """Run a command: `ditf` and stages in this process unless `without` names modules, others in their own."""
+        if not without and command[0] == "ditf":
+            return self.ditf(*command[1:])
+        if not without and command[:2] == ("python", "-m") and command[2].startswith("stages."):
+            return self.stage(command[2].removeprefix("stages."), *command[3:])
         return subprocess.run(
             command, cwd=self.folder, env=self.environment(without), capture_output=True, text=True, timeout=600
         )
 
+    def ditf(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `ditf` in this process."""
+        from ditf.cli.app import app
+
+        with inside(self.folder):
+            result = CliRunner().invoke(app, arguments, prog_name="ditf", catch_exceptions=False)
+        return subprocess.CompletedProcess(["ditf", *arguments], result.exit_code, result.stdout, result.stderr)
+
+    def stage(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a stage in this process, as `python -m stages.NAME` does."""
+        stdout, stderr, status = io.StringIO(), io.StringIO(), 0
+        with inside(self.folder) as patch, contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            patch.setattr(sys, "argv", [name, *arguments])
+            warnings.filterwarnings("ignore", "'stages", RuntimeWarning)  # a test may have imported the stage
+            try:
+                runpy.run_module(f"stages.{name}", run_name="__main__")
+            except SystemExit as end:
+                status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return subprocess.CompletedProcess([name, *arguments], status, stdout.getvalue(), stderr.getvalue())
+
     def check(self, *command: str, without: tuple[str, ...] = ()) -> str:
-        """Run a command that must succeed; returns what it printed."""
+        """Run a command that must succeed. Returns its output."""
         done = self.run(*command, without=without)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
     def fail(self, *command: str) -> str:
-        """Run a command that must fail as a user's mistake does, without a traceback; returns its errors."""
+        """Run a command that must fail with status 2 and without a traceback. Returns its errors."""
         done = self.run(*command)
         assert done.returncode == 2, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
@@ -127,9 +138,9 @@ class Project:
 
     @property
     def params(self) -> dict[str, Any]:
-        """What params.yaml holds."""
-        found: dict[str, Any] = yaml.safe_load((self.folder / "params.yaml").read_text())
-        return found
+        """The content of params.yaml."""
+        document: dict[str, Any] = yaml.safe_load((self.folder / "params.yaml").read_text())
+        return document
 
     def set(self, path: str, value: Any) -> None:
         """Set a parameter, such as "tasks.spair-flux.score.alphas"."""
@@ -141,8 +152,22 @@ class Project:
         (self.folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
 
 
+@contextlib.contextmanager
+def inside(folder: Path) -> Iterator[pytest.MonkeyPatch]:
+    """Work in a project's folder as a new process would, and undo what commands change in this process."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        patch.setenv("COLUMNS", "100")
+        yield patch
+    for name, module in list(sys.modules.items()):  # the user's own modules, which another project may have, too
+        places = [vars(module).get("__file__"), *(vars(module).get("__path__") or ())]
+        if any(place and Path(place).is_relative_to(folder) for place in places):
+            del sys.modules[name]
+
+
 def new_project(folder: Path) -> Project:
-    """The project's files in a folder, with the embedded default made smaller."""
+    """Copy the project's files into a folder, and make the embedded default smaller."""
     folder.mkdir(parents=True)
     for name in ("stages", "pipeline"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -154,84 +179,72 @@ def new_project(folder: Path) -> Project:
     (folder / ".dvc").mkdir()
     for name in ("config", ".gitignore"):
         shutil.copy(ROOT / ".dvc" / name, folder / ".dvc" / name)
-    made = Project(folder)
-    document = made.params
+    project = Project(folder)
+    document = project.params
     for entry in document["features"].values():
         entry |= {"blocks": [BLOCK], "ensemble_size": 2, "img_size": 160}
     document["features"]["davis-flux"]["img_size"] = 96  # the videos have most images
     for entry in document["tasks"].values():
         entry["predict"]["block"] = BLOCK
     (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-    made.check("git", "init", "-q")
-    made.check("git", "config", "user.name", "test")
-    made.check("git", "config", "user.email", "test@example.invalid")
-    made.check("git", "add", "-A")
-    made.check("git", "commit", "-qm", "start")
-    return made
+    project.check("git", "init", "-q")
+    project.check("git", "config", "user.name", "test")
+    project.check("git", "config", "user.email", "test@example.invalid")
+    project.check("git", "add", "-A")
+    project.check("git", "commit", "-qm", "start")
+    return project
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose pipeline has run; not to be changed. Test processes side by side share it."""
-    return finish_project(shared_folder(tmp_path_factory) / "finished")
+    """A project in which `dvc repro` has run, made once for all test processes. Tests do not change it.
 
-
-def finish_project(folder: Path) -> Project:
-    """Make the finished project, unless another process has; one that is making it is waited for."""
+    It is made once per session. While you work on tests, the environment variable TEST_PROJECT can name a folder that
+    keeps it between sessions; remove the folder after changes of the code that alter what the project contains.
+    """
+    folder = Path(os.environ.get("TEST_PROJECT") or shared_folder(tmp_path_factory) / "finished").absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
-        if (folder / "ran").exists():
-            return Project(folder / "project")
-        shutil.rmtree(folder, ignore_errors=True)
-        made = new_project(folder / "project")
-        made.check("dvc", "repro")
-        made.check("git", "add", "-A")
-        made.check("git", "commit", "-qm", "run")
-        # In an archive, features stay hard links to the objects of DVC's cache.
-        made.check("tar", "--format=pax", "-cf", "../project.tar", "--exclude=rwlock*", "-C", "..", "project")
-        (folder / "ran").touch()
-    return made
-
-
-def needs_project(item: pytest.Item) -> bool:
-    """Whether a test runs commands in a project."""
-    return bool({"finished", "project"} & set(getattr(item, "fixturenames", ())))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the finished project come last: it is made while the others run."""
-    items.sort(key=needs_project)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Tests are of the CPU, on any machine; `pytest -m gpu` runs those of a GPU."""
-    if config.option.markexpr != "gpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
-    """What imports make is no garbage; looking through it would take a fifth of the time."""
-    gc.disable()
-    done = yield
-    gc.freeze()
-    gc.set_threshold(100_000)  # as in `tests.forks`
-    gc.enable()
-    return done
-
-
-def shared_folder(factory: pytest.TempPathFactory) -> Path:
-    """The temporary folder that test processes side by side share."""
-    base = factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        if not (folder / "ran").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            project = new_project(folder / "project")
+            project.check("dvc", "repro")
+            project.check("git", "add", "-A")
+            project.check("git", "commit", "-qm", "run")
+            copy_project(folder / "project", folder / "untouched")
+            (folder / "ran").touch()
+    return Project(folder / "project")
 
 
 @pytest.fixture
 def project(finished: Project, tmp_path: Path) -> Project:
-    """A copy of the finished project, to be changed; its files are copies, too, so that damage stays in it."""
-    subprocess.run(["tar", "-xf", finished.folder.with_suffix(".tar"), "-C", tmp_path], check=True)
+    """A copy of the finished project that a test may change."""
+    copy_project(finished.folder.parent / "untouched", tmp_path / "project")
     return Project(tmp_path / "project")
 
 
+def copy_project(source: Path, target: Path) -> None:
+    """Copy a project. Features remain hard links to the objects in DVC's cache."""
+    subprocess.run(["cp", "-a", str(source), str(target)], check=True)
+
+
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """Return the temporary folder that all test processes share."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests of the finished project first: one test process makes it while the others run tests without it."""
+    items.sort(key=lambda item: "finished" not in getattr(item, "fixturenames", ()))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Test on the CPU of any machine. `pytest -m gpu` runs the tests of a GPU."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file in a folder, by its path there."""
+    """Return the content of every file in a folder, by its path there."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -27,7 +28,7 @@ from ditf.features.store import FeatureStore
 from ditf.features.store_writer import BlockFeatures
 from ditf.features.text import encode_prompts, file_name, load_text
 from ditf.files import Hashes
-from tests.conftest import contents, python
+from tests.conftest import contents
 
 FLUX = Flux(timestep=260, blocks=[1, 3], ensemble_size=3)
 
@@ -187,7 +188,7 @@ t.extract(Path(sys.argv[1]), t.images(Path(sys.argv[2]), 6), t.make_job(Path(sys
 """
     root, folder = Path(__file__).parents[1], tmp_path / "killed"
     tokens = folder / "store.zarr/block3/tokens"
-    command = [python(), "-c", script, str(folder), str(tmp_path / "images"), str(job.texts), str(shard)]
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "images"), str(job.texts), str(shard)]
     with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) as process:
         while len(list(tokens.glob("c.*[0-9]"))) < 2:
             assert process.poll() is None, process.stderr and process.stderr.read()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ditf.propagation.propagate import propagate
 from ditf.propagation.voting import PropagationConfig
 from ditf.workers import cluster
 from tests import test_memory
-from tests.conftest import Project, new_project
+from tests.conftest import new_project
 from tests.test_backbones import FAMILIES, encoded_prompt, tiny
 from tests.test_memory import cosines, passed, text_of, write_gguf
 from tests.test_propagation import least_gap
@@ -116,7 +115,7 @@ def test_a_pipeline_with_and_without_workers(tmp_path: Path) -> None:
     pytest.importorskip("dask_cuda")
 
     def extract(device: str, workers: object) -> FeatureStore:
-        project = Project(new_project(tmp_path / f"{device}-{workers}").folder, forked=False)
+        project = new_project(tmp_path / f"{device}-{workers}")
         project.set("workers", workers)
         for name, value in (("device", device), ("dtype", "bfloat16")):
             project.set(f"models.tiny-flux.{name}", value)
@@ -124,8 +123,7 @@ def test_a_pipeline_with_and_without_workers(tmp_path: Path) -> None:
         assert "davis-flux: whole" in project.check("ditf", "verify", "--features", "davis-flux")
         return FeatureStore(project.folder / "cache/features/davis-flux")
 
-    with ThreadPoolExecutor() as threads:
-        expected, *found = threads.map(extract, ("cpu", "auto", "auto"), ("none", "none", 1))
+    expected, *found = map(extract, ("cpu", "auto", "auto"), ("none", "none", 1))
     for store in found:
         assert store.ids == expected.ids
         for item in store.ids:

@@ -341,7 +341,7 @@ def test_the_default_runs_where_only_the_package_is_installed(finished: Project,
     assert stages == finished.check("dvc", "stage", "list", "--name-only").split()
     for name, value in (("ensemble_size", 1), ("img_size", 96)):
         empty.set(f"features.photos-flux.{name}", value)
-    Project(empty.folder, forked=False).check("dvc", "repro", "predict@photos-search")
+    empty.check("dvc", "repro", "predict@photos-search")
     rows = json.loads(empty.check("ditf", "search", "animal/cat.jpg", "--at", "150,100", "--json"))
     assert rows[0]["image"] == "animal/cat.jpg"
     assert "photos-flux: whole, 6 items" in empty.check("ditf", "verify")
