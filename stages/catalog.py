@@ -1,6 +1,7 @@
 """A data set's folder, checked once -> catalogs/<dataset>/*.parquet."""
 
 from ditf.data.catalog import write_catalog
+from ditf.data.reading import first_lines
 from ditf.project.paths import CATALOGS
 from stages import Params, run
 
@@ -8,9 +9,10 @@ from stages import Params, run
 def main(params: Params, name: str) -> None:
     tables = params.datasets[name].read()
     write_catalog(CATALOGS / name, tables)
-    if warnings := tables.rows.get("warnings"):
-        print(f"{len(warnings)} warnings, listed in {CATALOGS / name}/warnings.parquet; the first is:")
-        print(f"  {warnings[0]['file']}: {warnings[0]['warning']}")
+    if warnings := [f"  {row['file']}: {row['warning']}" for row in tables.rows.get("warnings", [])]:
+        print(
+            f"{len(warnings)} warnings, listed in {CATALOGS / name}/warnings.parquet:", *first_lines(warnings), sep="\n"
+        )
 
 
 if __name__ == "__main__":

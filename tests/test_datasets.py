@@ -12,15 +12,17 @@ import pytest
 from PIL import Image
 
 from ditf.data.catalog import SCHEMAS, Catalog, Tables, write_catalog
-from ditf.data.images import decode_mask, read_index_mask, read_rgb
-from ditf.data.masks import save_mask
+from ditf.data.images import read_rgb
+from ditf.data.masks import decode_mask, read_index_mask, save_mask
 from ditf.datasets.davis import Davis
 from ditf.datasets.folder import Folder
 from ditf.datasets.spair import SPair
 from ditf.datasets.video import Video
 from ditf.errors import UserError
-from ditf.sample import pictures as sample
-from ditf.sample.pairs import build_pf_pascal
+from ditf.sample.davis import build_davis
+from ditf.sample.pf_pascal import build_pf_pascal
+from ditf.sample.photographs import PHOTOS
+from ditf.sample.spair import build_spair
 from tests.conftest import contents
 
 
@@ -40,8 +42,8 @@ def read_folder(root: Path, prompts: str | None = None, skip_unreadable: bool = 
 @pytest.fixture(scope="session")
 def sample_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sample")
-    sample.build_spair(root / "SPair-71k", 0)
-    sample.build_davis(root / "DAVIS", 0)
+    build_spair(root / "SPair-71k", 0)
+    build_davis(root / "DAVIS", 0)
     return root
 
 
@@ -49,7 +51,7 @@ def test_sample_pairs_are_in_the_official_layout(sample_data: Path) -> None:
     tables = read_spair(sample_data / "SPair-71k", "captions.json").rows
     assert len({pair["category"] for pair in tables["pairs"]}) >= 5
     assert len(tables["pairs"]) >= 40
-    assert len({row["prompt"] for row in tables["images"]}) == len(sample.PHOTOS)
+    assert len({row["prompt"] for row in tables["images"]}) == len(PHOTOS)
     assert {pair["viewpoint_variation"] for pair in tables["pairs"]} == {0, 1, 2}
 
 
@@ -94,8 +96,8 @@ def test_sample_is_the_same_for_a_seed_and_differs_for_another(sample_data: Path
     def content(root: Path) -> dict[str, bytes]:
         return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
-    sample.build_davis(tmp_path / "same", 0)
-    sample.build_davis(tmp_path / "other", 1)
+    build_davis(tmp_path / "same", 0)
+    build_davis(tmp_path / "other", 1)
     assert content(tmp_path / "same") == content(sample_data / "DAVIS")
     assert content(tmp_path / "other") != content(sample_data / "DAVIS")
 
@@ -187,12 +189,6 @@ def put(name: str, data: bytes | None) -> Callable[[Path], None]:
     return work
 
 
-def link_out(root: Path) -> None:
-    path = root / "JPEGImages/cat/one.jpg"
-    path.rename(root.parent / "outside.jpg")
-    path.symlink_to(root.parent / "outside.jpg")
-
-
 def wide(root: Path) -> None:
     Image.new("L", (20000, 2)).save(root / "JPEGImages/cat/one.jpg", "PNG")
 
@@ -207,12 +203,11 @@ SPAIR_FAULTS = {
     "empty image": (put("JPEGImages/cat/two.jpg", b""), r"two\.jpg: not a readable image"),
     "wide image": (wide, r"one\.jpg: 20000x2 pixels"),
     "floating-point image": (floating, r"one\.jpg: mode F"),
-    "link out": (link_out, r"one\.jpg: leads out of the data set"),
     "name out": (edit(src_imname="../../../outside.jpg"), "leads out of the data set"),
-    "absolute name": (edit(src_imname="/etc/passwd"), "leads out of the data set"),
+    "absolute name": (edit(src_imname="/etc/passwd"), r"JPEGImages/cat/etc/passwd: not found"),
     "truncated json": (put(f"PairAnnotation/test/{PAIR}.json", b'{"src_imname": "o'), "Invalid JSON"),
     "not an object": (put(f"PairAnnotation/test/{PAIR}.json", b"[1, 2]"), "valid dictionary|object"),
-    "binary json": (put(f"PairAnnotation/test/{PAIR}.json", b"\xff\xfe\x00"), "Invalid JSON"),
+    "binary json": (put(f"PairAnnotation/test/{PAIR}.json", b"\xff\xfe\x00"), "line 1: not UTF-8 text"),
     "size disagrees": (edit(trg_imsize=[41, 30, 3]), r"trg_imsize: 41x30, but two\.jpg is 40x30"),
     "size absurd": (edit(trg_imsize=[-1, 30, 3]), "trg_imsize.0"),
     "keypoint NaN": (edit(src_kps=[[float("nan"), 2], [1, 1]]), "src_kps.0.0"),
@@ -226,7 +221,7 @@ SPAIR_FAULTS = {
     "box infinite": (edit(trg_bndbox=[5, 5, float("inf"), 9]), "trg_bndbox"),
     "grade too high": (edit(occlusion=4), "occlusion"),
     "captions missing": (lambda root: None, r"captions\.json: not found"),
-    "captions broken": (put("captions.json", b"{"), r"captions\.json: not a readable JSON"),
+    "captions broken": (put("captions.json", b"{"), r"captions\.json: not valid JSON"),
     "captions a list": (put("captions.json", b"[]"), r"captions\.json: not a map"),
 }
 
@@ -239,7 +234,7 @@ def test_broken_spair_is_reported_in_one_line(small_spair: Path, fault: str) -> 
     with pytest.raises(UserError, match=expected) as caught:
         read_spair(small_spair, captions)
     *lines, summary = str(caught.value).split("\n")
-    assert summary.endswith("nothing was written")
+    assert summary.endswith("nothing was written.")
     assert all(str(small_spair) in line for line in lines)
 
 
@@ -256,7 +251,7 @@ def test_a_keypoint_outside_its_image_is_a_warning(small_spair: Path) -> None:
     assert [(row["source_x"], row["source_y"]) for row in rows["keypoints"]] == [(0, 2), (39, 29)]
     assert [(row["target_x"], row["target_y"]) for row in rows["keypoints"]] == [(3, 4), (50, -6)]
     assert len(rows["warnings"]) == 3
-    assert all("lies outside" in row["warning"] and row["file"].endswith(".json") for row in rows["warnings"])
+    assert all("is outside" in row["warning"] and row["file"].endswith(".json") for row in rows["warnings"])
 
 
 def test_a_wrong_root_is_reported(tmp_path: Path) -> None:
@@ -395,10 +390,10 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     ("content", "expected"),
     [
         ("path,prompt\nnowhere.png,x\n", "nowhere.png: no such image"),
-        ("name,text\na.png,x\n", "line 2: needs the columns path and prompt"),
+        ("name,text\na.png,x\n", "line 1: no column path; its columns are 'name', 'text'"),
         ("path,prompt\na.png,x\na.png,y\n", "line 3: a.png occurs twice"),
-        ("path,prompt\na.png\n", "line 2: needs"),
-        ('path,prompt\na.png,"open\n', "not a readable CSV"),
+        ("path,prompt\na.png\n", "line 2: 1 fields, but the header has 2"),
+        ('path,prompt\na.png,"open\n', "line 2: not valid CSV"),
         (None, "list.csv: not found"),
     ],
 )
@@ -408,13 +403,6 @@ def test_a_wrong_list_of_prompts(tmp_path: Path, content: str | None, expected: 
         (tmp_path / "list.csv").write_text(content)
     with pytest.raises(UserError, match=expected):
         read_folder(tmp_path, "list.csv")
-
-
-def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
-    write_images(tmp_path, ["in/a.png", "out/b.png"])
-    (tmp_path / "in/link.png").symlink_to(tmp_path / "out/b.png")
-    with pytest.raises(UserError, match="leads out of the data set"):
-        read_folder(tmp_path / "in")
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:
@@ -469,7 +457,7 @@ def test_a_video_needs_one_mask(tmp_path: Path) -> None:
     [
         (put("mask.png", None), r"mask\.png: not found"),
         (lambda root: Image.new("L", (48, 32)).save(root / "mask.png"), "shows no object"),
-        (lambda root: Image.new("L", (24, 32), 1).save(root / "mask.png"), "24x32, but the frames are 48x32"),
+        (lambda root: Image.new("L", (24, 32), 1).save(root / "mask.png"), "24x32, but the first frame is 48x32"),
         (lambda root: Image.new("RGB", (48, 32)).save(root / "mask.png"), "mode RGB"),
         (lambda root: Image.new("RGB", (40, 32)).save(root / "frame3.png"), "frames of different sizes"),
         (lambda root: Image.new("RGB", (48, 32)).save(root / "frame3.jpg"), "two frames have the same name"),

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ditf.config.params import load_params
-from ditf.data.images import read_index_mask, read_rgb
+from ditf.data.images import read_rgb
+from ditf.data.masks import read_index_mask
 from ditf.errors import UserError
 from tests.conftest import ROOT
 from tests.test_datasets import PAIR, read_folder, read_spair, small_spair  # noqa: F401

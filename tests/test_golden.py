@@ -21,7 +21,8 @@ from ditf.backbones.families.unet import UNet
 from ditf.backbones.families.vit import ViT
 from ditf.backbones.source import Model
 from ditf.data.catalog import Catalog, write_catalog
-from ditf.data.images import read_index_mask, resize_for_model
+from ditf.data.images import resize_for_model
+from ditf.data.masks import read_index_mask
 from ditf.datasets.spair import SPair
 from ditf.features.store import FeatureStore
 from ditf.features.store_writer import StoreItem, write_store

@@ -133,17 +133,17 @@ def emptied(root: Path) -> None:
 
 Break = Callable[[Path], Any]
 BROKEN: list[tuple[Break, str]] = [
-    (lambda r: emptied(r), "has no sequences"),
+    (lambda r: emptied(r), "no sequences i_"),
     (lambda r: (r / "i_light/3.ppm").unlink(), "not found"),
     (lambda r: (r / "i_light/3.ppm").write_bytes(b"P6"), "not a readable image"),
-    (lambda r: (r / "v_turn/H_1_2").unlink(), "restore it from HPatches"),
+    (lambda r: (r / "v_turn/H_1_2").unlink(), "H_1_2: not found"),
     (lambda r: (r / "v_turn/H_1_2").write_text("1 0 0\n0 1 0\n"), "not an invertible 3x3 homography"),
     (lambda r: (r / "v_turn/H_1_2").write_text("1 0 0\n0 1 0\n0 0 0\n"), "not an invertible 3x3 homography"),
     (lambda r: (r / "v_turn/H_1_2").write_text("1 0 0\n0 nan 0\n0 0 1\n"), "line 2"),
     (lambda r: (r / "v_turn/H_1_2").write_text("1 0 0\n0 x 0\n0 0 1\n"), "line 2"),
     (lambda r: (r / "v_turn/H_1_2").write_text("1 0 0\n0 1\n0 0 1\n"), "line 2"),
-    (lambda r: (r / "v_turn/H_1_2").write_bytes(b"\xff\xfe"), "cannot be read"),
-    (lambda r: (r / "superpoint-1k/i_light-2.kp").unlink(), "or `keypoints: null`"),
+    (lambda r: (r / "v_turn/H_1_2").write_bytes(b"1 2 \xff\xfe"), "line 1: not UTF-8 text"),
+    (lambda r: (r / "superpoint-1k/i_light-2.kp").unlink(), "Set `keypoints` to the folder"),
     (lambda r: (r / "superpoint-1k/i_light-2.kp").write_text("1 2 3\n"), "not lines of x and y"),
     (lambda r: (r / "superpoint-1k/i_light-2.kp").write_text(""), "not lines of x and y"),
     (lambda r: (r / "superpoint-1k/i_light-2.kp").write_text("1 inf\n"), "line 1"),

@@ -14,13 +14,15 @@ import scipy.io
 import yaml
 from PIL import Image
 
-from ditf.data.ap10k_pairs import prepare_ap10k
+from ditf.data.prepare_ap10k import prepare_ap10k
 from ditf.datasets.ap10k import AP10K
 from ditf.datasets.base import Dataset
 from ditf.datasets.pf_pascal import PFPascal
 from ditf.datasets.pf_willow import PFWillow
 from ditf.errors import UserError
-from ditf.sample import pairs as sample_pairs
+from ditf.sample.ap10k import build_ap10k
+from ditf.sample.pf_pascal import build_pf_pascal
+from ditf.sample.pf_willow import build_pf_willow
 from tests.conftest import Project
 from tests.test_homography import make as make_sequences
 
@@ -31,10 +33,10 @@ Break = Callable[[Path], Any]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The samples, not to be changed."""
     folder = tmp_path_factory.mktemp("sets")
-    sample_pairs.build_ap10k(folder / "ap10k", 0)
+    build_ap10k(folder / "ap10k", 0)
     prepare_ap10k(folder / "ap10k", 42, None)
-    sample_pairs.build_pf_pascal(folder / "pf_pascal", 0)
-    sample_pairs.build_pf_willow(folder / "pf_willow", 0)
+    build_pf_pascal(folder / "pf_pascal", 0)
+    build_pf_willow(folder / "pf_willow", 0)
     return folder
 
 
@@ -79,13 +81,13 @@ def unseen(root: Path) -> None:
 
 
 AP10K_BROKEN: list[tuple[Break, str]] = [
-    (lambda r: shutil.rmtree(r / "PairAnnotation"), "no pairs; make them with `ditf prepare ap10k"),
-    (lambda r: pair(r).write_text("{"), "not a pair with src_json_path and trg_json_path"),
+    (lambda r: shutil.rmtree(r / "PairAnnotation"), "no pairs. Make them with `ditf prepare ap10k"),
+    (lambda r: pair(r).write_text("{"), "not valid JSON"),
     (lambda r: pair(r).write_text("{}"), "not a pair with src_json_path and trg_json_path"),
     (lambda r: edit_json(pair(r), src_json_path="data/x.json"), "is not in ImageAnnotation"),
     (lambda r: edit_json(pair(r), src_json_path="ImageAnnotation/../../x.json"), "leads out of the data set"),
-    (lambda r: animal(r).unlink(), "cannot be read"),
-    (lambda r: animal(r).write_text("[]"), "make the layout anew from AP-10K"),
+    (lambda r: animal(r).unlink(), ".json: not found"),
+    (lambda r: animal(r).write_text("[]"), "Make the pairs again from AP-10K"),
     (lambda r: edit_json(animal(r), keypoints=[1, 2, 2]), "keypoints: "),
     (lambda r: edit_json(animal(r), keypoints=[None] * 51), "keypoints.0: "),
     (lambda r: edit_json(animal(r), bbox=[1, 2, 0, 0]), "has no area"),
@@ -122,7 +124,7 @@ PASCAL = "test_pairs_pf_pascal.csv"
 PF_PASCAL_BROKEN: list[tuple[Break, str]] = [
     (lambda r: (r / PASCAL).unlink(), "has no list test_pairs_pf_pascal.csv"),
     (lambda r: edit_csv(r / PASCAL, lambda lines: lines[:1]), "no pairs"),
-    (lambda r: edit_csv(r / PASCAL, lambda lines: [lines[0].replace("XA", "XX"), *lines[1:]]), "has no column XA"),
+    (lambda r: edit_csv(r / PASCAL, lambda lines: [lines[0].replace("XA", "XX"), *lines[1:]]), "no column XA"),
     (lambda r: cell(r, PASCAL, 2, "21"), "line 2: class: '21' is not one of 1..20"),
     (lambda r: cell(r, PASCAL, 2, "0"), "line 2: class: '0' is not one of 1..20"),
     (lambda r: cell(r, PASCAL, 3, "1;nan;3"), "line 2: XA: 'nan' is not a coordinate"),
@@ -132,7 +134,7 @@ PF_PASCAL_BROKEN: list[tuple[Break, str]] = [
     (lambda r: cell(r, PASCAL, 0, "PF-dataset-PASCAL/../../x.jpg"), "leads out of the data set"),
     (lambda r: cell(r, PASCAL, 1, ""), "line 2: names no image"),
     (lambda r: cell(r, PASCAL, 0, "PF-dataset-PASCAL/JPEGImages/no.jpg"), "not found"),
-    (lambda r: mat(r).unlink(), "restore it from PF-Pascal"),
+    (lambda r: mat(r).unlink(), ".mat: not found"),
     (lambda r: mat(r).write_bytes(b"no"), "bbox: cannot be read"),
     (lambda r: scipy.io.savemat(mat(r), {"kps": np.zeros(3)}), "bbox: cannot be read"),
     (lambda r: scipy.io.savemat(mat(r), {"bbox": np.array([1, 2, np.nan, 4])}), "bbox: not x1, y1, x2, y2"),
@@ -148,11 +150,11 @@ def one_point(root: Path) -> None:
 
 PF_WILLOW_BROKEN: list[tuple[Break, str]] = [
     (lambda r: (r / WILLOW).unlink(), "not found; is"),
-    (lambda r: (r / WILLOW).write_text(""), "has no column imageA"),
+    (lambda r: (r / WILLOW).write_text(""), "no column imageA"),
     (lambda r: edit_csv(r / WILLOW, lambda lines: lines[:1]), "no pairs"),
     (
         lambda r: edit_csv(r / WILLOW, lambda lines: [lines[0].replace("YB10", "YB11"), *lines[1:]]),
-        "has no column YB10",
+        "no column YB10",
     ),
     (lambda r: cell(r, WILLOW, 0, "x.png"), "line 2: imageA: 'x.png' is not a class and a file"),
     (lambda r: cell(r, WILLOW, 1, "a/b/x.png"), "line 2: imageB: 'a/b/x.png' is not a class and a file"),
@@ -162,7 +164,7 @@ PF_WILLOW_BROKEN: list[tuple[Break, str]] = [
     (lambda r: cell(r, WILLOW, 22, ""), "line 2: XB: '' is not a coordinate"),
     (lambda r: cell(r, WILLOW, 0, "PF-dataset/cat(S)/no.png"), "not found"),
     (lambda r: sorted(r.rglob("*.png"))[0].write_bytes(b"x"), "not a readable image"),
-    (lambda r: one_point(r), "all points of the target are one"),
+    (lambda r: one_point(r), "all points of the target are equal"),
 ]
 BROKEN = {"ap10k": AP10K_BROKEN, "pf_pascal": PF_PASCAL_BROKEN, "pf_willow": PF_WILLOW_BROKEN}
 
@@ -218,7 +220,7 @@ def test_ap10k_pairs_are_seeded_and_independent_of_the_order_of_files(made: Path
         found.append(sorted(str(p.relative_to(root)) for p in (root / "PairAnnotation").rglob("*.json")))
     assert found[0] == found[1]
     assert found[0] != found[2]
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         prepare_ap10k(tmp_path / "0", 42, None)
 
 
@@ -231,11 +233,11 @@ def test_ap10k_leaves_out_what_it_is_told_to(made: Path, project: Project) -> No
     assert "test: " in shown
     names = {path.stem for path in (root / "ImageAnnotation").rglob("*.json")}
     assert not names & {f"{1:012d}", f"{2:012d}"}
-    assert "is there already" in project.fail("ditf", "prepare", "ap10k", "release")
+    assert "exists already" in project.fail("ditf", "prepare", "ap10k", "release")
     (root / "annotations/ap10k-train-split1.json").write_text("{")
     for name in ("ImageAnnotation", "JPEGImages", "PairAnnotation"):
         shutil.rmtree(root / name)
-    assert "not an annotation of AP-10K" in project.fail("ditf", "prepare", "ap10k", "release")
+    assert "not valid JSON" in project.fail("ditf", "prepare", "ap10k", "release")
     assert not list(root.glob("*.partial"))
 
 

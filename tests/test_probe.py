@@ -14,7 +14,7 @@ from PIL import Image
 from ditf.datasets.ade20k import ADE20K
 from ditf.errors import UserError
 from ditf.metrics.classes import confusion, summarize
-from ditf.sample import pairs as sample_pairs
+from ditf.sample.ade20k import build_ade20k
 from ditf.segmentation import linear_probe as probe
 
 CLASSES, CHANNELS, GRID = 4, 12, (6, 8)
@@ -103,7 +103,7 @@ def test_metrics_by_hand() -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ade") / "root"
-    sample_pairs.build_ade20k(folder, 0)
+    build_ade20k(folder, 0)
     return folder
 
 

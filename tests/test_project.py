@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from ditf.data.images import read_index_mask
+from ditf.data.masks import read_index_mask
 from tests.conftest import BLOCK, MODELS, TORCH, Project, contents, new_project
 
 

@@ -22,7 +22,8 @@ from ditf.features.extractor import ExtractionJob, ImageSource
 from ditf.features.store import FeatureStore
 from ditf.features.text import encode_prompts
 from ditf.files import Hashes
-from ditf.sample.pictures import build_davis, build_spair
+from ditf.sample.davis import build_davis
+from ditf.sample.spair import build_spair
 from ditf.sweep.run import best, sweep
 from ditf.tasks.base import Task
 from ditf.tasks.correspondence import Correspondence, MatchingSettings, PckSettings

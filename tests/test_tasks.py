@@ -9,7 +9,7 @@ import pytest
 
 from ditf.cli.frames import split
 from ditf.data.catalog import Catalog, write_catalog
-from ditf.data.images import read_index_mask
+from ditf.data.masks import read_index_mask
 from ditf.datasets.video import Video
 from ditf.errors import UserError
 from ditf.features.store import FeatureStore

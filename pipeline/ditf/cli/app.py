@@ -209,7 +209,7 @@ def prepare_ap10k_command(
 
     Example: ditf prepare ap10k /data/ap-10k
     """
-    from ditf.data.ap10k_pairs import prepare_ap10k
+    from ditf.data.prepare_ap10k import prepare_ap10k
 
     for split, count in prepare_ap10k(root, seed, leave_out).items():
         print(f"{split}: {count:,} pairs")

@@ -1,21 +1,17 @@
-"""The catalog: Parquet tables of what a data set holds, which every later step reads in place of the raw folder."""
+"""The catalog: Parquet tables that describe a data set. Later steps read them instead of the data set's folder."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
-from ditf.data.images import ImageFile, inspect
+from ditf.data.images import ImageFile
 from ditf.errors import UserError
 from ditf.types import Rule
 
-P = ParamSpec("P")
-R = TypeVar("R")
 Row = dict[str, Any]
 
 
@@ -23,9 +19,9 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
 
 
-# The columns that a table must have. `pairs` may have any others: predictions are grouped by each of them.
+# Columns that each table must have. `pairs` may have more columns; metrics are then grouped by each of them.
 SCHEMAS = {
-    # path: relative to the data set's root. sha256: of the file's bytes. Sizes in pixels.
+    # path is relative to the data set's root. sha256 is the hash of the file's bytes. Sizes are in pixels.
     "images": _schema(
         id=pa.string(),
         path=pa.string(),
@@ -35,15 +31,15 @@ SCHEMAS = {
         category=pa.string(),
         prompt=pa.string(),
     ),
-    # threshold: the pixels that alpha multiplies, such as the longer side of the target's box.
+    # A keypoint is correct within alpha * threshold pixels. The threshold is, for example, a side of the target's box.
     "pairs": _schema(
         pair=pa.string(), category=pa.string(), source=pa.string(), target=pa.string(), threshold=pa.float64()
     ),
-    # Further threshold rules, each with a row per pair: a keypoint is correct where its error, its x and y divided by
-    # the units, is at most alpha. The units are in pixels; they differ where a protocol squashes the image.
+    # Other threshold rules, each with a row per pair. A keypoint is correct if its error is at most alpha after x and y
+    # are divided by the units, which are in pixels. The two units differ if a protocol resizes images to a square.
     "rules": _schema(pair=pa.string(), rule=pa.string(), unit_x=pa.float64(), unit_y=pa.float64()),
-    # One row per keypoint that both images show, in pixels; the source lies inside its image. Further columns of
-    # booleans name subsets, each of which is scored, too.
+    # One row per keypoint that both images show, in pixels. The source point lies inside its image. More boolean
+    # columns name subsets of keypoints, which are scored separately as well.
     "keypoints": _schema(
         pair=pa.string(),
         keypoint=pa.int32(),
@@ -53,13 +49,14 @@ SCHEMAS = {
         target_x=pa.float64(),
         target_y=pa.float64(),
     ),
-    # matrix: the homography from the source to the target, row by row.
+    # matrix is the homography from the source to the target, row by row.
     "homographies": _schema(
         pair=pa.string(), category=pa.string(), source=pa.string(), target=pa.string(), matrix=pa.list_(pa.float64())
     ),
     # Keypoints of images, in pixels.
     "points": _schema(id=pa.string(), x=pa.float64(), y=pa.float64()),
-    # objects: their number in the first mask, from 1. context_limit: most frames of context besides the first, or 0.
+    # objects is the largest index in the first mask. context_limit is the largest number of context frames besides the
+    # first; 0 if the sequence has no limit of its own.
     "sequences": _schema(
         sequence=pa.string(),
         frames=pa.int32(),
@@ -68,11 +65,11 @@ SCHEMAS = {
         height=pa.int32(),
         context_limit=pa.int32(),
     ),
-    # id: of the image. name: the file's, without its suffix.
+    # id is the image's. name is the file name without its suffix.
     "frames": _schema(id=pa.string(), sequence=pa.string(), index=pa.int32(), name=pa.string()),
-    # png: the true index mask of a frame: 0 background, 1..n objects, 255 void.
+    # png is the true index mask of an image: 0 background, 1..n objects or classes, 255 void.
     "masks": _schema(id=pa.string(), png=pa.binary()),
-    # Of semantic segmentation: the indices of masks that are classes.
+    # For semantic segmentation, the mask indices that are classes.
     "classes": _schema(index=pa.int32(), name=pa.string()),
     "warnings": _schema(file=pa.string(), warning=pa.string()),
 }
@@ -80,10 +77,12 @@ SCHEMAS = {
 
 @dataclass(frozen=True)
 class Tables:
-    """What a data set's reader returns.
+    """Tables of a data set, not written yet.
 
-    rows: of each table by its name. resize: the rule by which benchmarks resize images. threshold: what the column
-    threshold of pairs is, in a word.
+    Attributes:
+        rows: Rows of each table, by the table's name in `SCHEMAS`.
+        resize: Rule by which images are resized for a model.
+        threshold: Short name of the column `threshold` of the table `pairs`.
     """
 
     rows: dict[str, list[Row]]
@@ -92,7 +91,18 @@ class Tables:
 
 
 class Catalog:
-    """A written catalog, opened. Raises `UserError` where `folder` holds none."""
+    """A catalog on disk.
+
+    Args:
+        folder: Folder that `write_catalog` wrote.
+
+    Attributes:
+        resize: Rule by which images are resized for a model.
+        threshold: Short name of the column `threshold` of the table `pairs`.
+
+    Raises:
+        UserError: The folder does not hold a catalog.
+    """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
@@ -101,24 +111,24 @@ class Catalog:
         self.threshold: str = metadata.get(b"threshold", b"box").decode()
 
     def rows(self, name: str) -> list[Row]:
-        """The rows of the table `name`, one of `SCHEMAS`. Raises `UserError` where it is missing or foreign."""
-        found: list[Row] = self._read(name).to_pylist()
-        return found
+        """Return the rows of a table of `SCHEMAS`. Raises `UserError` if it is missing or has other columns."""
+        rows: list[Row] = self._read(name).to_pylist()
+        return rows
 
     def has(self, name: str) -> bool:
-        """Whether there is a table `name`."""
+        """Return whether there is a table `name`."""
         return (self.folder / f"{name}.parquet").exists()
 
     def images(self) -> dict[str, Row]:
-        """The rows of the table images by id."""
+        """Return the rows of the table `images` by id."""
         return {row["id"]: row for row in self.rows("images")}
 
     def groups(self) -> list[str]:
-        """The columns by which pairs are grouped: the category, and those that the data set added."""
+        """Return the columns by which pairs are grouped: the category, and those that the data set added."""
         return ["category", *(name for name in self._read("pairs").column_names if name not in SCHEMAS["pairs"].names)]
 
     def subsets(self) -> dict[str, set[tuple[str, int]]]:
-        """The (pair, keypoint) of each subset of keypoints, by the name of its column."""
+        """Return the (pair, keypoint) keys of each subset of keypoints, by the name of its column."""
         if not self.has("keypoints"):
             return {}
         table = self._read("keypoints")
@@ -131,107 +141,68 @@ class Catalog:
         try:
             table = pq.read_table(path)
         except FileNotFoundError:
-            raise UserError(f"{path}: not found; run `dvc repro`, or use a data set that has {name}") from None
+            raise UserError(f"{path}: not found. Run `dvc repro`, or use a data set that has {name}.") from None
         except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{path}: not a readable Parquet file ({error}); run `dvc repro`") from None
+            raise UserError(f"{path}: not a readable Parquet file ({error}). Run `dvc repro`.") from None
         if any(column not in table.schema for column in SCHEMAS[name]):
-            raise UserError(f"{path}: its columns are not those of this version; run `dvc repro`")
+            raise UserError(f"{path}: its columns are not those of this version. Run `dvc repro`.")
         return table
 
 
 def write_catalog(folder: Path, tables: Tables) -> None:
-    """Write each table as `<folder>/<name>.parquet`, its declared columns first and the others as Arrow infers them.
+    """Write each table as `<folder>/<name>.parquet`.
+
+    Columns that the schema does not declare follow the declared ones, with the type that Arrow infers.
 
     Raises:
-        UserError: a table is unknown, or a row lacks a column or has it of another type.
+        UserError: A table is unknown, or a row lacks a column or has another type there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in {"warnings": [], **tables.rows}.items():
         if name not in SCHEMAS:
-            raise UserError(f"{folder.name}: a reader gave a table {name!r}; the tables are {', '.join(SCHEMAS)}")
+            raise UserError(f"{folder.name}: the data set returned a table {name!r}. Return only {', '.join(SCHEMAS)}.")
         schema = SCHEMAS[name]
-        more = [column for column in (rows[0] if rows else {}) if column not in schema.names]
+        additional = [column for column in (rows[0] if rows else {}) if column not in schema.names]
         try:
             table = pa.Table.from_pylist(rows, schema=schema)
-            for column in more:
+            for column in additional:
                 table = table.append_column(column, pa.array([row[column] for row in rows]))
         except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
-            raise UserError(f"{folder.name}: the reader's rows of {name} do not fit their schema ({error})") from None
+            raise UserError(
+                f"{folder.name}: the data set's rows of {name} do not fit the schema ({error}). Correct its `read`."
+            ) from None
         if name == "images":
             table = table.replace_schema_metadata({"resize": tables.resize, "threshold": tables.threshold})
         pq.write_table(table, folder / f"{name}.parquet")
 
 
-@dataclass
-class Problems:
-    """Collects what is wrong with a data set, so that all of it is reported at once.
-
-    lines: what makes an evaluation impossible. warnings: what does not; they are counted, and kept in the catalog.
-    """
-
-    lines: list[str] = field(default_factory=list)
-    warnings: list[Row] = field(default_factory=list)
-
-    def add(self, where: Path | str, what: str) -> None:
-        self.lines.append(f"{where}: {what}")
-
-    def warn(self, where: Path | str, what: str) -> None:
-        self.warnings.append({"file": str(where), "warning": what})
-
-    def take(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
-        """Call `work`; where it raises `UserError`, keep its line and return None."""
-        try:
-            return work(*args, **kwargs)
-        except UserError as error:
-            self.lines.append(str(error))
-            return None
-
-    def raise_any(self) -> None:
-        """Raises `UserError` with every line, if there are any."""
-        if self.lines:
-            count = "1 problem" if len(self.lines) == 1 else f"{len(self.lines)} problems"
-            raise UserError("\n".join([*self.lines, f"{count} in the data set; nothing was written"]))
-
-
-def inspect_images(paths: Iterable[Path], problems: Problems) -> dict[Path, ImageFile]:
-    """Decode and hash all images, several at once; those that cannot be read become problems, in their order."""
-
-    def look(path: Path) -> ImageFile | UserError:
-        try:
-            return inspect(path)
-        except UserError as error:
-            return error
-
-    paths, found = list(paths), dict[Path, ImageFile]()
-    with ThreadPoolExecutor() as pool:
-        seen = tqdm(pool.map(look, paths), "images", len(paths), unit="image", delay=1)
-        for path, image in zip(paths, seen, strict=True):
-            if isinstance(image, ImageFile):
-                found[path] = image
-            else:
-                problems.lines.append(str(image))
-    return found
-
-
-def inside(root: Path, relative: str) -> Path:
-    """The path of `relative` in the data set. Raises `UserError` where it would leave `root`, by a link too."""
-    path = root / relative
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"{path}: leads out of the data set {root}; names stay inside it")
-    return path
-
-
 def image_row(id: str, path: str, image: ImageFile, category: str, prompt: str) -> Row:
-    """A row of the table images."""
-    return {"id": id, "path": path, **vars(image), "category": category, "prompt": prompt}
+    """Return a row of the table `images`.
+
+    Args:
+        id: Name of the image in the data set.
+        path: Path of its file, relative to the data set's root.
+        image: Description of the file.
+        category: What it shows; images are grouped by it.
+        prompt: Text for a diffusion model.
+    """
+    row: Row = {"id": id, "path": path, "sha256": image.sha256, "width": image.width, "height": image.height}
+    return row | {"category": category, "prompt": prompt}
 
 
 def keypoint_row(
     pair: str, keypoint: int, name: str, source: Sequence[float], target: Sequence[float], size: tuple[int, int]
 ) -> Row:
-    """A row of the table keypoints. source, target: points (x, y). size: (width, height) of the source.
+    """Return a row of the table `keypoints`.
 
-    A source outside its image becomes the nearest point inside, since there alone are features.
+    Args:
+        pair: Name of the pair.
+        keypoint: Number of the keypoint in the pair.
+        name: Name of the keypoint; may be empty.
+        source: Point (x, y) in the source image. A point outside the image is moved to the nearest one inside, since
+            only there are features.
+        target: Point (x, y) in the target image.
+        size: (width, height) of the source image.
     """
     (x, y), (width, height) = source, size
     row = {"pair": pair, "keypoint": keypoint, "name": name}
@@ -240,5 +211,5 @@ def keypoint_row(
 
 
 def texts_of(images: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The distinct prompts of rows of images, sorted."""
+    """Return the distinct prompts of rows of the table `images`, sorted."""
     return sorted({row["prompt"] for row in images})

@@ -10,111 +10,235 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from ditf.errors import UserError
 from ditf.types import Rule
 
 MAX_SIDE = 16384  # longer sides are not photographs, and would exhaust memory
-MAX_PIXELS = 178_956_970  # where PIL, too, refuses
+MAX_PIXELS = 178_956_970  # PIL refuses larger images, too
+MAX_METADATA = 1 << 28  # bytes of text and color profiles in a PNG; PIL's own limit refuses photographs with edit logs
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MAX_METADATA
 PNG_COMPRESSION = 1  # a third of the time of its default, for a tenth more bytes
 
+# Suffixes of pictures that are not read, and what to do with them.
+SUFFIX_REMEDIES = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC images cannot be read; convert them to JPEG"),
+    ".jxl": "JPEG XL images cannot be read; convert them to JPEG or PNG",
+    ".avif": "AVIF images cannot be read; convert them to JPEG or PNG",
+    **dict.fromkeys(
+        (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),
+        "raw photographs cannot be read; develop them to JPEG",
+    ),
+    **dict.fromkeys((".svg", ".pdf", ".eps", ".ps", ".ai"), "drawings cannot be read; render them to PNG"),
+    **dict.fromkeys(
+        (".mp4", ".mov", ".avi", ".mkv", ".mpeg", ".mpg", ".webm"),
+        "videos cannot be read here; split them with `ditf frames`",
+    ),
+    **dict.fromkeys((".zip", ".tar", ".gz", ".7z", ".rar"), "archives cannot be read; unpack them"),
+}
+# Suffixes that PIL recognizes, but whose files it cannot decode or only renders with other programs.
+NOT_IMAGES = {".bufr", ".emf", ".eps", ".grib", ".h5", ".hdf", ".mpeg", ".mpg", ".pdf", ".ps", ".wmf"}
+
 RGB = NDArray[np.uint8]
-Mask = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """What the catalog keeps of an image file: SHA-256 of its bytes, and its size in pixels."""
+    """What the catalog needs to know of an image file.
+
+    Attributes:
+        sha256: SHA-256 of the file's bytes.
+        width: Width of the upright image, in pixels.
+        height: Height of the upright image, in pixels.
+        orientation: EXIF orientation, 1 to 8; 1 if the image is stored upright.
+    """
 
     sha256: str
     width: int
     height: int
+    orientation: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return (width, height)."""
+        return self.width, self.height
+
+    def check_size(self, size: tuple[int, int], where: str, name: str = "its image") -> None:
+        """Check that a mask or annotation has the size of this image.
+
+        Args:
+            size: (width, height) of the mask or annotation.
+            where: File of the mask or annotation, with which the error begins.
+            name: How the error calls this image.
+
+        Raises:
+            UserError: The sizes differ.
+        """
+        if size == self.size:
+            return
+        text = f"{where}: {size[0]}x{size[1]}, but {name} is {self.width}x{self.height}"
+        if self.orientation >= 5 and size == self.size[::-1]:
+            text += (
+                f" once it is turned upright by its EXIF orientation ({self.orientation}). Turn the annotation, too."
+            )
+        else:
+            text += ". Restore or resize one of them."
+        raise UserError(text)
 
 
 def inspect(path: Path) -> ImageFile:
-    """Decode an image fully and describe it. Raises `UserError` for what is not a readable image."""
-    data = _content(path)
-    image = decode(data, path)
-    return ImageFile(hashlib.sha256(data).hexdigest(), image.shape[1], image.shape[0])
+    """Decode an image fully and describe it. Raises `UserError` if it is not a readable image."""
+    data = read_bytes(path)
+    image, orientation = _decode(data, path)
+    return ImageFile(hashlib.sha256(data).hexdigest(), image.shape[1], image.shape[0], orientation)
 
 
 def read_rgb(path: Path, sha256: str | None = None) -> RGB:
-    """Read an image file of any mode as RGB, upright, [height, width, 3].
+    """Read an image file of any mode as RGB.
 
     Args:
-        path: of the file.
-        sha256: what its bytes must hash to, where that is known.
+        path: The file.
+        sha256: SHA-256 that its bytes must have, if it is known.
+
+    Returns:
+        The upright image, [height, width, 3].
 
     Raises:
-        UserError: it is not a readable image, or not the one that `sha256` says.
+        UserError: The file is not a readable image, or has another SHA-256.
     """
-    data = _content(path)
+    data = read_bytes(path)
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise UserError(f"{path}: changed since the catalog was made; put it back, or make the catalog anew")
+        raise UserError(f"{printable(path)}: changed since the catalog was made. Restore the file, or run `dvc repro`.")
     return decode(data, path)
 
 
 def decode(data: bytes, path: Path) -> RGB:
-    """The RGB pixels, [height, width, 3], of an image file's bytes; `path` names it in errors."""
-    with _opened(data, path, "image") as image:
-        if image.mode.startswith("I;16"):  # grey of 16 bits: the full range becomes 0..255
+    """Decode an image file.
+
+    Args:
+        data: Content of the file.
+        path: Name of the file, for errors.
+
+    Returns:
+        The upright image, [height, width, 3].
+    """
+    return _decode(data, path)[0]
+
+
+def _decode(data: bytes, path: Path) -> tuple[RGB, int]:
+    """Return the upright image and its EXIF orientation."""
+    with open_image(data, path, "image") as image:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = orientation if orientation in range(1, 9) else 1
+        if image.mode.startswith("I;16"):  # 16-bit grey: the full range becomes 0..255
             grey = np.asarray(ImageOps.exif_transpose(image), np.float32)
-            return np.repeat((grey / 257).round().astype(np.uint8)[..., None], 3, 2)
+            return np.repeat((grey / 257).round().astype(np.uint8)[..., None], 3, 2), orientation
         if image.mode in ("I", "F"):
-            raise UserError(f"{path}: mode {image.mode}, of which the range is not known; convert it to 8 or 16 bits")
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            raise UserError(
+                f"{printable(path)}: mode {image.mode}, whose range is unknown. Convert the image to 8 or 16 bits."
+            )
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB")), orientation
 
 
-def read_index_mask(path: Path) -> Mask:
-    """Read a mask as indices, [height, width]: an indexed or grey PNG. Raises `UserError` for RGB and others."""
-    return decode_mask(_content(path), path)
+def readable_suffixes() -> set[str]:
+    """Return the suffixes, such as ".jpg", of the pixel formats that PIL reads."""
+    suffixes = Image.registered_extensions()  # also loads PIL's plugins
+    return {suffix for suffix, kind in suffixes.items() if kind in Image.OPEN} - NOT_IMAGES
 
 
-def decode_mask(data: bytes, path: Path) -> Mask:
-    """The indices of a mask file's bytes, [height, width]; `path` names it in errors."""
-    with _opened(data, path, "mask") as image:
-        if image.mode not in ("P", "L", "1"):
-            raise UserError(f"{path}: mode {image.mode}; a mask is an indexed or grey PNG")
-        return np.array(image, np.uint8)
-
-
-def _content(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """Read a file. Raises `UserError` if it cannot be read."""
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; restore it from the data set") from None
+    except (FileNotFoundError, ValueError):  # ValueError: no file can have such a name
+        raise UserError(f"{printable(path)}: not found. Restore it, or correct the name.") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{printable(path)}: cannot be read ({error.strerror}). Check the file.") from None
+
+
+def printable(path: Path | str) -> str:
+    """Return a path for messages. Bytes that are not UTF-8 are escaped, such as `caf\\xe9.jpg`."""
+    text = str(path)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        escaped = (f"\\x{ord(c) & 0xFF:02x}" if "\udc80" <= c <= "\udcff" else c for c in text)
+        return "".join(escaped).encode("utf-8", "backslashreplace").decode("utf-8")
+    return text
 
 
 @contextmanager
-def _opened(data: bytes, path: Path, what: str) -> Iterator[Image.Image]:
-    """An image file, opened. Raises `UserError` for what cannot be decoded, or is too large."""
+def open_image(data: bytes, path: Path, kind: str) -> Iterator[Image.Image]:
+    """Open an image file with PIL.
+
+    Args:
+        data: Content of the file.
+        path: Name of the file, for errors.
+        kind: What the file should be, "image" or "mask".
+
+    Yields:
+        The image.
+
+    Raises:
+        UserError: The image cannot be decoded, or is too large.
+    """
+    where = printable(path)
     try:
         with Image.open(io.BytesIO(data)) as image:
             if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
                 raise UserError(
-                    f"{path}: {image.width}x{image.height} pixels; at most {MAX_SIDE} a side and "
-                    f"{MAX_PIXELS // 10**6} million in all: scale it down"
+                    f"{where}: {image.width}x{image.height} pixels; at most {MAX_SIDE} per side and "
+                    f"{MAX_PIXELS // 10**6} million in all are read. Scale it down."
                 )
             yield image
     except UserError:
         raise
-    except Exception as error:  # of whatever kind a decoder raises: files come from anywhere
-        raise UserError(f"{path}: not a readable {what} ({error}); replace it by a whole copy") from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{where}: more than {MAX_PIXELS // 10**6} million pixels. Scale it down.") from None
+    except Exception as error:  # decoders raise exceptions of any kind
+        raise UserError(f"{where}: not a readable {kind}: {_diagnosis(data, error)}") from None
+
+
+def _diagnosis(data: bytes, error: Exception) -> str:
+    """Say why a file cannot be decoded, and what to do."""
+    if not data:
+        return "the file is empty. Restore it."
+    if data.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer. Run `git lfs pull`."
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"):
+        return f"{SUFFIX_REMEDIES['.heic']}."
+    if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return f"{SUFFIX_REMEDIES['.jxl']}."
+    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis"):
+        return f"{SUFFIX_REMEDIES['.avif']}."
+    if "too large" in str(error).lower() and data.startswith(b"\x89PNG"):
+        return f"its metadata exceeds {MAX_METADATA >> 20} MB. Remove the metadata."
+    beginning = data[:512]
+    if not set(beginning) & set(range(9)) and _is_text(beginning):
+        return "it is a text file. Give an image file."
+    return f"{error}. Restore the file from its source."
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start > len(data) - 4  # the last character may be cut
+    return True
 
 
 def model_size(rule: Rule, img_size: int, width: int, height: int, multiple: int) -> tuple[int, int]:
-    """The (width, height) in pixels at which a model sees an image; both are multiples of `multiple`.
+    """Return the (width, height) in pixels at which a model sees an image. Both are multiples of `multiple`.
 
     Args:
         rule: "longer" (SPair-71k): the longer side becomes `img_size`, each side rounded to a multiple of
-            `multiple`. "shorter" (DAVIS): the shorter side becomes `img_size`, the longer is floored to a multiple of
-            32, or of `multiple` above that. "square": both sides become `img_size`.
-        img_size: in pixels.
-        width, height: of the image, in pixels.
-        multiple: of which the model takes sides, in pixels.
+            `multiple`. "shorter" (DAVIS): the shorter side becomes `img_size`; the longer is floored to a multiple of
+            32, or of `multiple` if that is larger. "square": both sides become `img_size`.
+        img_size: Size in pixels.
+        width: Width of the image, in pixels.
+        height: Height of the image, in pixels.
+        multiple: The model takes sides that are multiples of this, in pixels.
 
     Raises:
         UserError: `img_size` is not a multiple of `multiple`, and the rule cannot round it.
@@ -124,7 +248,7 @@ def model_size(rule: Rule, img_size: int, width: int, height: int, multiple: int
         w, h = (max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))
         return w, h
     if img_size % multiple:
-        raise UserError(f"img_size: {img_size} is not a multiple of {multiple}, as the model needs it")
+        raise UserError(f"img_size: {img_size} is not a multiple of {multiple}. The model needs a multiple of it.")
     if rule == "square":
         return img_size, img_size
     step = -(-32 // multiple) * multiple
@@ -134,7 +258,7 @@ def model_size(rule: Rule, img_size: int, width: int, height: int, multiple: int
 
 
 def resize_for_model(image: RGB, rule: Rule, img_size: int, multiple: int) -> RGB:
-    """Resize an image as `model_size` says: bilinear by OpenCV for "shorter", else bicubic by PIL."""
+    """Resize an image to `model_size`: bilinear by OpenCV for "shorter", bicubic by PIL for the other rules."""
     size = model_size(rule, img_size, image.shape[1], image.shape[0], multiple)
     if rule == "shorter":
         return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
@@ -142,7 +266,7 @@ def resize_for_model(image: RGB, rule: Rule, img_size: int, multiple: int) -> RG
 
 
 def shrink(image: RGB, longer: int) -> RGB:
-    """Scale an image down so that its longer side is `longer` pixels; one that is smaller stays as it is."""
+    """Scale an image down so that its longer side has `longer` pixels. Smaller images are not enlarged."""
     scale = min(1.0, longer / max(image.shape[:2]))
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))

@@ -1,4 +1,4 @@
-"""Index masks as PNGs with the DAVIS palette."""
+"""Index masks: reading them, and writing them as PNGs with the DAVIS palette."""
 
 import io
 from pathlib import Path
@@ -7,30 +7,93 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ditf.data.images import open_image, printable, read_bytes
+from ditf.errors import UserError
+
 VOID = 255  # in annotations: neither background nor object
+ENCODING = "A mask is an indexed or grey PNG: 0 for background, 1, 2, ... for objects or classes"
+
+Mask = NDArray[np.uint8]
+
+
+def read_index_mask(path: Path) -> Mask:
+    """Read a mask.
+
+    Args:
+        path: An indexed or grey image file in a lossless format.
+
+    Returns:
+        The indices, [height, width].
+
+    Raises:
+        UserError: The file cannot be read, or is not a mask.
+    """
+    return decode_mask(read_bytes(path), path)
+
+
+def decode_mask(data: bytes, path: Path) -> Mask:
+    """Decode a mask; see `read_index_mask`.
+
+    Args:
+        data: Content of the file.
+        path: Name of the file, for errors.
+    """
+    with open_image(data, path, "mask") as image:
+        if image.mode not in ("P", "L", "1"):
+            raise UserError(f"{printable(path)}: mode {image.mode}. {ENCODING}.")
+        if image.format == "JPEG":
+            raise UserError(f"{printable(path)}: JPEG changes the indices of a mask. Save it as PNG. {ENCODING}.")
+        return np.array(image, np.uint8)
+
+
+def read_object_mask(path: Path) -> Mask:
+    """Read a mask that a user painted: an index mask, or a picture of one white object, which may be a JPEG.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The values, [height, width]. A JPEG of a white object has the value 255 there and 0 elsewhere.
+
+    Raises:
+        UserError: The file cannot be read, or is not a mask.
+    """
+    data = read_bytes(path)
+    with open_image(data, path, "mask") as image:
+        if image.format != "JPEG" or image.mode not in ("L", "RGB"):
+            return decode_mask(data, path)
+        pixels = np.asarray(image.convert("L"))
+    white = pixels >= 128
+    blurred = np.count_nonzero((pixels >= 64) & (pixels < 192))
+    if blurred > np.count_nonzero(white) or (np.any(pixels > 32) and not white.any()):
+        raise UserError(
+            f"{printable(path)}: a JPEG can only hold one white object on black, and this has greys. Save it as PNG. "
+            f"{ENCODING}."
+        )
+    return np.where(white, 255, 0).astype(np.uint8)
 
 
 def _palette() -> list[int]:
-    """DAVIS's colours: the first 22 of PASCAL VOC's map (with 191 where that has 192), then greys."""
-    colours = []
+    """Return DAVIS's colors: the first 22 of PASCAL VOC's map, with 191 in place of 192, then greys."""
+    colors = []
     for index in range(22):
         for channel in range(3):
             value = 128 * (index >> channel & 1) + 64 * (index >> (channel + 3) & 1)
-            colours.append(191 if value == 192 else value)
-    return colours + [index for index in range(22, 256) for _ in range(3)]
+            colors.append(191 if value == 192 else value)
+    return colors + [index for index in range(22, 256) for _ in range(3)]
 
 
 PALETTE = _palette()
 
 
-def encode_mask(mask: NDArray[np.uint8]) -> bytes:
-    """An index mask [height, width] as the bytes of an indexed PNG with the DAVIS palette."""
+def encode_mask(mask: Mask) -> bytes:
+    """Return an index mask [height, width] as the bytes of an indexed PNG with the DAVIS palette."""
     image, file = Image.fromarray(mask).convert("P"), io.BytesIO()
     image.putpalette(PALETTE)
     image.save(file, "PNG")
     return file.getvalue()
 
 
-def save_mask(path: Path, mask: NDArray[np.uint8]) -> None:
+def save_mask(path: Path, mask: Mask) -> None:
     """Write an index mask [height, width] as an indexed PNG with the DAVIS palette."""
     path.write_bytes(encode_mask(mask))

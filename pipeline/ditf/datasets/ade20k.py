@@ -1,12 +1,14 @@
-"""ADE20K's scene-parsing benchmark (Zhou et al., arXiv 1608.05442), or any folder of images with index masks."""
+"""ADE20K's scene-parsing benchmark (Zhou et al., arXiv 1608.05442), or any images with index masks."""
 
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
-from ditf.data.catalog import Problems, Row, Tables, image_row, inside, inspect_images
-from ditf.data.images import decode_mask
+from ditf.data.catalog import Row, Tables, image_row
+from ditf.data.images import ImageFile, read_bytes
+from ditf.data.masks import decode_mask
+from ditf.data.reading import DatasetReader, normalized
 from ditf.datasets.base import Dataset
 from ditf.errors import UserError
 
@@ -14,11 +16,19 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class ADE20K(Dataset):
-    """Images to learn from and images to score, each with a mask of class indices.
+    """Images to train a probe on and images to score, each with a mask of class indices.
 
-    Layout: `<images>/<part>/*.jpg` and `<masks>/<part>/*.png` of the same names, in `root`. train, test: the parts.
-    classes: how many there are. first: the index of the first class in the masks; what is not a class is ignored: in
-    ADE20K 0, before the classes 1..150.
+    Layout, as in the release ADEChallengeData2016: `images/<part>/<name>.jpg` and `annotations/<part>/<name>.png`. The
+    parts are `training` and `validation`. Masks hold 0 where nothing is labeled, and classes from 1 to 150.
+
+    Attributes:
+        images: Folder of the images in `root`.
+        masks: Folder of the masks in `root`.
+        train: Subfolder of the images to train on.
+        test: Subfolder of the images to score.
+        classes: Number of classes.
+        first: Mask index of the first class. Other indices outside the classes are ignored if they are smaller, or 255.
+        prompt: Prompt of all images.
     """
 
     images: str = "images"
@@ -30,41 +40,56 @@ class ADE20K(Dataset):
     prompt: str = ""
 
     def read(self) -> Tables:
-        root, problems = Path(self.root), Problems()
+        reader = DatasetReader(self.root)
         files: dict[str, tuple[str, Path]] = {}
+        mask_files: dict[str, Path] = {}
         for part, name in (("train", self.train), ("test", self.test)):
-            folder = inside(root, f"{self.images}/{name}")
-            found = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
-            if not found:
-                raise UserError(f"{folder}: has no images; is {root} the data set's folder (`root`)?")
-            files |= {f"{name}/{path.stem}": (part, path) for path in found}
-        images = inspect_images([path for _, path in files.values()], problems)
-        rows, masks = [], []
-        for item, (part, path) in files.items():
-            problems.take(inside, root, path.relative_to(root).as_posix())
+            folder = reader.locate(f"{self.images}/{name}")
+            paths = reader.files(folder, SUFFIXES)
+            if not paths:
+                raise UserError(f"{folder}: has no images; is {reader.root} the data set's folder? Correct `root`.")
+            files |= {f"{name}/{path.stem}": (part, path) for path in paths}
+            folder = reader.locate(f"{self.masks}/{name}")
+            mask_files |= {f"{name}/{normalized(path.stem)}": path for path in reader.files(folder, (".png",))}
+        images = reader.images(path for _, path in files.values())
+        rows, masks = list[Row](), list[Row]()
+        empty: dict[str, list[Path]] = {"train": [], "test": []}
+        for id, (part, path) in files.items():
             if path not in images:
+                continue  # a problem already
+            mask_path = mask_files.get(f"{Path(id).parent.as_posix()}/{normalized(path.stem)}")
+            if mask_path is None:
+                missing = reader.root / self.masks / f"{id}.png"
+                reader.problem(missing, "not found. Restore it; each image needs a mask.")
                 continue
-            mask = root / self.masks / Path(item).parent / f"{path.stem}.png"
-            png = problems.take(self._mask, (images[path].width, images[path].height), mask)
-            rows.append(image_row(item, path.relative_to(root).as_posix(), images[path], part, self.prompt))
-            masks += [{"id": item, "png": png}] if png else []
-        problems.raise_any()
+            labeled = reader.attempt(self._check_mask, mask_path, images[path])
+            if labeled is None:
+                continue
+            if not labeled:
+                empty[part].append(mask_path)
+            rows.append(image_row(id, reader.relative(path), images[path], part, self.prompt))
+            masks.append({"id": id, "png": read_bytes(mask_path)})
+        reader.raise_problems()
+        last = self.first + self.classes - 1
+        for part, paths in empty.items():
+            count = sum(row["category"] == part for row in rows)
+            if len(paths) == count:
+                raise UserError(
+                    f"{paths[0]}: like all masks of its part, shows none of the classes {self.first}..{last}."
+                )
+            if paths:
+                text = f"{len(paths)} of {count} masks show no class; their pixels are ignored"
+                reader.warn(paths[0].parent, f"{text} (such as {paths[0].name})")
         classes = [{"index": n + self.first, "name": str(n + self.first)} for n in range(self.classes)]
         tables: dict[str, list[Row]] = {"images": rows, "masks": masks, "classes": classes}
-        return Tables(tables | {"warnings": problems.warnings}, "square")
+        return Tables({**tables, "warnings": [*reader.finish()]}, "square")
 
-    def _mask(self, size: tuple[int, int], path: Path) -> bytes:
-        """The bytes of a mask of an image of (width, height)."""
-        try:
-            data = path.read_bytes()
-        except OSError:
-            raise UserError(f"{path}: not found; each image needs its mask") from None
-        mask = decode_mask(data, path)
-        if mask.shape != size[::-1]:
-            raise UserError(f"{path}: {mask.shape[1]}x{mask.shape[0]}, but its image is {size[0]}x{size[1]}")
-        if not ((mask >= self.first) & (mask < self.first + self.classes)).any():
-            raise UserError(f"{path}: shows none of the classes {self.first}..{self.first + self.classes - 1}")
-        last = int(np.max(mask, initial=0))
-        if self.first + self.classes <= last < 255:
-            raise UserError(f"{path}: has the index {last}, but the classes end at {self.first + self.classes - 1}")
-        return data
+    def _check_mask(self, path: Path, image: ImageFile) -> bool:
+        """Return whether a mask shows any of the classes. Raises `UserError` if it does not fit image or classes."""
+        mask = decode_mask(read_bytes(path), path)
+        image.check_size(mask.shape[::-1], str(path))
+        end = self.first + self.classes
+        unknown = mask[(mask >= end) & (mask < 255)]
+        if unknown.size:
+            raise UserError(f"{path}: has the index {unknown.max()}, but the classes end at {end - 1}. Set `classes`.")
+        return bool(np.any((mask >= self.first) & (mask < end)))

@@ -1,4 +1,4 @@
-"""Data sets: each file reads one official layout into the catalog's tables."""
+"""The base class of data sets. Each other file of this package reads one official layout into the catalog's tables."""
 
 from abc import abstractmethod
 from typing import ClassVar
@@ -10,10 +10,13 @@ from ditf.settings import Settings
 
 
 class Dataset(Settings):
-    """An entry of `datasets`: where a data set lies and which part is read.
+    """An entry of `datasets`: where a data set is and which part of it is read.
 
-    A subclass adds its own settings as fields and implements `read`. type: its registered name or dotted path.
-    root: the data set's folder.
+    A subclass adds its own settings as fields and implements `read`.
+
+    Attributes:
+        type: A file of `ditf.datasets`, or `package.module.Class` for a class from elsewhere.
+        root: The data set's folder.
     """
 
     registry: ClassVar[str] = "ditf.datasets"
@@ -24,7 +27,7 @@ class Dataset(Settings):
 
     @property
     def is_test(self) -> bool:
-        """Whether it is what results are reported on, so that no setting should be chosen by it."""
+        """Return whether results are reported on this part, so that no setting should be chosen on it."""
         return getattr(self, "split", "test") == "test"
 
     @abstractmethod
@@ -32,9 +35,9 @@ class Dataset(Settings):
         """Read and check the data set.
 
         Returns:
-            Rows of the tables in `ditf.data.catalog.SCHEMAS` that the data set has: images always; pairs and keypoints
-            for correspondence; sequences, frames and masks for propagation.
+            Rows of the tables in `ditf.data.catalog.SCHEMAS` that the data set has: `images` always; `pairs` and
+            `keypoints` for correspondence; `sequences`, `frames` and `masks` for propagation.
 
         Raises:
-            UserError: with a line for each problem found.
+            UserError: The data set has problems. The message has a line for each of the first ten.
         """

@@ -1,82 +1,82 @@
-"""A folder of images, or of folders of images: the user's own."""
+"""A folder of images, such as a user's own photographs."""
 
-import csv
 from pathlib import Path
 
-from PIL import Image
-
-from ditf.data.catalog import Problems, Tables, image_row, inside, inspect_images
+from ditf.data.catalog import Tables, image_row
+from ditf.data.images import readable_suffixes
+from ditf.data.reading import DatasetReader, normalized, read_csv
 from ditf.datasets.base import Dataset
 from ditf.errors import UserError
 
-PLAIN = "image"  # the category of images that lie in the folder itself
+CATEGORY = "image"  # category of images that are not in a subfolder
+PROMPTS = "prompts.csv"
+SKIP_REMEDY = "Set `skip_unreadable: true` to leave out files that cannot be read."
 
 
 class Folder(Dataset):
-    """Every image in a folder and below, but for hidden files and folders; the path from `root` is an image's id.
+    """Every image in a folder and its subfolders.
 
-    prompt: a template; `{category}` becomes the name of the folder that the image lies in. prompts: a CSV file in
-    `root` with the columns path and prompt, for some or all images; null for none. skip_unreadable: leave out images
-    that cannot be read, with a warning each, instead of stopping.
+    Any layout is accepted. Hidden files are left out, links are followed, and an image's path relative to `root` is its
+    id. Images of a subfolder have the subfolder's name as their category.
+
+    Attributes:
+        prompt: Prompt of images without one of their own; `{category}` becomes the image's category.
+        prompts: CSV file in `root` with the columns `path` and `prompt`, for some or all images. With "auto", the file
+            `prompts.csv` is used if it exists; null for none.
+        skip_unreadable: Leave out images that cannot be read, with a warning each, instead of stopping.
     """
 
     prompt: str = "a photo of a {category}"
-    prompts: str | None = None
+    prompts: str | None = "auto"
     skip_unreadable: bool = False
 
     def read(self) -> Tables:
-        root = Path(self.root)
+        reader = DatasetReader(self.root, self.skip_unreadable, SKIP_REMEDY)
+        root = reader.root
         if not root.is_dir():
-            raise UserError(f"{root}: not a folder; set `root` to a folder of images")
-        problems, suffixes = Problems(), readable_suffixes()
-        paths = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in suffixes and path.is_file()]
-        paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-        paths = [path for path in paths if problems.take(inside, root, path.relative_to(root).as_posix())]
-        given = _prompts(root, self.prompts) if self.prompts is not None else {}
-        known = {path.relative_to(root).as_posix() for path in paths}
-        for name in given:
+            raise UserError(f"{root}: not a folder. Set `root` to a folder of images.")
+        prompts_file = self._prompts_file(reader)
+        paths = reader.files(root, readable_suffixes(), recursive=True, used=[prompts_file] if prompts_file else [])
+        prompts = reader.attempt(_read_prompts, prompts_file) if prompts_file else {}
+        known = {normalized(reader.relative(path)) for path in paths}
+        for name in prompts or {}:
             if name not in known:
-                problems.add(root / str(self.prompts), f"{name}: no such image in {root}; correct it or remove the row")
-        unreadable = Problems()
-        found = inspect_images(paths, unreadable)
-        if self.skip_unreadable:
-            for line in unreadable.lines:
-                problems.warn(*line.split(": ", 1))
-        else:
-            problems.lines += unreadable.lines
-        images = []
-        for path, image in found.items():
-            name = path.relative_to(root).as_posix()
-            category = path.parent.name if path.parent != root else PLAIN
-            prompt = given.get(name, self.prompt.replace("{category}", category))
-            images.append(image_row(name, name, image, category, prompt))
-        problems.raise_any()
+                reader.problem(
+                    f"{prompts_file}: {name}", f"no such image in {root}. Correct the name or remove the row."
+                )
+        images = reader.images(paths, annotated=False)
+        warnings = reader.finish()
         if not images:
-            raise UserError(f"{root}: holds no readable images")
-        return Tables({"images": images, "warnings": problems.warnings}, "longer")
+            reasons = "".join(f" {row['warning']}." for row in warnings[:10])
+            raise UserError(f"{root}: holds no readable images.{reasons} Set `root` to a folder of images.")
+        rows = []
+        for path, image in images.items():
+            name = reader.relative(path)
+            category = path.parent.name if path.parent != root else CATEGORY
+            prompt = (prompts or {}).get(normalized(name), self.prompt.replace("{category}", category))
+            rows.append(image_row(name, name, image, category, prompt))
+        return Tables({"images": rows, "warnings": warnings}, "longer")
+
+    def _prompts_file(self, reader: DatasetReader) -> Path | None:
+        """Return the file of prompts, if there is one."""
+        if self.prompts is None:
+            return None
+        path = reader.locate(PROMPTS if self.prompts == "auto" else self.prompts)
+        if path.exists():
+            return path
+        if self.prompts == "auto":
+            return None
+        raise UserError(f"{path}: not found. Set `prompts` to a CSV file in {reader.root}, or remove the setting.")
 
 
-def readable_suffixes() -> set[str]:
-    """The suffixes, such as ".jpg", of the pixel formats that PIL reads."""
-    extensions = Image.registered_extensions()  # loads PIL's plugins, too
-    return {suffix for suffix, format in extensions.items() if format in Image.OPEN} - {".pdf", ".eps", ".ps"}
-
-
-def _prompts(root: Path, name: str) -> dict[str, str]:
-    """The prompts of a CSV file, by image."""
-    path = inside(root, name)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; set `prompts` to a CSV in {root}, or to null") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a readable CSV file ({error})") from None
-    given: dict[str, str] = {}
-    for number, row in enumerate(rows, 2):
-        if not row.get("path") or row.get("prompt") is None:
-            raise UserError(f"{path}: line {number}: needs the columns path and prompt")
-        if row["path"] in given:
-            raise UserError(f"{path}: line {number}: {row['path']} occurs twice")
-        given[row["path"]] = row["prompt"]
-    return given
+def _read_prompts(path: Path) -> dict[str, str]:
+    """Return the prompts by normalized name of the image."""
+    prompts: dict[str, str] = {}
+    for line, row in read_csv(path, ("path", "prompt")).items():
+        name = normalized(row["path"].removeprefix("./"))
+        if not name:
+            raise UserError(f"{path}: line {line}: the path is empty. Name an image, or remove the row.")
+        if name in prompts:
+            raise UserError(f"{path}: line {line}: {row['path']} occurs twice. Remove one of the rows.")
+        prompts[name] = row["prompt"]
+    return prompts

@@ -1,7 +1,6 @@
 """HPatches sequences (Balntas et al., arXiv 1704.05939): images of a plane, and the homographies between them."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -9,25 +8,33 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ditf.data.catalog import Problems, Tables, image_row, inside, inspect_images
+from ditf.data.catalog import Row, Tables, image_row
 from ditf.data.images import read_rgb
+from ditf.data.reading import DatasetReader, read_text
 from ditf.datasets.base import Dataset
 from ditf.errors import UserError
 
 FOLDER = "hpatches-sequences-release"
 IMAGES = range(1, 7)
-KINDS = {"i": "illumination", "v": "viewpoint"}
-# Too large for the methods with which D2-Net compared, and left out by all since.
+CATEGORIES = {"i": "illumination", "v": "viewpoint"}
+# D2-Net (Dusmanu et al., arXiv 1905.03561) left out these sequences because of their size, and others did the same.
 EXCLUDED = (
     "i_contruction i_crownnight i_dc i_pencils i_whitebuilding v_artisans v_astronautis v_talent".split()  # noqa: SIM905
 )
 
 
 class HPatches(Dataset):
-    """The sequences of HPatches but for eight that are left out: 52 of illumination and 56 of viewpoint.
+    """The sequences of HPatches without the eight largest: 52 of illumination and 56 of viewpoint.
 
-    root: the folder hpatches-sequences-release, or the one that holds it. keypoints: a folder beside it with a file
-    `<sequence>-<image>.kp` per image, x and y a line; where null, SIFT finds them. most: keypoints that SIFT gives.
+    Layout, as released at https://github.com/hpatches/hpatches-dataset: `hpatches-sequences-release` with
+    `<sequence>/1.ppm` to `6.ppm` and the homographies `<sequence>/H_1_2` to `H_1_6`.
+
+    Attributes:
+        root: The folder `hpatches-sequences-release`, or the one that contains it.
+        keypoints: Folder in the sequences' folder or beside it. It has a file `<sequence>-<image>.kp` per image, with x
+            and y on each line. null detects keypoints with SIFT.
+        most: Largest number of keypoints that SIFT detects in an image.
+        prompt: Prompt of all images.
     """
 
     keypoints: str | None = "superpoint-1k"
@@ -35,76 +42,74 @@ class HPatches(Dataset):
     prompt: str = ""
 
     def read(self) -> Tables:
-        root = Path(self.root)
-        folder = root if root.name == FOLDER or not (root / FOLDER).is_dir() else root / FOLDER
+        reader = DatasetReader(self.root)
+        folder = reader.root
+        if folder.name != FOLDER and (folder / FOLDER).is_dir():
+            folder = folder / FOLDER
         sequences = sorted(p.name for p in folder.glob("[iv]_*") if p.is_dir() and p.name not in EXCLUDED)
         if not sequences:
-            raise UserError(f"{folder}: has no sequences i_... or v_...; is it HPatches' folder (`root`)?")
-        problems = Problems()
-        paths = {f"{name}/{k}": folder / name / f"{k}.ppm" for name in sequences for k in IMAGES}
-        for path in paths.values():
-            problems.take(inside, folder, path.relative_to(folder).as_posix())
-        images = inspect_images(paths.values(), problems)
-        rows, pairs, points = [], [], []
-        for item, path in paths.items():
-            sequence, _, number = item.partition("/")
+            raise UserError(f"{folder}: no sequences i_... or v_...; is it HPatches' folder? Correct `root`.")
+        paths = {f"{name}/{k}": reader.locate(f"{name}/{k}.ppm", folder) for name in sequences for k in IMAGES}
+        images = reader.images(paths.values())
+        rows, pairs, points = list[Row](), list[Row](), list[Row]()
+        for id, path in paths.items():
+            sequence, _, number = id.partition("/")
             if path not in images:
-                continue
-            image, kind = images[path], KINDS[sequence[0]]
-            relative = path.resolve().relative_to(root.resolve()).as_posix()
-            rows.append(image_row(item, relative, image, kind, self.prompt))
-            found = problems.take(self._points, folder, sequence, number, path)
-            points += [{"id": item, "x": float(x), "y": float(y)} for x, y in (found if found is not None else ())]
+                continue  # a problem already
+            category = CATEGORIES[sequence[0]]
+            rows.append(image_row(id, reader.relative(path), images[path], category, self.prompt))
+            keypoints = reader.attempt(self._keypoints, reader, folder, id, path)
+            if keypoints is not None:
+                points += [{"id": id, "x": float(x), "y": float(y)} for x, y in keypoints]
             if number == "1":
                 continue
-            matrix = problems.take(_matrix, folder / sequence / f"H_1_{number}")
+            matrix = reader.attempt(_read_homography, reader.locate(f"{sequence}/H_1_{number}", folder))
             if matrix is not None:
-                row = {"pair": f"{sequence}/1-{number}", "category": kind, "source": f"{sequence}/1", "target": item}
-                pairs.append(row | {"matrix": matrix.ravel().tolist()})
-        problems.raise_any()
-        tables = {"images": rows, "homographies": pairs, "points": points, "warnings": problems.warnings}
+                row: Row = {"pair": f"{sequence}/1-{number}", "category": category}
+                pairs.append(row | {"source": f"{sequence}/1", "target": id, "matrix": matrix.ravel().tolist()})
+        tables = {"images": rows, "homographies": pairs, "points": points, "warnings": [*reader.finish()]}
         return Tables(tables, "square")
 
-    def _points(self, folder: Path, sequence: str, number: str, path: Path) -> NDArray[np.float64]:
-        """The keypoints of an image, (x, y) [n, 2]."""
+    def _keypoints(self, reader: DatasetReader, folder: Path, id: str, path: Path) -> NDArray[np.float64]:
+        """Return the keypoints of an image, (x, y) [n, 2]."""
         if self.keypoints is None:
             grey = cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2GRAY)
-            found = cv2.SIFT_create(nfeatures=self.most).detect(grey, None)  # type: ignore[attr-defined]
-            return np.array([point.pt for point in found], np.float64).reshape(-1, 2)
-        name = f"{self.keypoints}/{sequence}-{number}.kp"
-        file = next((p for p in (folder.parent / name, folder / name) if p.is_file()), None)
+            detected = cv2.SIFT_create(nfeatures=self.most).detect(grey, None)  # type: ignore[attr-defined]
+            return np.array([point.pt for point in detected], np.float64).reshape(-1, 2)
+        name = f"{self.keypoints}/{id.replace('/', '-')}.kp"
+        candidates = [reader.locate(name, place) for place in (folder.parent, folder)]
+        file = next((candidate for candidate in candidates if candidate.is_file()), None)
         if file is None:
-            raise UserError(f"{folder.parent / name}: not found; give the folder of keypoints, or `keypoints: null`")
-        found = np.array(list(_numbers(file)), np.float64)
-        if found.ndim != 2 or found.shape[1] != 2 or not len(found):
-            raise UserError(f"{file}: not lines of x and y")
-        return found
+            raise UserError(f"{candidates[0]}: not found. Set `keypoints` to the folder of keypoints, or to null.")
+        keypoints = np.array(_read_numbers(file), np.float64)
+        if keypoints.ndim != 2 or keypoints.shape[1] != 2 or not len(keypoints):
+            raise UserError(f"{file}: not lines of x and y. Restore the file.")
+        return keypoints
 
 
-def _numbers(path: Path) -> Iterator[list[float]]:
-    """The finite numbers in each line of a file that has any. Raises `UserError` for what else it holds."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; restore it from HPatches") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    width = 0
-    for number, line in enumerate(lines, 1):
+def _read_numbers(path: Path) -> list[list[float]]:
+    """Return the numbers on each line that has any.
+
+    Raises:
+        UserError: A line has a different count of numbers than the others, or anything but finite numbers.
+    """
+    rows: list[list[float]] = []
+    for line, text in enumerate(read_text(path).splitlines(), 1):
         try:
-            values = [float(text) for text in line.split()]
+            values = [float(word) for word in text.split()]
         except ValueError:
             values = [math.nan]
         if not values:
             continue
-        if not all(map(math.isfinite, values)) or len(values) != (width or len(values)):
-            raise UserError(f"{path}: line {number}: {line[:40]!r} is not a line of numbers like the others")
-        width = len(values)
-        yield values
+        if not all(map(math.isfinite, values)) or (rows and len(values) != len(rows[0])):
+            raise UserError(f"{path}: line {line}: {text[:40]!r} is not a line of numbers like the others. Restore it.")
+        rows.append(values)
+    return rows
 
 
-def _matrix(path: Path) -> NDArray[np.float64]:
-    found = np.array(list(_numbers(path)), np.float64)
-    if found.shape != (3, 3) or abs(np.linalg.det(found)) < 1e-12:
-        raise UserError(f"{path}: not an invertible 3x3 homography")
-    return found
+def _read_homography(path: Path) -> NDArray[np.float64]:
+    """Read an invertible 3x3 matrix."""
+    matrix = np.array(_read_numbers(path), np.float64)
+    if matrix.shape != (3, 3) or abs(np.linalg.det(matrix)) < 1e-12:
+        raise UserError(f"{path}: not an invertible 3x3 homography. Restore it from HPatches.")
+    return matrix

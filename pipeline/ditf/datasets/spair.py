@@ -1,12 +1,13 @@
-"""SPair-71k (Min et al., arXiv 1908.10543) in its official layout."""
+"""SPair-71k (Min et al., arXiv 1908.10543)."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from ditf.data.catalog import Problems, Row, Tables, image_row, inside, inspect_images, keypoint_row
+from ditf.data.catalog import Row, Tables, image_row, keypoint_row
+from ditf.data.images import ImageFile
+from ditf.data.reading import DatasetReader, normalized, read_json, read_model
 from ditf.datasets.base import Dataset
 from ditf.errors import UserError
 
@@ -15,9 +16,10 @@ Box = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 Size = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=2, max_length=3)]
 Grade = Annotated[int, Field(ge=0, le=3)]
 GRADES = ("viewpoint_variation", "scale_variation", "truncation", "occlusion", "mirror")
+CAPTIONS = "captions.json"
 
 # Keypoints of a category that only geometry tells apart, such as left and right ones: GeoAware-SC (arXiv 2311.17034).
-ALIKE = {
+SYMMETRIC = {
     "aeroplane": "4 5|6 7|8 9|10 11|12 13|14 15|16 17|18 19|20 21",
     "bicycle": "2 3|6 7|9 10",
     "bird": "1 2|10 11|12 13|14 15",
@@ -42,79 +44,89 @@ ALIKE = {
 class SPair(Dataset):
     """One split of SPair-71k.
 
-    split: trn, val or test. prompt: of images without caption; `{category}` is replaced. captions: a JSON file in
-    `root` that maps category + file name to a caption; null for none.
+    Layout, as released at https://cvlab.postech.ac.kr/research/SPair-71k: `JPEGImages/<category>/<name>.jpg`, one file
+    per pair in `PairAnnotation/<split>/`, and one per image in `ImageAnnotation/<category>/`. Without the last,
+    no keypoints are marked as geometry-aware.
+
+    Attributes:
+        split: trn, val or test.
+        prompt: Prompt of images without a caption; `{category}` becomes the image's category.
+        captions: JSON file in `root` that maps category + file name, such as "cat2007_000876.jpg", to a caption. With
+            "auto", the file `captions.json` is used if it exists; null for none.
     """
 
     split: Literal["trn", "val", "test"] = "test"
     prompt: str = "a photo of a {category}"
-    captions: str | None = None
+    captions: str | None = "auto"
 
     def read(self) -> Tables:
-        root = Path(self.root)
-        folder = root / "PairAnnotation" / self.split
-        files = sorted(folder.glob("*.json"))
+        reader = DatasetReader(self.root)
+        folder = reader.root / "PairAnnotation" / self.split
+        files = reader.files(folder, (".json",))
         if not files:
-            raise UserError(f"{folder}: no pair annotations; is {root} SPair-71k's folder (`root`)?")
-        problems = Problems()
-        read_pairs = {path: problems.take(_read_pair, path) for path in files}
-        pairs = {path: pair for path, pair in read_pairs.items() if pair}
-        captions = self._captions(root, problems)
-
-        images: dict[str, Path] = {}
+            raise UserError(f"{folder}: no pair annotations; is {reader.root} SPair-71k's folder? Correct `root`.")
+        annotations = {
+            path: reader.attempt(read_model, path, PairAnnotation, "Restore the file from SPair-71k.") for path in files
+        }
+        pairs = {path: pair for path, pair in annotations.items() if pair}
+        paths: dict[str, Path] = {}  # by category and file name
         for pair in pairs.values():
             for _, name, *_ in pair.sides():
-                relative = f"JPEGImages/{pair.category}/{name}"
-                if relative not in images:
-                    joined = Path("JPEGImages") / pair.category / name
-                    path = problems.take(inside, root, joined.as_posix())
-                    images |= {relative: path} if path else {}
-        found = inspect_images(images.values(), problems)
-        sizes = {relative: (found[p].width, found[p].height) for relative, p in images.items() if p in found}
+                key = f"{pair.category}/{name}"
+                if key not in paths and (path := reader.attempt(reader.locate, f"JPEGImages/{key}")):
+                    paths[key] = path
+        captions = reader.attempt(self._captions, reader, list(paths)) or {}
+        image_files = reader.images(paths.values())
+        images = {key: image_files[path] for key, path in paths.items() if path in image_files}
         for path, pair in pairs.items():
-            _check(path, pair, sizes, problems)
-        shown = {f"{pair.category}/{pair.trg_imname}": set[str]() for pair in pairs.values()}
-        if (root / "ImageAnnotation").is_dir():
-            for name in shown:
-                path = root / "ImageAnnotation" / Path(name).with_suffix(".json")
-                shown[name] = problems.take(_visible, path) or set()
-        problems.raise_any()
+            _check(path, pair, images, reader)
+        visible: dict[str, set[str]] = {f"{pair.category}/{pair.trg_imname}": set() for pair in pairs.values()}
+        if (reader.root / "ImageAnnotation").is_dir():
+            for key in visible.keys() & paths.keys():
+                path = reader.locate(f"ImageAnnotation/{Path(key).with_suffix('.json').as_posix()}")
+                visible[key] = reader.attempt(_visible_keypoints, path) or set()
+        reader.raise_problems()
 
         rows = []
-        for relative in sorted(images):
-            category, name = relative.split("/", 1)[1].split("/", 1)
-            prompt = captions.get(category + name, self.prompt.replace("{category}", category))
-            rows.append(image_row(f"{category}/{Path(name).stem}", relative, found[images[relative]], category, prompt))
-        tables = {
+        for key in sorted(images):
+            category, name = key.split("/", 1)
+            prompt = captions.get(normalized(category + name), self.prompt.replace("{category}", category))
+            relative = reader.relative(paths[key])
+            rows.append(image_row(f"{category}/{Path(name).stem}", relative, images[key], category, prompt))
+        tables: dict[str, list[Row]] = {
             "images": rows,
             "pairs": [_pair_row(path.stem, pair) for path, pair in pairs.items()],
-            "keypoints": [row for path, pair in pairs.items() for row in _keypoint_rows(path.stem, pair, sizes, shown)],
-            "warnings": problems.warnings,
+            "keypoints": [
+                row for path, pair in pairs.items() for row in _keypoint_rows(path.stem, pair, images, visible)
+            ],
         }
-        return Tables(tables, "longer")
+        return Tables({**tables, "warnings": [*reader.finish()]}, "longer")
 
-    def _captions(self, root: Path, problems: Problems) -> dict[str, str]:
+    def _captions(self, reader: DatasetReader, images: list[str]) -> dict[str, str]:
+        """Return the captions by normalized category + file name."""
         if self.captions is None:
             return {}
-        path = problems.take(inside, root, self.captions)
-        if path is None:
+        path = reader.locate(CAPTIONS if self.captions == "auto" else self.captions)
+        if self.captions == "auto" and not path.exists():
             return {}
-        try:
-            loaded = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            problems.add(path, "not found; give the captions' name in the data set, or `captions: null`")
-            return {}
-        except (ValueError, OSError) as error:
-            problems.add(path, f"not a readable JSON file ({error})")
-            return {}
-        if not isinstance(loaded, dict) or not all(isinstance(text, str) for text in loaded.values()):
-            problems.add(path, "not a map from category + file name to caption")
-            return {}
-        return loaded
+        captions = read_json(path)
+        if not isinstance(captions, dict) or not all(isinstance(text, str) for text in captions.values()):
+            raise UserError(
+                f"{path}: not a map from category + file name to caption. Correct it, or set `captions: null`."
+            )
+        keys = [key.replace("/", "", 1) for key in images]
+        captions = {normalized(key): text for key, text in captions.items()}
+        reader.check_names(captions, [normalized(key) for key in keys], path, "keys")
+        if missing := [key for key in keys if normalized(key) not in captions]:
+            text = (
+                f"no caption for {len(missing)} of {len(keys)} images; their prompt is `prompt` (such as {missing[0]})"
+            )
+            reader.warn(path, text)
+        return captions
 
 
 class PairAnnotation(BaseModel):
-    """A file of `PairAnnotation`; fields that are not listed are ignored."""
+    """A file of `PairAnnotation`. Fields that are not listed here are ignored."""
 
     model_config = ConfigDict(strict=True)
 
@@ -135,75 +147,72 @@ class PairAnnotation(BaseModel):
     mirror: Grade
 
     def sides(self) -> tuple[tuple[str, str, Size, list[Pixel]], ...]:
-        """(prefix, image's file name, size, keypoints) of the source and the target."""
+        """Return prefix, file name of the image, size and keypoints of the source and the target."""
         return (
             ("src", self.src_imname, self.src_imsize, self.src_kps),
             ("trg", self.trg_imname, self.trg_imsize, self.trg_kps),
         )
 
 
-def _read_pair(path: Path) -> PairAnnotation:
-    try:
-        return PairAnnotation.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        where = f"{path}: {field}" if field else f"{path}"
-        raise UserError(f"{where}: {first['msg']}; restore the file from SPair-71k") from None
-
-
-def _check(path: Path, pair: PairAnnotation, sizes: dict[str, tuple[int, int]], problems: Problems) -> None:
-    """Everything about a pair that its types do not say."""
+def _check(path: Path, pair: PairAnnotation, images: dict[str, ImageFile], reader: DatasetReader) -> None:
+    """Check what the types of a pair cannot express."""
     if pair.category != path.stem.rpartition(":")[2]:
-        problems.add(path, f"category: {pair.category!r} disagrees with the file's name")
+        reader.problem(path, f"category: {pair.category!r} disagrees with the file's name. Restore the file.")
     if not len(pair.src_kps) == len(pair.trg_kps) == len(pair.kps_ids):
         counts = f"{len(pair.src_kps)}, {len(pair.trg_kps)} and {len(pair.kps_ids)}"
-        problems.add(path, f"src_kps, trg_kps, kps_ids: {counts} entries; the numbers must be equal")
+        reader.problem(
+            path, f"src_kps, trg_kps, kps_ids: {counts} entries; the numbers must be equal. Restore the file."
+        )
     for side, name, (width, height, *_), keypoints in pair.sides():
-        size = sizes.get(f"JPEGImages/{pair.category}/{name}")
-        if size is None:
-            continue  # the image itself is among the problems
-        if size != (width, height):
-            problems.add(path, f"{side}_imsize: {width}x{height}, but {name} is {size[0]}x{size[1]}")
+        image = images.get(f"{pair.category}/{name}")
+        if image is None:
+            continue  # a problem already
+        reader.attempt(image.check_size, (width, height), f"{path}: {side}_imsize", name)
         for x, y in keypoints:
-            if not (0 <= x < size[0] and 0 <= y < size[1]):
-                what = "the nearest pixel is matched" if side == "src" else "it is scored as it stands"
-                problems.warn(path, f"{side}_kps: ({x}, {y}) lies outside {name}, {size[0]}x{size[1]}; {what}")
+            if not (0 <= x < image.width and 0 <= y < image.height):
+                effect = "the nearest pixel is matched" if side == "src" else "it is scored unchanged"
+                reader.warn(path, f"{side}_kps: ({x}, {y}) is outside {name}, {image.width}x{image.height}; {effect}")
     x1, y1, x2, y2 = pair.trg_bndbox
     if x2 <= x1 or y2 <= y1:
-        problems.add(path, f"trg_bndbox: {x1:g}, {y1:g}, {x2:g}, {y2:g} has no area, so nothing could be scored")
+        box = f"{x1:g}, {y1:g}, {x2:g}, {y2:g}"
+        reader.problem(path, f"trg_bndbox: {box} has no area, so nothing could be scored. Restore the file.")
 
 
 def _pair_row(name: str, pair: PairAnnotation) -> Row:
+    """Return a row of the table `pairs`."""
     x1, y1, x2, y2 = pair.trg_bndbox
-    return {
-        "pair": name,
-        "category": pair.category,
-        "source": f"{pair.category}/{Path(pair.src_imname).stem}",
-        "target": f"{pair.category}/{Path(pair.trg_imname).stem}",
-        "threshold": max(x2 - x1, y2 - y1),
-        **{grade: getattr(pair, grade) for grade in GRADES},
-    }
+    row: dict[str, Any] = {"pair": name, "category": pair.category}
+    for column, image in (("source", pair.src_imname), ("target", pair.trg_imname)):
+        row[column] = f"{pair.category}/{Path(image).stem}"
+    return row | {"threshold": max(x2 - x1, y2 - y1)} | {grade: getattr(pair, grade) for grade in GRADES}
 
 
-def _visible(path: Path) -> set[str]:
-    """The keypoints that an image shows, of a file of `ImageAnnotation`."""
+def _visible_keypoints(path: Path) -> set[str]:
+    """Return the keypoints that an image shows, from its file of `ImageAnnotation`."""
     try:
-        points = json.loads(path.read_text(encoding="utf-8"))["kps"]
-        return {str(number) for number, point in points.items() if point is not None}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: kps: cannot be read ({error}); restore the file from SPair-71k") from None
+        keypoints = read_json(path)["kps"]
+        return {str(number) for number, point in keypoints.items() if point is not None}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: kps: cannot be read ({error}). Restore the file from SPair-71k.") from None
 
 
 def _keypoint_rows(
-    name: str, pair: PairAnnotation, sizes: dict[str, tuple[int, int]], shown: dict[str, set[str]]
+    name: str, pair: PairAnnotation, images: dict[str, ImageFile], visible: dict[str, set[str]]
 ) -> list[Row]:
-    """shown: the keypoints of each target image; empty where its annotation is not there."""
-    groups = [set(group.split()) for group in ALIKE.get(pair.category, "").split("|")]
-    seen = shown[f"{pair.category}/{pair.trg_imname}"]
-    size = sizes[f"JPEGImages/{pair.category}/{pair.src_imname}"]
+    """Return the rows of the table `keypoints` of a pair.
+
+    Args:
+        name: Name of the pair.
+        pair: Its annotation.
+        images: Images by category and file name.
+        visible: Visible keypoints of each target image; empty without `ImageAnnotation`.
+    """
+    groups = [set(group.split()) for group in SYMMETRIC.get(pair.category, "").split("|")]
+    shown = visible[f"{pair.category}/{pair.trg_imname}"]
+    size = images[f"{pair.category}/{pair.src_imname}"].size
     rows = []
     for number, (label, source, target) in enumerate(zip(pair.kps_ids, pair.src_kps, pair.trg_kps, strict=True)):
-        alike = any(str(label) in group and len(group & seen) > 1 for group in groups)
-        rows.append(keypoint_row(name, number, str(label), source, target, size) | {"geometry_aware": alike})
+        geometry_aware = any(str(label) in group and len(group & shown) > 1 for group in groups)
+        row = keypoint_row(name, number, str(label), source, target, size)
+        rows.append(row | {"geometry_aware": geometry_aware})
     return rows

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ditf.config.params import Params
 from ditf.data.catalog import Catalog
 from ditf.data.images import RGB, read_rgb
-from ditf.datasets.folder import PLAIN
+from ditf.datasets.folder import CATEGORY
 from ditf.errors import UserError
 from ditf.features.descriptors import unit
 from ditf.features.fusion import open_store
@@ -112,7 +112,7 @@ class ImageSearch:
         if self.task.features in self.params.fusions:
             raise UserError(f"{path}: a fusion has no model of its own; give an image of the data set by its id")
         if prompt is None:
-            prompt = getattr(self.params.datasets[self.task.dataset], "prompt", "").replace("{category}", PLAIN)
+            prompt = getattr(self.params.datasets[self.task.dataset], "prompt", "").replace("{category}", CATEGORY)
         extraction_config = self.store.attributes["extraction_config"]
         home = QUERIES / fingerprint(extraction_config)
         folder = home / fingerprint([digest, prompt])

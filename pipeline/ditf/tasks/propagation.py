@@ -14,8 +14,8 @@ from pydantic import Field, FiniteFloat
 from tqdm import tqdm
 
 from ditf.data.catalog import Catalog, Row
-from ditf.data.images import decode_mask, read_index_mask, shrink
-from ditf.data.masks import save_mask
+from ditf.data.images import shrink
+from ditf.data.masks import decode_mask, read_index_mask, save_mask
 from ditf.drawing import charts
 from ditf.drawing.pictures import animation, contact_sheet, draw_feature_colours, overlay, spread
 from ditf.errors import UserError

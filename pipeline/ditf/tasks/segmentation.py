@@ -11,8 +11,8 @@ from pydantic import Field, FiniteFloat
 from tqdm import tqdm
 
 from ditf.data.catalog import Catalog
-from ditf.data.images import Mask, decode_mask, read_index_mask, shrink
-from ditf.data.masks import save_mask
+from ditf.data.images import shrink
+from ditf.data.masks import Mask, decode_mask, read_index_mask, save_mask
 from ditf.drawing import charts
 from ditf.drawing.pictures import contact_sheet, draw_feature_colours, overlay
 from ditf.errors import UserError
