@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ditf.backbones.base import Backbone
 from ditf.backbones.source import RECORDED, Model
 from ditf.config.params import FeaturesEntry, Params
 from ditf.data.catalog import Catalog
@@ -14,7 +13,6 @@ from ditf.data.images import RGB, read_rgb
 from ditf.errors import UserError
 from ditf.files import Hashes
 from ditf.project.paths import CATALOGS, MODELS, TEXTS, staging
-from ditf.registry import find_type
 from ditf.workers import cluster
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ def workers_of(params: Params, name: str) -> AbstractContextManager["Client | No
 
     model = params.models[name]
     gpus = model.device != "cpu" and torch.cuda.is_available()
-    return cluster(params.workers, gpus, imports=find_type(Backbone, model.type).imports)
+    return cluster(params.workers, gpus)
 
 
 def hashes() -> Hashes:
