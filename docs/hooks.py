@@ -1,0 +1,168 @@
+"""Pages that are generated when the documentation is built: the parameters and the command line.
+
+MkDocs calls `on_files`. Parameters come from the settings classes: names, types and defaults from pydantic,
+descriptions from the section "Attributes:" of the docstrings. A parameter without a description is an error.
+"""
+
+import inspect
+import subprocess
+import sys
+import typing
+from typing import Any
+
+import griffe
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from ditf.backbones.base import Backbone
+from ditf.config import params
+from ditf.datasets.base import Dataset
+from ditf.features.fusion import FusionHalf, FusionSettings
+from ditf.matching.matchers.base import Matcher
+from ditf.settings import find_type, registered
+from ditf.tasks.base import Task
+
+# Entry classes hold these fields for other settings classes, which have tables of their own.
+NESTED = {"backbone", "predict", "score", "settings", "features", "task"}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages."""
+    pages = {"reference/parameters.md": parameters_page(), "reference/cli.md": command_line_page()}
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def command_line_page() -> str:
+    """Return the help of every command as Markdown, by typer."""
+    command = [sys.executable, "-m", "typer", "ditf.cli.app", "utils", "docs", "--name", "ditf"]
+    text = subprocess.run([*command, "--title", "Command line"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return text.replace("&#x27;", "'").replace("&quot;", '"')
+
+
+def parameters_page() -> str:
+    """Return tables of all parameters of `params.yaml` as Markdown."""
+    parts = [INTRODUCTION]
+    parts.append(section("models", "Models that features come from.", params.ModelEntry))
+    parts.append("## `datasets`\n\nFolders in an official layout. The type decides which other parameters there are.")
+    parts += [settings_table(f"`type: {name}`", find_type(Dataset, name)) for name in registered(Dataset)]
+    parts.append(section("features", "A data set seen through a model.", params.FeaturesEntry))
+    parts.append("The family of the model adds its own parameters:")
+    parts += [settings_table(f"Models of type `{name}`", find_type(Backbone, name)) for name in registered(Backbone)]
+    parts.append(section("fusions", "Two entries of `features` as one.", FusionSettings))
+    parts.append(settings_table("`first` and `second`", FusionHalf))
+    parts.append("## `tasks`\n\n`predict` decides predictions, and `score` decides only metrics.")
+    for name in registered(Task):
+        task = find_type(Task, name)
+        for group in ("predict", "score"):
+            kind = task.model_fields[group].annotation
+            assert isinstance(kind, type) and issubclass(kind, BaseModel)
+            if kind.model_fields:
+                parts.append(settings_table(f"`{group}` of `type: {name}`", kind))
+    parts.append("### Matchers\n\n`matcher` is the name of a type, or a mapping with `type` and its parameters.")
+    parts += [settings_table(f"`type: {name.replace('_', '-')}`", find_type(Matcher, name)) for name in registered(Matcher)]
+    parts.append(section("sweeps", "Searches for the best timestep, block and ensemble size.", params.SweepSettings))
+    return "\n\n".join(parts) + "\n"
+
+
+def section(name: str, introduction: str, kind: type[BaseModel]) -> str:
+    """Return a section of the page with the parameters of one settings class."""
+    return f"## `{name}`\n\n{introduction}\n\n{table(kind)}"
+
+
+def settings_table(title: str, kind: type[BaseModel]) -> str:
+    """Return the parameters of a settings class under a heading of their own, after the docstring's first paragraph."""
+    summary = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    return f"### {title}\n\n{summary}\n\n{table(kind)}"
+
+
+def table(kind: type[BaseModel]) -> str:
+    """Return a Markdown table of the parameters of a settings class.
+
+    Raises:
+        ValueError: A parameter has no description.
+    """
+    described = descriptions(kind)
+    rows = []
+    for name, field in kind.model_fields.items():
+        if name in NESTED:
+            continue
+        if name not in described:
+            raise ValueError(f"{kind.__module__}.{kind.__name__}: {name} is not described under Attributes")
+        rows.append(f"| `{name}` | {cell(type_name(field))} | {cell(default_of(field))} | {cell(described[name])} |")
+    if not rows:
+        return "It has no parameters of its own."
+    return "\n".join(["| parameter | type | default | meaning |", "| --- | --- | --- | --- |", *rows])
+
+
+def descriptions(kind: type) -> dict[str, str]:
+    """Return the descriptions of a class's attributes, those of its bases included."""
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        docstring = griffe.Docstring(inspect.cleandoc(base.__doc__ or ""))
+        for part in docstring.parse("google", warnings=False):
+            if part.kind is griffe.DocstringSectionKind.attributes:
+                texts |= {attribute.name: attribute.description.replace("\n", " ") for attribute in part.value}
+    return texts
+
+
+def type_name(field: FieldInfo) -> str:
+    """Return a parameter's type in the words of YAML."""
+    return readable(field.annotation)
+
+
+def readable(kind: Any) -> str:
+    """Return the name of a type annotation in the words of YAML."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin is typing.Annotated:
+        return readable(arguments[0])
+    if origin is list:
+        return f"list of {readable(arguments[0])}"
+    if origin is dict:
+        return "mapping"
+    if arguments:  # a union
+        return " or ".join(readable(argument) for argument in arguments)
+    names = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`", type(None): "`null`"}
+    return names.get(kind, "mapping" if inspect.isclass(kind) and issubclass(kind, BaseModel) else "any")
+
+
+def default_of(field: FieldInfo) -> str:
+    """Return a parameter's default as it would stand in YAML."""
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, BaseModel):
+        return f"`{getattr(value, 'type', '{}')}`"
+    text = {None: "null", True: "true", False: "false"}.get(value) if not isinstance(value, list | float | int) or isinstance(value, bool) else None
+    if text is None:
+        text = "[" + ", ".join(map(str, value)) + "]" if isinstance(value, list | tuple) else str(value)
+    return f"`{text}`" if text else '`""`'
+
+
+def cell(text: str) -> str:
+    """Escape what would end a cell of a Markdown table."""
+    return text.replace("|", "\\|")
+
+
+INTRODUCTION = """# Parameters
+
+`params.yaml` holds all parameters, in sections of named entries. Every command validates the whole file. Each wrong
+value is reported in a line of its own, and nothing runs.
+
+Change a value in the file and run `dvc repro`, or try it in an experiment:
+`dvc exp run -S features.spair-flux.timestep=200`. [What is out of date](../concepts/out-of-date.md) says which stages
+run again.
+
+This page is generated from the classes that validate the file.
+
+| parameter | default | meaning |
+| --- | --- | --- |
+| `sample.seed` | `0` | Seed of the sample data. |
+| `workers` | `none` | Where work runs: `none` for the process of each stage, a number of workers on this machine, or the \
+address of a Dask scheduler such as `tcp://host:8786`. |"""
