@@ -1,0 +1,1 @@
+"""Examples of code outside the package `ditf`, which the documentation explains and the tests run."""
