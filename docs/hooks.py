@@ -5,6 +5,7 @@ descriptions from the section "Attributes:" of the docstrings. A parameter witho
 """
 
 import inspect
+import json
 import subprocess
 import sys
 import typing
@@ -22,7 +23,7 @@ from ditf.config import params
 from ditf.datasets.base import Dataset
 from ditf.features.fusion import FusionHalf, FusionSettings
 from ditf.matching.matchers.base import Matcher
-from ditf.settings import find_type, registered
+from ditf.registry import find_type, registered
 from ditf.tasks.base import Task
 
 # Entry classes hold these fields for other settings classes, which have tables of their own.
@@ -64,7 +65,9 @@ def parameters_page() -> str:
             if kind.model_fields:
                 parts.append(settings_table(f"`{group}` of `type: {name}`", kind))
     parts.append("### Matchers\n\n`matcher` is the name of a type, or a mapping with `type` and its parameters.")
-    parts += [settings_table(f"`type: {name.replace('_', '-')}`", find_type(Matcher, name)) for name in registered(Matcher)]
+    parts += [
+        settings_table(f"`type: {name.replace('_', '-')}`", find_type(Matcher, name)) for name in registered(Matcher)
+    ]
     parts.append(section("sweeps", "Searches for the best timestep, block and ensemble size.", params.SweepSettings))
     return "\n\n".join(parts) + "\n"
 
@@ -139,10 +142,8 @@ def default_of(field: FieldInfo) -> str:
         return "required"
     if isinstance(value, BaseModel):
         return f"`{getattr(value, 'type', '{}')}`"
-    text = {None: "null", True: "true", False: "false"}.get(value) if not isinstance(value, list | float | int) or isinstance(value, bool) else None
-    if text is None:
-        text = "[" + ", ".join(map(str, value)) + "]" if isinstance(value, list | tuple) else str(value)
-    return f"`{text}`" if text else '`""`'
+    text = value if isinstance(value, str) and value else json.dumps(value)
+    return f"`{text}`"
 
 
 def cell(text: str) -> str:
@@ -164,5 +165,4 @@ This page is generated from the classes that validate the file.
 | parameter | default | meaning |
 | --- | --- | --- |
 | `sample.seed` | `0` | Seed of the sample data. |
-| `workers` | `none` | Where work runs: `none` for the process of each stage, a number of workers on this machine, or the \
-address of a Dask scheduler such as `tcp://host:8786`. |"""
+| `workers` | `none` | Where work runs; see [Use several machines](../how-to/clusters.md). |"""

