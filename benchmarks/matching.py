@@ -55,7 +55,7 @@ def make_catalog(
     images, pairs, keypoints = list[Row](), list[Row](), list[Row]()
     for item in store.ids:
         width, height = store.size(item)
-        row = {"id": item, "path": item, "sha256": "", "width": width, "height": height}
+        row = {"id": item, "path": item, "sha256": "", "pixels_sha256": "", "width": width, "height": height}
         images.append(row | {"category": item.split("/")[0], "prompt": ""})
     kinds: dict[str, list[str]] = {}
     for item in store.ids:

@@ -28,7 +28,7 @@ from ditf.features.extractor import ExtractionJob, ImageSource
 from ditf.features.store import FeatureStore
 from ditf.features.store_writer import StoreItem, write_store
 from ditf.features.text import encode_prompts
-from ditf.files import Hashes, sha256_of
+from ditf.files import Hashes
 from ditf.propagation.voting import PropagationConfig
 from ditf.tasks.propagation import carry
 from ditf.workers import cluster, run
@@ -78,7 +78,7 @@ def make_source(folder: Path, number: int) -> ImageSource:
     path = folder / f"{number}.png"
     pixels = np.random.default_rng(number).integers(0, 256, (192, 256, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
-    return ImageSource(str(number), path, sha256_of(path), 256, 192, "x")
+    return ImageSource.from_file(str(number), path, "x")
 
 
 def _extract(client: Any, folder: Path, sources: list[ImageSource], job: ExtractionJob) -> None:

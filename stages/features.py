@@ -18,7 +18,7 @@ def main(params: Params, name: str) -> None:
     start = time.monotonic()
     with workers_of(params, params.features[name].model) as client:
         sources, job = extraction(params, name, client)
-        items = [[source.id, key_of(source.sha256, source.prompt)] for source in sources]
+        items = [[source.id, key_of(source.pixels_sha256, source.prompt)] for source in sources]
         folder = home / fingerprint([job.extraction_config, items])
         with exclusive(folder), reusable_stores(home, folder, job.extraction_config, objects) as reuse:
             done = extract(folder, sources, job, client, reuse)

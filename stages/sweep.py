@@ -60,7 +60,7 @@ def _scores(params: Params, name: str, home: Path) -> pa.Table:
         encode_prompts(texts_of(part.rows("images")), texts, pinned(params, settings.model), backbone, dtype, device)
         jobs = sweep_jobs(params, name, part, texts, client)
         sources = next(iter(jobs.values()))[0]
-        items = [[source.id, key_of(source.sha256, source.prompt)] for source in sources]
+        items = [[source.id, key_of(source.pixels_sha256, source.prompt)] for source in sources]
         extraction_config = [job.extraction_config for _, job in jobs.values()]
         versions = [STAGE_VERSIONS["sweep"], record_of_task(entry.task)]
         scored_by = [entry.task.model_dump(), settings.ensemble_sizes, versions]

@@ -1,6 +1,5 @@
 """Extraction: what determines features, what is computed how often, and what an interruption leaves."""
 
-import hashlib
 import os
 import shutil
 import signal
@@ -41,8 +40,7 @@ def images(folder: Path, count: int) -> list[ImageSource]:
         path = folder / f"{i}.png"
         pixels = np.random.default_rng(i).integers(0, 255, (40 + 8 * i, 70, 3), np.uint8)
         Image.fromarray(pixels).save(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        sources.append(ImageSource(str(i), path, digest, 70, 40 + 8 * i, f"photo {min(i, count - 2)}"))
+        sources.append(ImageSource.from_file(str(i), path, f"photo {min(i, count - 2)}"))
     return sources
 
 
@@ -60,7 +58,7 @@ def make_job(texts: Path) -> ExtractionJob:
 
 def features_of(job: ExtractionJob, source: ImageSource, **changes: Any) -> dict[int, BlockFeatures]:
     pixels = np.array(Image.open(source.path).resize((64, 48)))
-    return replace(job, **changes).load().features(pixels, load_text(job.texts, source.prompt), source.sha256)
+    return replace(job, **changes).load().features(pixels, load_text(job.texts, source.prompt), source.pixels_sha256)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
@@ -94,7 +92,7 @@ def test_the_ensemble_is_a_mean_of_noise_samples_and_the_seed_matters(job: Extra
 
 def test_shared_noise_is_the_same_for_all_images(job: ExtractionJob, tmp_path: Path) -> None:
     source, other = images(tmp_path, 2)
-    renamed = replace(source, sha256=other.sha256)
+    renamed = replace(source, pixels_sha256=other.pixels_sha256)
     features = [
         [features_of(replace(job, noise=n), s)[3][0] for s in (source, renamed)] for n in ("per-image", "shared")
     ]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ditf.data.images import model_size, read_rgb, resize_for_model, shrink
+from ditf.data.images import hash_pixels, inspect, model_size, read_rgb, resize_for_model, shrink
 from ditf.errors import UserError
 from ditf.types import Rule
 
@@ -76,3 +76,14 @@ def test_an_image_that_changed_is_an_error(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="changed since the catalog was made"):
         read_rgb(tmp_path / "a.png", sha256="0" * 64)
+
+
+def test_pixels_not_files_identify_an_image(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(pixels).save(tmp_path / "b.bmp")
+    png, bmp = inspect(tmp_path / "a.png"), inspect(tmp_path / "b.bmp")
+    assert png.sha256 != bmp.sha256
+    assert png.pixels_sha256 == bmp.pixels_sha256 == hash_pixels(pixels)
+    assert hash_pixels(pixels) != hash_pixels(pixels.reshape(30, 20, 3))  # the size counts, too
+    assert hash_pixels(pixels[:, ::-1]) == hash_pixels(pixels[:, ::-1].copy())

@@ -68,7 +68,15 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, Catalo
         | {"target_x": 20 * (x + 2) + 9.5, "target_y": 20 * y + 9.5}
         for n, (x, y) in enumerate(points)
     ]
-    image = {"path": "x", "sha256": "", "width": SIZE[0], "height": SIZE[1], "category": "c", "prompt": ""}
+    image = {
+        "path": "x",
+        "sha256": "",
+        "pixels_sha256": "",
+        "width": SIZE[0],
+        "height": SIZE[1],
+        "category": "c",
+        "prompt": "",
+    }
     pairs = [{"pair": "p", "category": "c", "source": "a", "target": "b", "threshold": 200.0}]
     rows = {"images": [{"id": n, **image} for n in ("a", "b")], "pairs": pairs, "keypoints": keypoints}
     write_catalog(folder / "catalog", CatalogTables(rows, "longer"))

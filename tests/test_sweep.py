@@ -53,7 +53,7 @@ def pairs(sample: Path, tiny_flux: Path) -> tuple[Catalog, Jobs]:
 def jobs_of(catalog: Catalog, root: Path, texts: Path, side: int) -> Jobs:
     model = pin("flux", "tiny-0", "main", Hashes(None))
     rows = catalog.rows("images")
-    columns = ("sha256", "width", "height", "prompt")
+    columns = ("sha256", "pixels_sha256", "width", "height", "prompt")
     sources = [ImageSource(row["id"], root / row["path"], *(row[name] for name in columns)) for row in rows]
     jobs: Jobs = {}
     for timestep in TIMESTEPS:

@@ -12,7 +12,7 @@ MODULATED = DESCRIPTORS[:3]  # descriptors of a model whose AdaLN does not embed
 Condition = Literal["both", "t", "c"]
 BOTH: Condition = "both"
 
-STORE_VERSION = 5  # of stores, and of extraction as far as all families share it; part of what features are known by
+STORE_VERSION = 6  # of stores, and of extraction as far as all families share it; part of what features are known by
 
 Encoding = Literal["float16", "float32", "int8"]  # how a store keeps tokens
 Noise = Literal["per-image", "shared"]

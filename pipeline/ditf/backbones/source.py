@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock
+from pydantic import Field
 from tqdm import tqdm
 
 from ditf.backbones.base import Backbone
@@ -24,12 +25,15 @@ RECORDED = ("dtype", "quantize", "tiling")  # of how it is loaded, what decides 
 
 
 class LoadingSettings(Settings):
-    """How a model is loaded.
+    """How a model is loaded. `offload` and `compile` change features only by rounding.
 
-    dtype: of the arithmetic; "auto" is bfloat16 on a GPU and float32 on a CPU. offload: "blocks" keeps the blocks in
-    the CPU's memory, and copies each to the GPU when it runs. quantize: weights of 8 ("int8") or 4 bits ("nf4"). gguf:
-    a file of quantized weights, in place of the folder's. tiling: the autoencoder encodes large images in tiles.
-    compile: torch compiles the blocks. Offload and compile do not change results, but for rounding.
+    Attributes:
+        dtype: Type of the computation. "auto" is bfloat16 on a GPU and float32 on a CPU.
+        offload: "blocks" keeps the blocks in the CPU's memory and copies each to the GPU when it runs.
+        quantize: "int8" or "nf4" stores the weights of the blocks in 8 or 4 bits.
+        gguf: Path of a GGUF file with quantized weights, read instead of the folder's weights.
+        tiling: Let the autoencoder encode large images in tiles.
+        compile: Compile the blocks with torch's compiler.
     """
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -41,6 +45,45 @@ class LoadingSettings(Settings):
 
 
 PLAIN = LoadingSettings()
+
+
+class ModelSettings(LoadingSettings):
+    """A model and how it runs: an entry of `models`, or the arguments of `Extractor.from_pretrained`.
+
+    Attributes:
+        type: Family of the model, such as "flux", or "package.module.Class".
+        source: Hub id, local folder, or "tiny-SEED" for a tiny random model.
+        revision: Branch, tag or commit on the Hub.
+        device: "auto" is the GPU if there is one, otherwise the CPU.
+        batch_size: Noise samples per forward pass. Another value changes features only by rounding.
+    """
+
+    type: str
+    source: str = Field(min_length=1)
+    revision: str = Field(default="main", min_length=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_size: int = Field(default=8, ge=1)
+
+    @property
+    def loading(self) -> LoadingSettings:
+        """The loading options alone."""
+        return LoadingSettings(**{name: getattr(self, name) for name in LoadingSettings.model_fields})
+
+    def check_options(self) -> None:
+        """Check that the family supports the loading options, and that the options go together.
+
+        Raises:
+            UserError: An option is not supported, or excludes another one. The message begins with the option's name.
+        """
+        supported = find_type(Backbone, self.type).options
+        for option in LoadingSettings.model_fields:
+            if option != "dtype" and getattr(self, option) != getattr(PLAIN, option) and option not in supported:
+                raise UserError(f"{option}: models of type {self.type} have no such option; remove it")
+        if self.gguf and self.quantize != "none":
+            raise UserError("quantize: the weights of gguf are quantized already; remove one of the two")
+        if self.offload != "none" and (self.gguf or self.quantize != "none"):
+            other = "gguf" if self.gguf else "quantize"
+            raise UserError(f"offload: quantized blocks cannot be offloaded; remove it, or {other}")
 
 
 @dataclass(frozen=True)

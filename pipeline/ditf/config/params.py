@@ -9,14 +9,15 @@ import yaml
 from pydantic import AfterValidator, Field
 
 from ditf.backbones.base import Backbone
-from ditf.backbones.source import PLAIN, LoadingSettings
+from ditf.backbones.source import ModelSettings
 from ditf.datasets.base import Dataset
 from ditf.errors import UserError
 from ditf.features.fusion import BLOCK, FusionSettings
+from ditf.features.settings import ExtractionSettings, Seed
 from ditf.registry import find_type
 from ditf.settings import Distinct, Settings, parse
 from ditf.tasks.base import Task
-from ditf.types import ORIGINAL, Encoding, Noise, Rule
+from ditf.types import ORIGINAL, Rule
 
 FILE = Path("params.yaml")
 RESERVED = ("analysis", "drawings", "extraction", "sweeps")  # folders of results that are not of a task
@@ -24,43 +25,21 @@ NAME = r"^[A-Za-z0-9][\w-]*$"  # of an entry: it is part of file names, and of D
 S = TypeVar("S", bound=Settings)
 Entry = dict[str, Any]  # as it stands in the file
 Known = dict[str, dict[str, Any]]  # the entries read so far, by section and name; None for one that is wrong
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class ModelEntry(LoadingSettings):
-    """An entry of `models`, with the options of `LoadingSettings`.
+class FeaturesEntry(ExtractionSettings):
+    """An entry of `features`. In the file, the settings of the backbone stand beside these.
 
-    type: of its backbone. source: a Hub id, a local folder, or tiny-SEED. revision: on the Hub. device: auto is the GPU
-    where there is one. batch_size: noise samples per forward pass; with another, features differ by rounding at most.
-    """
-
-    type: str
-    source: str = Field(min_length=1)
-    revision: str = Field(default="main", min_length=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_size: int = Field(default=8, ge=1)
-
-    @property
-    def loading(self) -> LoadingSettings:
-        """How it is loaded."""
-        return LoadingSettings(**{name: getattr(self, name) for name in LoadingSettings.model_fields})
-
-
-class FeaturesEntry(Settings):
-    """An entry of `features`, but for the backbone's own settings, which stand beside these.
-
-    dataset, model: names of entries. img_size: in pixels. rule: how images are resized; auto is the data set's own.
-    seed: of the noise. noise: "per-image", or "shared" by all images of one size, as the model sees them. encoding: of
-    the store; int8 halves the bytes of float16, float32 doubles them.
+    Attributes:
+        dataset: Name of an entry of `datasets`.
+        model: Name of an entry of `models`.
+        rule: Which sides become `img_size`. "auto" is the rule of the data set's benchmark.
+        backbone: Settings of the model's family.
     """
 
     dataset: str
     model: str
-    img_size: int = Field(ge=32, le=4096)
-    rule: Literal["auto"] | Rule = "auto"
-    seed: Seed = 0
-    noise: Noise = "per-image"
-    encoding: Encoding = "float16"
+    rule: Literal["auto"] | Rule = "auto"  # type: ignore[assignment]  # wider than the rules of an extraction
     backbone: Backbone
 
 
@@ -105,7 +84,7 @@ class Params(Settings):
 
     sample: SampleSettings
     workers: Annotated[Any, AfterValidator(_workers)]
-    models: dict[str, ModelEntry]
+    models: dict[str, ModelSettings]
     datasets: dict[str, Dataset]
     features: dict[str, FeaturesEntry]
     fusions: dict[str, FusionSettings]
@@ -173,18 +152,10 @@ def _entry(section: str, name: Any, entry: Any, known: Known, where: str) -> Any
         raise UserError(text if text.startswith(where) else f"{where}.{text}") from None
 
 
-def _model(name: str, entry: Entry, known: Known, where: str) -> ModelEntry:
+def _model(name: str, entry: Entry, known: Known, where: str) -> ModelSettings:
     """An entry of `models`, with options that its family heeds."""
-    model = parse(ModelEntry, entry, where)
-    family = find_type(Backbone, model.type)
-    for option in LoadingSettings.model_fields:
-        if option != "dtype" and getattr(model, option) != getattr(PLAIN, option) and option not in family.options:
-            raise UserError(f"{where}.{option}: models of type {model.type} have no such option; remove it")
-    if model.gguf and model.quantize != "none":
-        raise UserError(f"{where}.quantize: the weights of gguf are quantized already; remove one of the two")
-    if model.offload != "none" and (model.gguf or model.quantize != "none"):
-        other = "gguf" if model.gguf else "quantize"
-        raise UserError(f"{where}.offload: quantized blocks cannot be offloaded; remove it, or {other}")
+    model = parse(ModelSettings, entry, where)
+    model.check_options()
     return model
 
 

@@ -21,11 +21,13 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
 
 # Columns that each table must have. `pairs` may have more columns; metrics are then grouped by each of them.
 SCHEMAS = {
-    # path is relative to the data set's root. sha256 is the hash of the file's bytes. Sizes are in pixels.
+    # path is relative to the data set's root. sha256 is the hash of the file's bytes, and pixels_sha256 of the decoded
+    # pixels, from which the noise is seeded. Sizes are in pixels.
     "images": _schema(
         id=pa.string(),
         path=pa.string(),
         sha256=pa.string(),
+        pixels_sha256=pa.string(),
         width=pa.int32(),
         height=pa.int32(),
         category=pa.string(),
@@ -186,8 +188,9 @@ def image_row(id: str, path: str, image: ImageFile, category: str, prompt: str) 
         category: What it shows; images are grouped by it.
         prompt: Text for a diffusion model.
     """
-    row: Row = {"id": id, "path": path, "sha256": image.sha256, "width": image.width, "height": image.height}
-    return row | {"category": category, "prompt": prompt}
+    hashes = {"sha256": image.sha256, "pixels_sha256": image.pixels_sha256}
+    size = {"width": image.width, "height": image.height}
+    return {"id": id, "path": path, **hashes, **size, "category": category, "prompt": prompt}
 
 
 def keypoint_row(

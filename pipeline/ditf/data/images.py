@@ -48,13 +48,15 @@ class ImageFile:
     """What the catalog needs to know of an image file.
 
     Attributes:
-        sha256: SHA-256 of the file's bytes.
+        sha256: SHA-256 of the file's bytes, which shows whether the file changed.
+        pixels_sha256: Hash of the decoded pixels; see `hash_pixels`.
         width: Width of the upright image, in pixels.
         height: Height of the upright image, in pixels.
         orientation: EXIF orientation, 1 to 8; 1 if the image is stored upright.
     """
 
     sha256: str
+    pixels_sha256: str
     width: int
     height: int
     orientation: int = 1
@@ -91,7 +93,23 @@ def inspect(path: Path) -> ImageFile:
     """Decode an image fully and describe it. Raises `UserError` if it is not a readable image."""
     data = read_bytes(path)
     image, orientation = _decode(data, path)
-    return ImageFile(hashlib.sha256(data).hexdigest(), image.shape[1], image.shape[0], orientation)
+    digest = hashlib.sha256(data).hexdigest()
+    return ImageFile(digest, hash_pixels(image), image.shape[1], image.shape[0], orientation)
+
+
+def hash_pixels(image: RGB) -> str:
+    """Return the SHA-256 of an image's size and pixels, as hexadecimal digits.
+
+    The noise of an image is seeded from this hash, so that the same photograph gets the same features as a file, as a
+    copy in another lossless format, and as an array.
+
+    Args:
+        image: Upright RGB pixels, uint8 [height, width, 3].
+    """
+    height, width, _ = image.shape
+    digest = hashlib.sha256(f"{width} {height}\n".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
 
 
 def read_rgb(path: Path, sha256: str | None = None) -> RGB:
@@ -131,14 +149,34 @@ def _decode(data: bytes, path: Path) -> tuple[RGB, int]:
     with open_image(data, path, "image") as image:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         orientation = orientation if orientation in range(1, 9) else 1
-        if image.mode.startswith("I;16"):  # 16-bit grey: the full range becomes 0..255
-            grey = np.asarray(ImageOps.exif_transpose(image), np.float32)
-            return np.repeat((grey / 257).round().astype(np.uint8)[..., None], 3, 2), orientation
-        if image.mode in ("I", "F"):
-            raise UserError(
-                f"{printable(path)}: mode {image.mode}, whose range is unknown. Convert the image to 8 or 16 bits."
-            )
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB")), orientation
+        return to_rgb(image, printable(path)), orientation
+
+
+def to_rgb(image: Image.Image, name: str) -> RGB:
+    """Return the pixels of a PIL image, turned upright by its EXIF orientation, uint8 [height, width, 3].
+
+    Args:
+        image: An image of any mode with 8 or 16 bits. Grey values of 16 bits are scaled to 8 bits.
+        name: Name of the image, for errors.
+
+    Raises:
+        UserError: The image is too large, or its mode does not say the range of its values.
+    """
+    _check_size(image, name)
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(ImageOps.exif_transpose(image), np.float32)
+        return np.repeat((grey / 257).round().astype(np.uint8)[..., None], 3, 2)
+    if image.mode in ("I", "F"):
+        raise UserError(f"{name}: mode {image.mode}, whose range is unknown. Convert the image to 8 or 16 bits.")
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
+        raise UserError(
+            f"{name}: {image.width}x{image.height} pixels; at most {MAX_SIDE} per side and "
+            f"{MAX_PIXELS // 10**6} million in all are read. Scale it down."
+        )
 
 
 def readable_suffixes() -> set[str]:
@@ -186,11 +224,7 @@ def open_image(data: bytes, path: Path, kind: str) -> Iterator[Image.Image]:
     where = printable(path)
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
-                raise UserError(
-                    f"{where}: {image.width}x{image.height} pixels; at most {MAX_SIDE} per side and "
-                    f"{MAX_PIXELS // 10**6} million in all are read. Scale it down."
-                )
+            _check_size(image, where)
             yield image
     except UserError:
         raise

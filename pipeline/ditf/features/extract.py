@@ -214,7 +214,7 @@ def _read(
 
 
 def _copied(source: ImageSource, job: ExtractionJob, reusable_stores: list[FeatureStore]) -> BlocksEncoded | None:
-    key = key_of(source.sha256, source.prompt)
+    key = key_of(source.pixels_sha256, source.prompt)
     for store in reusable_stores:
         item = store.by_key.get(key)
         if item is not None:
@@ -233,7 +233,7 @@ def _features_of(inputs: list[Inputs], job: ExtractionJob, sizes: list[int]) -> 
         (source, pixels, text), computed = given, computed + 1
         extractor = _extractor(job)
         resized = resize_for_model(pixels, job.rule, job.img_size, extractor.loaded.stride)
-        ensembles = extractor.ensembles(resized, text, source.sha256, sizes)
+        ensembles = extractor.ensembles(resized, text, source.pixels_sha256, sizes)
         found.append(
             [
                 {b: (encode(x, job.encoding, source.id, b), adaln) for b, (x, adaln) in ensembles[size].items()}

@@ -1,8 +1,8 @@
-"""A loaded model that gives the features of images: the backbone once per noise sample, means kept."""
+"""A loaded model that computes the features of images: one pass per noise sample, averaged."""
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,16 @@ from torch import Tensor
 
 from ditf.backbones.base import Backbone, LoadedBackbone, Text
 from ditf.backbones.device import choose
-from ditf.backbones.source import Model, pin
-from ditf.data.images import decode, model_size, resize_for_model
+from ditf.backbones.source import LoadingSettings, Model, ModelSettings, pin
+from ditf.data.images import RGB, hash_pixels, inspect, model_size, read_rgb, resize_for_model, to_rgb
 from ditf.errors import UserError
 from ditf.features.descriptors import ChannelStatistics
+from ditf.features.settings import ExtractionSettings
 from ditf.features.store import ImageFeatures
 from ditf.features.store_writer import BlockFeatures, StoreItem
 from ditf.files import Hashes
 from ditf.provenance import versions_of
+from ditf.registry import find_type
 from ditf.settings import parse
 from ditf.types import BOTH, LAYER_NORM, STORE_VERSION, Encoding, Noise, Rule
 from ditf.workers import run
@@ -30,42 +32,68 @@ from ditf.workers import run
 if TYPE_CHECKING:
     from distributed import Client
 
-SHAPE = (
-    "multiple",
-    "strides",
-    "channels",
-    "norm",
-    "conditions",
-    "modulation_depends_on_size",
-)  # of a store's attributes
+# Attributes of a store that describe its model.
+SHAPE = ("multiple", "strides", "channels", "norm", "conditions", "modulation_depends_on_size")
+# Libraries whose versions are part of what determines features.
 LIBRARIES = ("torch", "diffusers", "transformers")
 
 
-def key_of(sha256: str, prompt: str) -> str:
-    """What an item's features depend on besides the store's attributes: the image's bytes and its prompt."""
-    return hashlib.sha256(f"{sha256}\n{prompt}".encode()).hexdigest()[:32]
+def key_of(pixels_sha256: str, prompt: str) -> str:
+    """Return the key of an item in a store: a hash of the image's pixels and of its prompt.
+
+    Args:
+        pixels_sha256: Hash of the image, as `ditf.data.images.hash_pixels` returns it.
+        prompt: Prompt of the image.
+    """
+    return hashlib.sha256(f"{pixels_sha256}\n{prompt}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """An image to extract from. sha256: of its bytes; width, height: of the file, in pixels."""
+    """An image from which features are extracted.
+
+    Attributes:
+        id: Name of the image in the store.
+        path: Path of the image file.
+        sha256: SHA-256 of the file's bytes.
+        pixels_sha256: Hash of the decoded pixels, from which the noise is seeded.
+        width: Width of the upright image in pixels.
+        height: Height of the upright image in pixels.
+        prompt: Prompt of the image.
+    """
 
     id: str
     path: Path
     sha256: str
+    pixels_sha256: str
     width: int
     height: int
     prompt: str
 
+    @classmethod
+    def from_file(cls, id: str, path: Path, prompt: str) -> "ImageSource":
+        """Read an image file and describe it. Raises `UserError` if it is not a readable image."""
+        image = inspect(path)
+        return cls(id, path, image.sha256, image.pixels_sha256, image.width, image.height, prompt)
+
 
 @dataclass(frozen=True)
 class ExtractionJob:
-    """All that features depend on besides the images, and how the model is run; it can be sent to a worker.
+    """Everything besides the images that features depend on, and how the model runs. It can be sent to a worker.
 
-    rule, img_size: how images are resized; see `model_size`. seed: of the noise. encoding: of the store.
-    texts: folder of the encoded prompts. dtype, text_dtype: of the arithmetic, such as "float32". device: "auto" is
-    resolved where the work runs. batch_size: noise samples per forward pass; with another, features differ by rounding
-    at most. noise: "per-image", or "shared" by all images of one size.
+    Attributes:
+        model: The pinned model.
+        backbone: Settings of its family.
+        rule: How images are resized; see `ditf.data.images.model_size`.
+        img_size: Size in pixels to which `rule` resizes an image.
+        seed: Seed of the noise.
+        encoding: Type of the stored tokens.
+        texts: Folder of the encoded prompts.
+        dtype: Type of the computation, such as "float32".
+        text_dtype: Type in which the prompts were encoded.
+        device: "auto", "cpu" or "cuda"; "auto" is resolved where the work runs.
+        batch_size: Noise samples per forward pass. Another value changes features only by rounding.
+        noise: "per-image", or "shared" by all images of one size.
     """
 
     model: Model
@@ -83,55 +111,66 @@ class ExtractionJob:
 
     @property
     def extraction_config(self) -> dict[str, Any]:
-        """All that determines an image's features besides the image: what a store is known by."""
+        """Everything besides the images that determines features. Stores with equal values are interchangeable."""
         names = ("rule", "img_size", "seed", "noise", "encoding", "dtype", "text_dtype")
-        settings = self.backbone.model_dump() | {"blocks": sorted(self.backbone.blocks)}
-        own = {name: getattr(self, name) for name in names}
+        backbone = self.backbone.model_dump() | {"blocks": sorted(self.backbone.blocks)}
+        settings = {name: getattr(self, name) for name in names}
         return {
             "format": STORE_VERSION,
             "model": self.model.extraction_config,
+            **backbone,
             **settings,
-            **own,
             **versions_of(LIBRARIES),
         }
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Of a store: what made it, where the model lay, and what a reader needs."""
-        own = {"blocks": sorted(self.backbone.blocks), "encoding": self.encoding}
-        return {"extraction_config": self.extraction_config, "source": self.model.source, **own}
+        """Attributes of the store: what made it, where the model was, and what a reader needs."""
+        return {
+            "extraction_config": self.extraction_config,
+            "source": self.model.source,
+            "blocks": sorted(self.backbone.blocks),
+            "encoding": self.encoding,
+        }
 
     def load(self) -> "Extractor":
-        """The model, loaded."""
+        """Load the model."""
         device, dtype = choose(self.device, self.dtype)
         loaded = self.backbone.load(self.model, dtype, device)
         return Extractor(loaded, self.backbone, self.seed, self.batch_size, self.noise)
 
     def item(self, source: ImageSource, multiple: int, stride: int) -> StoreItem:
-        """An image's place in the store. multiple: of its sides, as the model sees it. stride: of the first block."""
+        """Return an image's entry in the store.
+
+        Args:
+            source: The image.
+            multiple: Number of pixels whose multiples the model takes as sides.
+            stride: Pixels that a token of the first block covers along each side.
+        """
         width, height = model_size(self.rule, self.img_size, source.width, source.height, multiple)
-        key = key_of(source.sha256, source.prompt)
+        key = key_of(source.pixels_sha256, source.prompt)
         return StoreItem(
             source.id, key, (height // stride, width // stride), (source.width, source.height), source.prompt
         )
 
 
 class Extractor:
-    """A loaded model with its settings, which gives the features of images.
+    """A loaded model that computes the features of images. Make one with `Extractor.from_pretrained`.
 
     Args:
-        loaded: the model.
-        backbone: its settings.
-        seed: of the noise.
-        batch_size: noise samples per forward pass.
+        loaded: The loaded model.
+        backbone: Settings of its family.
+        seed: Seed of the noise.
+        batch_size: Noise samples per forward pass.
         noise: "per-image", or "shared" by all images of one size.
     """
 
     def __init__(
         self, loaded: LoadedBackbone, backbone: Backbone, seed: int = 0, batch_size: int = 8, noise: Noise = "per-image"
     ) -> None:
-        self._noise = noise
-        self.loaded, self.backbone, self._seed, self._batch_size = loaded, backbone, seed, batch_size
+        self.loaded, self.backbone = loaded, backbone
+        self._seed, self._batch_size, self._noise = seed, batch_size, noise
+        self._model: Model | None = None
         self._encode_text: Callable[[str], Text] | None = None
         self._resize: tuple[Rule, int] = ("longer", 640)
 
@@ -143,34 +182,51 @@ class Extractor:
         type: str = "flux",
         revision: str = "main",
         block: int | None = None,
+        blocks: Iterable[int] | None = None,
         img_size: int = 640,
         rule: Rule = "longer",
         seed: int = 0,
+        noise: Noise = "per-image",
         dtype: str = "auto",
         device: str = "auto",
         batch_size: int = 8,
         **settings: Any,
     ) -> "Extractor":
-        """Load a model for use in Python.
+        """Load a model for use in Python. Values are checked like those in `params.yaml`.
 
         Args:
-            source: a Hub id, a local folder, or "tiny-SEED" for a tiny random model.
-            type: the family, such as "flux", or "package.module.Class". revision: on the Hub.
-            block: the block whose input is the feature.
-            img_size, rule: how images are resized; see `ditf.data.images.model_size`.
-            seed: of the noise.
-            dtype: "auto" (bfloat16 on a GPU, float32 on a CPU), "float32" or "bfloat16". device: "auto", "cpu", "cuda".
-            batch_size: noise samples per forward pass.
-            **settings: the family's own, such as timestep, ensemble_size, guidance.
+            source: Hub id, local folder, or "tiny-SEED" for a tiny random model.
+            type: Family of the model, such as "flux", or "package.module.Class".
+            revision: Branch, tag or commit on the Hub.
+            block: Block whose features are wanted. The default is the family's.
+            blocks: Several blocks, captured in one pass. The extractor then returns a dictionary.
+            img_size: Size in pixels to which `rule` resizes an image.
+            rule: How images are resized; see `ditf.data.images.model_size`.
+            seed: Seed of the noise.
+            noise: "per-image", or "shared" by all images of one size.
+            dtype: "auto" (bfloat16 on a GPU, float32 on a CPU), "float32" or "bfloat16".
+            device: "auto", "cpu" or "cuda".
+            batch_size: Noise samples per forward pass.
+            **settings: Settings of the family, such as timestep, ensemble_size and guidance, and loading options, such
+                as offload and quantize.
 
         Raises:
-            UserError: the model cannot be loaded, or a setting is wrong.
+            UserError: The model cannot be loaded, or a value is wrong.
         """
-        model = pin(type, source, revision, Hashes(None))
-        backbone: Backbone = parse(model.backbone, settings | ({} if block is None else {"blocks": [block]}), "")
+        if block is not None and blocks is not None:
+            raise UserError("block, blocks: give one of them")
+        if block is not None or blocks is not None:
+            settings["blocks"] = [block] if blocks is None else list(blocks)
+        options = {name: settings.pop(name) for name in LoadingSettings.model_fields if name in settings}
+        entry = {"type": type, "source": source, "revision": revision, "device": device, "batch_size": batch_size}
+        requested = parse(ModelSettings, {"dtype": dtype, **entry, **options}, "")
+        requested.check_options()
+        backbone: Backbone = parse(find_type(Backbone, type), settings, "")
+        images = parse(ExtractionSettings, {"img_size": img_size, "rule": rule, "seed": seed, "noise": noise}, "")
+        model = pin(type, source, revision, Hashes(None), requested.loading)
         where, kind = choose(device, dtype)
-        extractor = cls(backbone.load(model, kind, where), backbone, seed, batch_size)
-        extractor._resize = (rule, img_size)
+        extractor = cls(backbone.load(model, kind, where), backbone, images.seed, batch_size, images.noise)
+        extractor._model, extractor._resize = model, (images.rule, images.img_size)
 
         @functools.lru_cache(maxsize=64)
         def encode_text(prompt: str) -> Text:
@@ -179,41 +235,64 @@ class Extractor:
         extractor._encode_text = encode_text
         return extractor
 
-    def __call__(self, image: Image.Image | NDArray[np.uint8] | Path | str, prompt: str = "") -> ImageFeatures:
-        """Features of one image at the first block.
+    def __repr__(self) -> str:
+        model = f"{self._model.family} {self._model.source!r}" if self._model else type(self.loaded).__name__
+        settings = ", ".join(f"{name}={value}" for name, value in self.backbone.model_dump().items())
+        rule, img_size = self._resize
+        return f"Extractor({model}, {settings},\n          rule={rule!r}, img_size={img_size}, seed={self._seed})"
+
+    def __call__(self, image: Image.Image | NDArray[Any] | Path | str, prompt: str = "") -> Any:
+        """Compute the features of one image.
 
         Args:
-            image: a file, an image of PIL's, or RGB pixels [height, width, 3]. A file gets the noise that it gets in a
-                store, which depends on its bytes.
-            prompt: what it shows, for models that take text.
+            image: Path of an image file, a PIL image, or a uint8 array: RGB or RGBA [height, width, 3 or 4], or grey
+                [height, width]. The same pixels give the same features, whichever of these holds them.
+            prompt: What the image shows, for models that take text.
+
+        Returns:
+            `ImageFeatures` if the extractor captures one block; otherwise a dictionary from block to `ImageFeatures`.
+            `extract` always returns the dictionary.
+
+        Raises:
+            UserError: The image cannot be read, or is of another type or shape.
         """
-        if isinstance(image, (str, Path)):
-            data = Path(image).read_bytes()
-            pixels = decode(data, Path(image))
-        else:
-            pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image, np.uint8)
-            data = pixels.tobytes()
+        features = self.extract(image, prompt)
+        return features if len(features) > 1 else next(iter(features.values()))
+
+    def extract(self, image: Image.Image | NDArray[Any] | Path | str, prompt: str = "") -> dict[int, ImageFeatures]:
+        """Compute the features of one image at every captured block; takes the arguments of `__call__`."""
         if self._encode_text is None:
             raise UserError("this extractor has no text encoder; make one with `Extractor.from_pretrained`")
+        if not isinstance(prompt, str):
+            raise UserError(f"prompt: {prompt!r:.80} is not a string")
+        pixels = _pixels_of(image)
         resized = resize_for_model(pixels, *self._resize, self.loaded.stride)
-        found = self.features(resized, self._encode_text(prompt), hashlib.sha256(data).hexdigest())
-        block = self.backbone.blocks[0]
-        tokens, modulation = found[block]
+        blocks = self.features(resized, self._encode_text(prompt), hash_pixels(pixels))
+        return {block: self._image_features(block, *blocks[block], resized, pixels) for block in self.backbone.blocks}
+
+    def _image_features(
+        self,
+        block: int,
+        tokens: NDArray[np.float32],
+        modulation: NDArray[np.float32] | None,
+        resized: RGB,
+        pixels: RGB,
+    ) -> ImageFeatures:
         stride, loaded = self.loaded.shape(block)[0], self.loaded
-        rest = {} if modulation is None else dict(zip(loaded.conditions, modulation, strict=True))
+        conditions = {} if modulation is None else dict(zip(loaded.conditions, modulation, strict=True))
         return ImageFeatures(
             tokens,
-            rest.pop(BOTH, None),
+            conditions.pop(BOTH, None),
             grid=(resized.shape[0] // stride, resized.shape[1] // stride),
             size=(pixels.shape[1], pixels.shape[0]),
             massive=ChannelStatistics.of([tokens]).massive,
-            conditions=rest,
+            conditions=conditions,
             norm=loaded.norm or LAYER_NORM,
         )
 
     @property
     def shape(self) -> dict[str, Any]:
-        """What a store's attributes say of the model."""
+        """The attributes of a store that describe the model, by their names in `SHAPE`."""
         loaded, shapes = self.loaded, [self.loaded.shape(block) for block in sorted(self.backbone.blocks)]
         values = (
             loaded.stride,
@@ -225,54 +304,108 @@ class Extractor:
         )
         return dict(zip(SHAPE, values, strict=True))
 
-    def features(self, pixels: NDArray[np.uint8], text: Text, sha256: str) -> dict[int, BlockFeatures]:
-        """Ensembled features of one image for each block: tokens [n, C], modulation [conditions, 3, C] or None.
+    def features(self, pixels: RGB, text: Text, image_hash: str) -> dict[int, BlockFeatures]:
+        """Compute the features of one resized image, averaged over the noise samples.
 
         Args:
-            pixels: RGB, resized for the model, [height, width, 3].
-            text: its encoded prompt.
-            sha256: of the image; the noise is seeded from it, whatever the order and batch size.
+            pixels: RGB pixels resized for the model, uint8 [height, width, 3].
+            text: The encoded prompt.
+            image_hash: Hash of the image before resizing, from which the noise is seeded. Order and batch size do not
+                change the noise.
+
+        Returns:
+            For each block, tokens float32 [n, C] and modulation float32 [conditions, 3, C], or None without AdaLN.
         """
         size = self.backbone.ensemble_size
-        return self.ensembles(pixels, text, sha256, [size])[size]
+        return self.ensembles(pixels, text, image_hash, [size])[size]
 
     def ensembles(
-        self, pixels: NDArray[np.uint8], text: Text, sha256: str, sizes: Sequence[int]
+        self, pixels: RGB, text: Text, image_hash: str, sizes: Sequence[int]
     ) -> dict[int, dict[int, BlockFeatures]]:
-        """The same for several ensemble sizes, in ascending order: means of the first noise samples of the largest."""
+        """Compute the features of one resized image for several ensemble sizes in one set of passes.
+
+        Args:
+            pixels: RGB pixels resized for the model, uint8 [height, width, 3].
+            text: The encoded prompt.
+            image_hash: Hash of the image before resizing.
+            sizes: Ensemble sizes in ascending order. A smaller ensemble is the first noise samples of the largest.
+
+        Returns:
+            For each ensemble size, what `features` returns.
+        """
         total: dict[int, Tensor] = {}
         means: dict[int, dict[int, NDArray[np.float32]]] = {}
-        own = sha256 if self._noise == "per-image" else self._noise
+        noise_key = image_hash if self._noise == "per-image" else self._noise
         with torch.inference_mode():
             encoded = self.loaded.encode(torch.tensor(pixels).permute(2, 0, 1) / 127.5 - 1)
             for start in range(0, sizes[-1], self._batch_size):
                 end = min(start + self._batch_size, sizes[-1])
-                noise = [noise_generator(self._seed, own, sample) for sample in range(start, end)]
+                noise = [noise_generator(self._seed, noise_key, sample) for sample in range(start, end)]
                 captured = self.loaded.capture(encoded, text, noise)
                 begin = start
                 for stop in sorted({size for size in sizes if start < size <= end} | {end}):
                     for block, tokens in captured.items():
-                        part = tokens[begin - start : stop - start].float().sum(0)
-                        total[block] = total[block] + part if block in total else part
+                        added = tokens[begin - start : stop - start].float().sum(0)
+                        total[block] = total[block] + added if block in total else added
                     if stop in sizes:
                         means[stop] = {block: (tokens / stop).cpu().numpy() for block, tokens in total.items()}
                     begin = stop
             conditions = self.loaded.conditions if self.loaded.norm else ()
-            found = [self.loaded.modulation(encoded, text, condition) for condition in conditions]
-        adaln = {b: torch.stack([one[b].float() for one in found]).cpu().numpy() for b in (found[0] if found else ())}
-        return {n: {b: (tokens, adaln.get(b)) for b, tokens in blocks.items()} for n, blocks in means.items()}
+            modulations = [self.loaded.modulation(encoded, text, condition) for condition in conditions]
+        adaln = {
+            block: torch.stack([modulation[block].float() for modulation in modulations]).cpu().numpy()
+            for block in (modulations[0] if modulations else ())
+        }
+        return {
+            size: {block: (tokens, adaln.get(block)) for block, tokens in blocks.items()}
+            for size, blocks in means.items()
+        }
 
 
-def noise_generator(seed: int, sha256: str, sample: int) -> torch.Generator:
-    """The generator of one noise sample of one image, or of what stands for all images, on the CPU."""
-    digest = hashlib.sha256(f"{seed} {sha256} {sample}".encode()).digest()
+def _pixels_of(image: object) -> RGB:
+    """Return the upright RGB pixels of an image given as a path, a PIL image or an array."""
+    if isinstance(image, (str, Path)):
+        return read_rgb(Path(image))
+    if isinstance(image, Image.Image):
+        try:
+            return to_rgb(image, "image")
+        except UserError:
+            raise
+        except Exception as error:  # PIL decodes an opened file only now, and decoders raise exceptions of any kind
+            raise UserError(f"image: cannot be read ({error}); give a complete image") from None
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"image: {type(image).__name__} is not supported; give a path, a PIL image or a uint8 array")
+    colours = image.ndim == 3 and image.shape[2] in (3, 4)
+    if image.dtype != np.uint8 or not (colours or image.ndim == 2) or 0 in image.shape:
+        raise UserError(
+            f"image: an array of {image.dtype} {list(image.shape)} is not supported; give uint8 values 0 to 255, RGB "
+            "[height, width, 3] or grey [height, width]"
+        )
+    return to_rgb(Image.fromarray(np.ascontiguousarray(image)), "image")
+
+
+def noise_generator(seed: int, image_hash: str, sample: int) -> torch.Generator:
+    """Return the random generator of one noise sample of an image, on the CPU.
+
+    Args:
+        seed: Seed of the extraction.
+        image_hash: Hash of the image, or one word for all images that share their noise.
+        sample: Number of the noise sample.
+    """
+    digest = hashlib.sha256(f"{seed} {image_hash} {sample}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def resolve_dtype(dtype: str, device: str, client: "Client | None" = None) -> str:
-    """The dtype, such as "float32", that `dtype` and `device` mean where the work runs."""
-    [(_, found)] = run(client, _dtype_here, [("dtype", (dtype, device))])
-    return found
+    """Return the type of the computation, such as "float32", to which "auto" resolves where the work runs.
+
+    Args:
+        dtype: "auto", "float32" or "bfloat16".
+        device: "auto", "cpu" or "cuda".
+        client: Client of the workers that run the model; None for this process.
+    """
+    [(_, resolved)] = run(client, _dtype_here, [("dtype", (dtype, device))])
+    return resolved
 
 
 def _dtype_here(dtype: str, device: str) -> str:

@@ -1,7 +1,7 @@
 """The feature store: a Zarr v3 group, written and read by zarr-python.
 
     <store>/
-        ids, keys             [item]                       string: image id; hash of the image's content and prompt
+        ids, keys             [item]                       string: image id; hash of the image's pixels and prompt
         grid, size            [item, 2]                    int32: rows and columns of tokens of the first block;
                                                            width and height of the image in pixels
         prompt                [item]                       int32: the item's row in `prompts`

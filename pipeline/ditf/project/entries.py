@@ -83,7 +83,7 @@ def _extraction(
 
     model = params.models[requested.model]
     root = Path(params.datasets[requested.dataset].root)
-    columns = ("sha256", "width", "height", "prompt")
+    columns = ("sha256", "pixels_sha256", "width", "height", "prompt")
     sources = [ImageSource(row["id"], root / row["path"], *(row[c] for c in columns)) for row in catalog.rows("images")]
     job = ExtractionJob(
         model=pinned(params, requested.model),

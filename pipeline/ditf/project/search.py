@@ -1,6 +1,5 @@
 """The commands `ditf search` and `ditf match`: places in cached features that look like a point, a region, an image."""
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from ditf.config.params import Params
 from ditf.data.catalog import Catalog
-from ditf.data.images import RGB, read_rgb
+from ditf.data.images import RGB, hash_pixels, read_rgb
 from ditf.datasets.folder import CATEGORY
 from ditf.errors import UserError
 from ditf.features.descriptors import unit
@@ -105,9 +104,9 @@ class ImageSearch:
 
     def _extracted(self, path: Path, prompt: str | None) -> tuple[FeatureStore, str]:
         """The features of a file: of the data set's image if it is one, else extracted now, and kept."""
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = hash_pixels(read_rgb(path))
         for item, row in Catalog(CATALOGS / self.task.dataset).images().items():
-            if row["sha256"] == digest and prompt in (None, row["prompt"]) and item in self.store:
+            if row["pixels_sha256"] == digest and prompt in (None, row["prompt"]) and item in self.store:
                 return self.store, item
         if self.task.features in self.params.fusions:
             raise UserError(f"{path}: a fusion has no model of its own; give an image of the data set by its id")
@@ -129,8 +128,7 @@ class ImageSearch:
 
         _, job = extraction(self.params, self.task.features)
         require_same(self.store, job.extraction_config)
-        pixels = read_rgb(path)
-        source = ImageSource(path.name, path, digest, pixels.shape[1], pixels.shape[0], prompt)
+        source = ImageSource.from_file(path.name, path, prompt)
         job = replace(job, texts=home / "text")
         with exclusive(folder):
             device, dtype = choose(job.device, job.text_dtype)
