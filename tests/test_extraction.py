@@ -268,7 +268,7 @@ def test_an_extractor_in_a_notebook_gives_what_a_store_holds(job: ExtractionJob,
     np.testing.assert_allclose(found.modulation, kept.modulation, atol=1e-5)  # type: ignore[arg-type]
     matches = ditf.match(found, extractor(Image.open(other.path)), points=[(10, 20), (69, 39)])
     assert matches.column_names == ["source_x", "source_y", "target_x", "target_y", "similarity"]
-    with pytest.raises(UserError, match="outside the source image, which is 70x40"):
+    with pytest.raises(UserError, match=r"outside the source image. Give pixels from \(0, 0\) to \(69, 39\)"):
         ditf.match(found, found, points=[(70, 0)])
     with pytest.raises(UserError, match=r"timestep: .*less than or equal to 1000"):
         ditf.Extractor.from_pretrained("tiny-0", timestep=2000)
