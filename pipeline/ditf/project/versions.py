@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ditf.backbones.source import Model, is_hub, pin
-from ditf.config.params import FeaturesEntry, ModelEntry, Params
+from ditf.backbones.source import Model, ModelSettings, is_hub, pin
+from ditf.config.params import FeaturesEntry, Params
 from ditf.errors import UserError
 from ditf.files import Hashes, write_atomically
 from ditf.project.paths import ENTRIES
@@ -96,7 +96,7 @@ def record_of_task(task: Task) -> Record:
     return _record_of_class(task) | ({"uses": parts} if parts else {})
 
 
-def pin_model(entry: ModelEntry, path: Path, hashes: Hashes) -> Model:
+def pin_model(entry: ModelSettings, path: Path, hashes: Hashes) -> Model:
     """Find out which model an entry names: a commit on the Hub, or the hash of a folder's files.
 
     A commit that was pinned before stays, even if its branch moved on, until its file is removed. A model that is not
