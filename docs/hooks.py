@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ditf.backbones.base import Backbone
+from ditf.backbones.source import ModelSettings
 from ditf.config import params
 from ditf.datasets.base import Dataset
 from ditf.features.fusion import FusionHalf, FusionSettings
@@ -48,7 +49,7 @@ def command_line_page() -> str:
 def parameters_page() -> str:
     """Return tables of all parameters of `params.yaml` as Markdown."""
     parts = [INTRODUCTION]
-    parts.append(section("models", "Models that features come from.", params.ModelEntry))
+    parts.append(section("models", "Models that features come from.", ModelSettings))
     parts.append("## `datasets`\n\nFolders in an official layout. The type decides which other parameters there are.")
     parts += [settings_table(f"`type: {name}`", find_type(Dataset, name)) for name in registered(Dataset)]
     parts.append(section("features", "A data set seen through a model.", params.FeaturesEntry))
