@@ -39,7 +39,7 @@ def main() -> None:
         def extracted(timestep: int, blocks: list[int]) -> FeatureStore:
             backbone = Flux(timestep=timestep, blocks=blocks, ensemble_size=options.samples)
             out = folder / f"{timestep} {blocks}"
-            return FeatureStore(extract(out, sources, dataclasses.replace(job, backbone=backbone), shard=1).path)
+            return FeatureStore(extract(out, sources, dataclasses.replace(job, backbone=backbone)).path)
 
         def together() -> dict[int, FeatureStore]:
             return {timestep: extracted(timestep, options.blocks) for timestep in options.timesteps}

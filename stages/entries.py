@@ -7,6 +7,7 @@ entry runs again only if the entry's file changes.
 import sys
 
 from ditf.project.entries import hashes
+from ditf.project.staging import keep_outputs
 from ditf.project.versions import write_records
 from stages import Params, run
 
@@ -14,6 +15,7 @@ from stages import Params, run
 def main(params: Params) -> None:
     for problem in write_records(params, hashes()):
         print(f"warning: {problem}", file=sys.stderr)
+    keep_outputs(params.features)  # before DVC removes an output whose stage is out of date
 
 
 if __name__ == "__main__":

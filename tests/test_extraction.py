@@ -21,7 +21,7 @@ from ditf.backbones.diffusion.latents import LatentEncoder
 from ditf.backbones.families.flux import Flux
 from ditf.backbones.source import pin
 from ditf.errors import UserError
-from ditf.features.extract import extract
+from ditf.features.extract import extract, resume_store
 from ditf.features.extractor import ExtractionJob, Extractor, ImageSource
 from ditf.features.store import FeatureStore
 from ditf.features.store_writer import BlockFeatures
@@ -108,10 +108,11 @@ def test_bytes_do_not_depend_on_the_order_of_the_images(job: ExtractionJob, tmp_
         np.testing.assert_array_equal(one.tokens(3, source.id), other.tokens(3, source.id))
 
 
-@pytest.mark.parametrize("shard", [None, 2])
+@pytest.mark.parametrize("most_files", [100, 3])
 def test_the_vae_encodes_each_image_once(
-    job: ExtractionJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: int | None
+    job: ExtractionJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_files: int
 ) -> None:
+    monkeypatch.setattr("ditf.features.store_writer.MOST_FILES", most_files)
     calls: list[tuple[int, ...]] = []
     original = LatentEncoder.encode
 
@@ -120,7 +121,7 @@ def test_the_vae_encodes_each_image_once(
         return original(self, pixels)
 
     monkeypatch.setattr(LatentEncoder, "encode", counted)
-    assert extract(tmp_path / "store", images(tmp_path, 3), job, shard=shard).computed == 3
+    assert extract(tmp_path / "store", images(tmp_path, 3), job).computed == 3
     assert len(calls) == 3
 
 
@@ -175,27 +176,48 @@ def test_a_finished_store_needs_no_model(job: ExtractionJob, tmp_path: Path, mon
     assert extract(tmp_path / "b", sources[::-1], job, reuse=[tmp_path / "a/store.zarr"]).computed == 0
 
 
-@pytest.mark.parametrize("shard", [None, 2])
-def test_a_killed_extraction_resumes_to_the_same_bytes(job: ExtractionJob, tmp_path: Path, shard: int | None) -> None:
+@pytest.mark.parametrize("most_files", [100, 6])
+def test_a_killed_extraction_resumes_to_the_same_bytes(
+    job: ExtractionJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_files: int
+) -> None:
     script = """
 import sys
 from pathlib import Path
+from ditf.features import store_writer
 from tests import test_extraction as t
-shard = None if sys.argv[4] == "None" else int(sys.argv[4])
-t.extract(Path(sys.argv[1]), t.images(Path(sys.argv[2]), 6), t.make_job(Path(sys.argv[3])), shard=shard)
+store_writer.MOST_FILES = int(sys.argv[4])
+t.extract(Path(sys.argv[1]), t.images(Path(sys.argv[2]), 6), t.make_job(Path(sys.argv[3])))
 """
+    monkeypatch.setattr("ditf.features.store_writer.MOST_FILES", most_files)
     root, folder = Path(__file__).parents[1], tmp_path / "killed"
     tokens = folder / "store.zarr/block3/tokens"
-    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "images"), str(job.texts), str(shard)]
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "images"), str(job.texts), str(most_files)]
     with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) as process:
         while len(list(tokens.glob("c.*[0-9]"))) < 2:
             assert process.poll() is None, process.stderr and process.stderr.read()
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
     sources = images(tmp_path / "images", 6)
-    resumed = extract(folder, sources, job, shard=shard)
+    resumed = extract(folder, sources, job)
     assert 0 <= resumed.computed <= 4
-    assert contents(resumed.path) == contents(extract(tmp_path / "whole", sources, job, shard=shard).path)
+    assert contents(resumed.path) == contents(extract(tmp_path / "whole", sources, job).path)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "computed"), [("block3/tokens/c.2.0.0", 1), ("block1/modulation/c.2.0.0.0", 1), ("block1/statistics", 0)]
+)
+def test_a_store_without_some_chunks_is_completed(
+    job: ExtractionJob, tmp_path: Path, chunk: str, computed: int
+) -> None:
+    sources = images(tmp_path / "images", 4)  # the last two have the same prompt
+    store = extract(tmp_path / "a", sources, job).path
+    complete = contents(store)
+    for path in [store / chunk] if (store / chunk).is_file() else list((store / chunk).glob("c.*")):
+        path.unlink()
+    resume_store(tmp_path / "b", store)
+    again = extract(tmp_path / "b", sources, job)
+    assert again.computed == computed
+    assert contents(again.path) == complete
 
 
 def test_an_unreadable_image_keeps_what_was_done(job: ExtractionJob, tmp_path: Path) -> None:

@@ -148,7 +148,13 @@ def verify(features: Features = None) -> None:
     from ditf.config.params import load_params
     from ditf.project import upkeep
 
-    upkeep.verify(load_params(), features)
+    problems = []
+    for check in upkeep.verify(load_params(), features):
+        problems += check.problems
+        state = f"{len(check.problems)} problems" if check.problems else "intact"
+        print(f"{check.path}: {state}" + (f", {check.items} items" if check.items is not None else ""))
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 @app.command()
@@ -157,9 +163,11 @@ def repair(features: Features = None) -> None:
     """Compute damaged features again, with the parameters and the model that made them."""
     enter()
     from ditf.config.params import load_params
-    from ditf.project import upkeep
+    from ditf.project.repair import repair
 
-    upkeep.repair(load_params(), features)
+    for result in repair(load_params(), features):
+        done = {"files of metadata written again": result.metadata, "chunks computed again": result.chunks}
+        print(f"{result.path}: {', '.join(f'{count} {what}' for what, count in done.items() if count) or 'intact'}")
 
 
 @app.command()

@@ -194,13 +194,32 @@ class StoreWriter:
         size, count = (self._tokens.shards or (1,))[0], self._tokens.shape[0]
         return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
+    def unfinished(self) -> list[range]:
+        """Return the tasks that must be computed to complete the store.
+
+        A modulation belongs to all items with its prompt; one of them is computed if only the modulation is missing.
+        """
+        tasks = self.tasks()
+        chosen = [task for task in tasks if not self._holds_tokens(task)]
+        prompts = {prompt for task in chosen for prompt in self._prompts(task)}
+        for task in tasks:
+            missing = {prompt for prompt in self._prompts(task) if not self._holds_modulation(prompt)}
+            if missing - prompts:
+                chosen.append(task)
+                prompts |= missing
+        return sorted(chosen, key=lambda task: task[0])
+
     def holds(self, task: range) -> bool:
-        """Whether a task is done: all its files exist."""
+        """Return whether a task is done: all its files exist."""
+        return self._holds_tokens(task) and all(map(self._holds_modulation, self._prompts(task)))
+
+    def _holds_tokens(self, task: range) -> bool:
         names = ["tokens", *(["quantization"] if self.encoding == "int8" else [])]
-        files = [chunk_path(self._array(f"block{b}/{name}"), task[0]) for b in self.blocks for name in names]
-        if self._adaln:
-            files += [self._modulation_path(block, prompt) for block in self.blocks for prompt in self._prompts(task)]
-        return all(file.is_file() for file in files)
+        arrays = (self._array(f"block{block}/{name}") for block in self.blocks for name in names)
+        return all(chunk_path(array, task[0]).is_file() for array in arrays)
+
+    def _holds_modulation(self, prompt: int) -> bool:
+        return not self._adaln or all(self._modulation_path(block, prompt).is_file() for block in self.blocks)
 
     def write(
         self,

@@ -53,6 +53,21 @@ def stale_sweeps(params: Params) -> dict[str, str]:
     return _with_reasons({name: state.reason_of(_stages_of_sweep(params, name)) for name in names})
 
 
+def reason_features_changed(params: Params, name: str) -> str | None:
+    """Find out whether a store belongs to the current parameters, images and model.
+
+    Args:
+        params: The current parameters.
+        name: An entry of `features`.
+
+    Returns:
+        What changed, or None if nothing did.
+    """
+    state = _State.read(params)
+    stages: dict[str, list[Path]] = {f"catalog@{params.features[name].dataset}": [], f"features@{name}": []}
+    return state.reason_of(stages) if state else "nothing has run"
+
+
 @dataclass(frozen=True)
 class _State:
     """What `dvc.lock` says of the last run, and what is now.

@@ -58,7 +58,7 @@ def sweep(
         for timestep, (sources, job) in jobs.items():
             done, own = folder / f"t{timestep}.json", folder / f"t{timestep}"
             if not done.exists():
-                found = extract(own, sources, job, client, shard=1, smaller_ensembles=smaller_ensembles)
+                found = extract(own, sources, job, client, smaller_ensembles=smaller_ensembles)
                 scored = [row for path in found.paths for row in _score(FeatureStore(path), task, catalog, own, client)]
                 write_atomically(done, json.dumps([{"timestep": timestep, **row} for row in scored]).encode())
             shutil.rmtree(own, ignore_errors=True)
