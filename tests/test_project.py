@@ -344,7 +344,7 @@ def test_the_default_runs_where_only_the_package_is_installed(finished: Project,
     empty.check("dvc", "repro", "predict@photos-search")
     rows = json.loads(empty.check("ditf", "search", "animal/cat.jpg", "--at", "150,100", "--json"))
     assert rows[0]["image"] == "animal/cat.jpg"
-    assert "photos-flux: whole, 6 items" in empty.check("ditf", "verify")
+    assert "photos-flux: intact, 6 items" in empty.check("ditf", "verify")
 
 
 def test_the_finished_project_was_not_changed(finished: Project) -> None:

@@ -116,8 +116,8 @@ class FeatureStore:
             self._grid, self.sizes, self._prompt = (self._whole(name) for name in ("grid", "size", "prompt"))
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise UserError(
-                f"{path}: not a feature store, or a damaged one ({_reason(error)}); mend it with `ditf repair`, or "
-                "make it anew with `dvc repro`"
+                f"{path}: not a feature store, or a damaged one ({_reason(error)}); repair it with `ditf repair`, or "
+                "extract again with `dvc repro`"
             ) from None
         self._index = {name: index for index, name in enumerate(self.ids)}
         self._statistics: dict[int, ChannelStatistics] = {}
