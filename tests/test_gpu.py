@@ -120,7 +120,7 @@ def test_a_pipeline_with_and_without_workers(tmp_path: Path) -> None:
         for name, value in (("device", device), ("dtype", "bfloat16")):
             project.set(f"models.tiny-flux.{name}", value)
         project.check("dvc", "repro", "predict@davis-flux")
-        assert "davis-flux: whole" in project.check("ditf", "verify", "--features", "davis-flux")
+        assert "davis-flux: intact" in project.check("ditf", "verify", "--features", "davis-flux")
         return FeatureStore(project.folder / "cache/features/davis-flux")
 
     expected, *found = map(extract, ("cpu", "auto", "auto"), ("none", "none", 1))
