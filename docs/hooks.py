@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from ditf.backbones.base import Backbone
 from ditf.backbones.source import ModelSettings
-from ditf.config import params
+from ditf.config.schema import FeaturesEntry, SweepSettings
 from ditf.datasets.base import Dataset
 from ditf.features.fusion import FusionHalf, FusionSettings
 from ditf.matching.matchers.base import Matcher
@@ -52,7 +52,7 @@ def parameters_page() -> str:
     parts.append(section("models", "Models that features come from.", ModelSettings))
     parts.append("## `datasets`\n\nFolders in an official layout. The type decides which other parameters there are.")
     parts += [settings_table(f"`type: {name}`", find_type(Dataset, name)) for name in registered(Dataset)]
-    parts.append(section("features", "A data set seen through a model.", params.FeaturesEntry))
+    parts.append(section("features", "A data set seen through a model.", FeaturesEntry))
     parts.append("The family of the model adds its own parameters:")
     parts += [settings_table(f"Models of type `{name}`", find_type(Backbone, name)) for name in registered(Backbone)]
     parts.append(section("fusions", "Two entries of `features` as one.", FusionSettings))
@@ -69,7 +69,7 @@ def parameters_page() -> str:
     parts += [
         settings_table(f"`type: {name.replace('_', '-')}`", find_type(Matcher, name)) for name in registered(Matcher)
     ]
-    parts.append(section("sweeps", "Searches for the best timestep, block and ensemble size.", params.SweepSettings))
+    parts.append(section("sweeps", "Searches for the best timestep, block and ensemble size.", SweepSettings))
     return "\n\n".join(parts) + "\n"
 
 

@@ -93,7 +93,7 @@ def test_a_cut_file_opened_by_pil_is_one_line(extractor: ditf.Extractor, tmp_pat
         ({"timestep": 2000}, "timestep: .*less than or equal to 1000"),
         ({"timestepp": 3}, "timestepp: unknown parameter"),
         ({"quantize": "int3"}, "quantize: "),
-        ({"type": "vit", "offload": "blocks", "block": None}, "offload: models of type vit have no such option"),
+        ({"type": "vit", "offload": "blocks", "block": None}, "offload: models of type vit do not support this option"),
         ({"blocks": [1, 2]}, "block, blocks: give one of them"),
         ({"block": None, "blocks": []}, "blocks: "),
         ({"block": 99}, "blocks: 99 is not a block"),

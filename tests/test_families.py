@@ -13,7 +13,7 @@ from ditf.backbones.base import Backbone
 from ditf.backbones.diffusion.settings import Diffusion
 from ditf.backbones.source import Model
 from ditf.cli.scripts import seen_by
-from ditf.config.params import FeaturesEntry
+from ditf.config.schema import FeaturesEntry
 from ditf.project.plan import estimate, smallest_gpu
 from ditf.registry import find_type, registered
 from tests.conftest import MODELS, Project
@@ -146,7 +146,7 @@ def test_an_option_that_a_family_does_not_heed_is_reported(project: Project) -> 
     project.set("models.low", {"type": "flux", "source": "tiny-0", "offload": "blocks", "quantize": "nf4"})
     project.set("models.odd", {"type": "flux", "source": "tiny-0", "quantize": "int3"})
     error = project.fail("ditf", "plan")
-    assert "models.dino.offload: models of type vit have no such option; remove it" in error
-    assert "models.both.quantize: the weights of gguf are quantized already" in error
-    assert "models.low.offload: quantized blocks cannot be offloaded; remove it, or quantize" in error
+    assert "models.dino.offload: models of type vit do not support this option. Remove it" in error
+    assert "models.both.quantize: the weights of gguf are already quantized" in error
+    assert "models.low.offload: quantized blocks cannot be offloaded. Remove offload or quantize" in error
     assert "models.odd.quantize" in error

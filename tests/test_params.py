@@ -55,7 +55,7 @@ T, U = "tasks.spair-flux", "tasks.davis-flux"
         (f"{F}.encoding", "float8", rf"{F}.encoding"),
         (f"{F}.rule", "wide", rf"{F}.rule: .*'wide'"),
         (f"{F}.seed", -1, rf"{F}.seed"),
-        (f"{F}.model", "sd3", rf"{F}.model: 'sd3' is not an entry of models: tiny-flux"),
+        (f"{F}.model", "sd3", rf"{F}.model: 'sd3' is not an entry of models. Use tiny-flux"),
         (f"{F}.dataset", "coco", rf"{F}.dataset: 'coco' is not an entry of datasets"),
         (f"{S}.split", "all", rf"{S}.split"),
         (f"{S}.root", None, rf"{S}.root: .*valid string"),
@@ -72,12 +72,20 @@ T, U = "tasks.spair-flux", "tasks.davis-flux"
         (f"{D}.split", "../val", rf"{D}.split"),
         (f"{T}.score.alphas", [0], rf"{T}.score.alphas.0"),
         (f"{T}.score.alphas", [float("nan")], rf"{T}.score.alphas.0"),
-        (f"{T}.predict.block", 3, rf"{T}.predict.block: 3 is not among blocks \[28\]"),
+        (
+            f"{T}.predict.block",
+            3,
+            r"3 is not captured by features.spair-flux \(blocks: \[28\]\). Add 3 to its blocks, or choose 28\.",
+        ),
         (f"{T}.predict.descriptors", ["adaIn"], rf"{T}.predict.descriptors.0"),
         (f"{T}.predict.channels", "all", rf"{T}.predict.channels"),
         (f"{T}.predict.channels", [-1], rf"{T}.predict.channels"),
-        (f"{F}.dataset", [], rf"{F}.dataset: \[\] is not an entry of datasets"),
-        (f"{T}.features", "none", rf"{T}.features: 'none' is not an entry of features"),
+        (f"{F}.dataset", [], rf"{F}.dataset: should be a valid string, not \[\]"),
+        (
+            f"{T}.features",
+            "none",
+            rf"{T}.features: 'none' is not an entry of features or fusions. Use spair-flux, davis-flux, photos-flux",
+        ),
         (f"{U}.predict.temperature", 0.0, rf"{U}.predict.temperature"),
         (f"{U}.predict.temperature", float("inf"), rf"{U}.predict.temperature"),
         (f"{U}.predict.topk", 0, rf"{U}.predict.topk"),
@@ -89,9 +97,9 @@ T, U = "tasks.spair-flux", "tasks.davis-flux"
         ("sample.seed", -1, "sample.seed"),
         ("workers", "udp://x", "workers: use none, a number of workers"),
         ("workers", 0, "workers: use none"),
-        (S, None, rf"{S}: not a mapping"),
-        ("models", None, "models: missing"),
-        ("datasets", {"a b": {}}, "datasets.a b: a name has letters"),
+        (S, None, rf"{S}: should be a mapping of settings, not None"),
+        ("models", None, "models: not a mapping of entries. Write {} for none"),
+        ("datasets", {"a b": {}}, "datasets.a b: a name consists of letters"),
     ],
     ids=str,
 )
@@ -130,14 +138,14 @@ def test_a_descriptor_that_a_model_has_not_is_reported() -> None:
     document = yaml.safe_load(DEFAULT)
     document["models"]["dino"] = {"type": "vit", "source": "tiny-0"}
     document["features"]["spair-flux"] = {"dataset": "spair", "model": "dino", "img_size": 168, "blocks": [28]}
-    with pytest.raises(UserError, match=r"adaln is not a descriptor of features\.spair-flux, which has original"):
+    with pytest.raises(UserError, match=r"adaln is not a descriptor of features\.spair-flux. Use original\."):
         validate(document)
 
 
 def test_a_task_has_not_the_name_of_another_folder_of_results() -> None:
     document = yaml.safe_load(DEFAULT)
     document["tasks"]["sweeps"] = document["tasks"]["spair-flux"]
-    with pytest.raises(UserError, match=r"tasks\.sweeps: sweeps is a folder of results"):
+    with pytest.raises(UserError, match=r"tasks\.sweeps: sweeps is a folder of other results"):
         validate(document)
 
 
@@ -168,9 +176,9 @@ def test_a_sweep_holds_features_of_each_timestep_with_the_largest_ensemble() -> 
         ("task", None, r"task: missing"),
         ("task.type", "sorting", r"'sorting' is not known"),
         ("task.block", 3, r"task\.block: unknown parameter"),
-        ("task.predict", 5, r"task\.predict: not a mapping"),
-        ("task.predict", {"block": 4}, r"task\.predict\.block: a sweep says it itself"),
-        ("task.features", "spair-flux", r"task\.features: a sweep says it itself"),
+        ("task.predict", 5, r"task\.predict: should be a mapping of settings"),
+        ("task.predict", {"block": 4}, r"task\.predict\.block: the sweep chooses it"),
+        ("task.features", "spair-flux", r"task\.features: the sweep chooses it"),
         ("task.predict", {"descriptors": ["fused"]}, r"task\.predict\.descriptors"),
     ],
 )

@@ -4,11 +4,15 @@ import hashlib
 import importlib
 import inspect
 import pkgutil
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from pydantic import BeforeValidator, ValidationInfo
 
 from ditf.errors import UserError, suggest
+from ditf.settings import Settings, invalid, problem
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Settings)
 
 
 def registered(base: type) -> list[str]:
@@ -51,10 +55,58 @@ def find_type(base: type[T], name: object) -> type[T]:
     else:
         classes = [value for value in candidates.values() if getattr(value, "__module__", None) == module_name]
     for candidate in classes:
-        if inspect.isclass(candidate) and issubclass(candidate, base):
+        if inspect.isclass(candidate) and issubclass(candidate, base) and not inspect.isabstract(candidate):
             return candidate
+        if class_name and inspect.isclass(candidate) and inspect.isabstract(candidate):
+            methods = ", ".join(sorted(getattr(candidate, "__abstractmethods__", ())))
+            raise UserError(f"type: {text!r} does not implement {methods}. Add what is missing.")
     expected = class_name or "class"
     raise UserError(f"type: {text!r}: {module_name} has no {expected} that is a {base.__name__}")
+
+
+def of_type(base: type[S]) -> BeforeValidator:
+    """Return a validator of a mapping whose `type` names a subclass of `base`.
+
+    Example: `Annotated[Dataset, of_type(Dataset)]` for a field of settings.
+
+    Args:
+        base: A class of settings with an attribute `registry`.
+
+    Returns:
+        The validator, for `Annotated`. It validates the mapping as the subclass.
+    """
+
+    def validate(data: Any, info: ValidationInfo) -> Any:
+        return validate_as_type(base, data, info.context)
+
+    return BeforeValidator(validate)
+
+
+def validate_as_type(base: type[S], data: Any, context: Any = None) -> S:
+    """Validate a mapping as the subclass of `base` that its `type` names.
+
+    Args:
+        base: A class of settings with an attribute `registry`.
+        data: The mapping, or settings that are returned as they are.
+        context: The context of the validation, such as `Entries`.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ValidationError: A field is wrong, or `type` names no class.
+    """
+    if isinstance(data, base):
+        return data
+    if not isinstance(data, dict):
+        raise invalid(problem((), f"should be a mapping of settings, not {data!r:.80}"))
+    if "type" not in data:
+        raise invalid(problem(("type",), "missing. Add it."))
+    try:
+        kind = find_type(base, data["type"])
+    except UserError as error:
+        raise invalid(problem(("type",), str(error).removeprefix("type: "))) from None
+    return kind.model_validate(data, context=context)
 
 
 def version_of(kind: type) -> str:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock
-from pydantic import Field
+from pydantic import Field, model_validator
 from tqdm import tqdm
 
 from ditf.backbones.base import Backbone
 from ditf.errors import UserError
 from ditf.files import Hashes, fingerprint
 from ditf.registry import find_type, version_of
-from ditf.settings import Settings, parse
+from ditf.settings import Settings, invalid, parse, problem
 
 SETTINGS = ("*.json", "*.txt", "*.model")  # of a component, all but its weights
 TINY = "tiny-"
@@ -45,6 +45,7 @@ class LoadingSettings(Settings):
 
 
 PLAIN = LoadingSettings()
+BackboneClass = type[Backbone]
 
 
 class ModelSettings(LoadingSettings):
@@ -69,21 +70,31 @@ class ModelSettings(LoadingSettings):
         """The loading options alone."""
         return LoadingSettings(**{name: getattr(self, name) for name in LoadingSettings.model_fields})
 
-    def check_options(self) -> None:
-        """Check that the family supports the loading options, and that the options go together.
+    @property
+    def backbone(self) -> BackboneClass:
+        """The class of the family."""
+        return find_type(Backbone, self.type)
 
-        Raises:
-            UserError: An option is not supported, or excludes another one. The message begins with the option's name.
-        """
-        supported = find_type(Backbone, self.type).options
-        for option in LoadingSettings.model_fields:
-            if option != "dtype" and getattr(self, option) != getattr(PLAIN, option) and option not in supported:
-                raise UserError(f"{option}: models of type {self.type} have no such option; remove it")
-        if self.gguf and self.quantize != "none":
-            raise UserError("quantize: the weights of gguf are quantized already; remove one of the two")
-        if self.offload != "none" and (self.gguf or self.quantize != "none"):
+    @model_validator(mode="after")
+    def _check_options(self) -> "ModelSettings":
+        """Check that the family supports the loading options, and that the options go together."""
+        try:
+            supported = self.backbone.options
+        except UserError as error:
+            raise invalid(problem(("type",), str(error).removeprefix("type: "))) from None
+        problems = [
+            problem((option,), f"models of type {self.type} do not support this option. Remove it.")
+            for option in LoadingSettings.model_fields
+            if option != "dtype" and getattr(self, option) != getattr(PLAIN, option) and option not in supported
+        ]
+        if not problems and self.gguf and self.quantize != "none":
+            problems.append(problem(("quantize",), "the weights of gguf are already quantized. Remove one of the two."))
+        if not problems and self.offload != "none" and (self.gguf or self.quantize != "none"):
             other = "gguf" if self.gguf else "quantize"
-            raise UserError(f"offload: quantized blocks cannot be offloaded; remove it, or {other}")
+            problems.append(problem(("offload",), f"quantized blocks cannot be offloaded. Remove offload or {other}."))
+        if problems:
+            raise invalid(*problems)
+        return self
 
 
 @dataclass(frozen=True)

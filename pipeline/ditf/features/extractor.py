@@ -220,7 +220,6 @@ class Extractor:
         options = {name: settings.pop(name) for name in LoadingSettings.model_fields if name in settings}
         entry = {"type": type, "source": source, "revision": revision, "device": device, "batch_size": batch_size}
         requested = parse(ModelSettings, {"dtype": dtype, **entry, **options}, "")
-        requested.check_options()
         backbone: Backbone = parse(find_type(Backbone, type), settings, "")
         images = parse(ExtractionSettings, {"img_size": img_size, "rule": rule, "seed": seed, "noise": noise}, "")
         model = pin(type, source, revision, Hashes(None), requested.loading)

@@ -23,7 +23,7 @@ from ditf.features.bilinear import AxisInterpolation
 from ditf.features.descriptors import unit
 from ditf.features.store import FeatureStore, ImageFeatures
 from ditf.files import fingerprint, write_atomically
-from ditf.settings import Distinct, Settings
+from ditf.settings import Distinct, Settings, entry_of
 from ditf.types import Descriptor
 
 Vectors = NDArray[np.float32]
@@ -41,7 +41,7 @@ class FusionHalf(Settings):
     axes per block, or null for no reduction.
     """
 
-    features: str
+    features: Annotated[str, entry_of("features")]
     blocks: Distinct[Annotated[int, Field(ge=0)]]
     descriptor: Descriptor
     channels: Literal["auto"] | list[Annotated[int, Field(ge=0)]] = "auto"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ditf.backbones.source import RECORDED, Model
-from ditf.config.params import FeaturesEntry, Params
+from ditf.config.params import Params
+from ditf.config.schema import FeaturesEntry
 from ditf.data.catalog import Catalog
 from ditf.data.images import RGB, read_rgb
 from ditf.errors import UserError

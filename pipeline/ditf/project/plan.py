@@ -13,7 +13,8 @@ from rich.table import Table
 
 from ditf.backbones.base import ModelSize
 from ditf.backbones.source import Model, is_hub
-from ditf.config.params import FeaturesEntry, Params, Sweep
+from ditf.config.params import Params
+from ditf.config.schema import FeaturesEntry, Sweep
 from ditf.data.catalog import Catalog
 from ditf.data.images import model_size
 from ditf.data.subset import choose, write_subset

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ditf.backbones.source import Model, ModelSettings, is_hub, pin
-from ditf.config.params import FeaturesEntry, Params
+from ditf.config.params import Params
+from ditf.config.schema import FeaturesEntry
 from ditf.errors import UserError
 from ditf.files import Hashes, write_atomically
 from ditf.project.paths import ENTRIES

@@ -9,7 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ditf.config.params import FeaturesEntry, Params
+from ditf.config.params import Params
+from ditf.config.schema import FeaturesEntry
 from ditf.metrics.intervals import Sums, difference, interval, read_units
 from ditf.tasks.base import Task
 

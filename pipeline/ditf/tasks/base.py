@@ -16,7 +16,7 @@ from ditf.features.store import FeatureStore
 from ditf.files import bytes_in
 from ditf.metrics.intervals import read_units
 from ditf.provenance import LIBRARIES, versions_of
-from ditf.settings import Distinct, Settings
+from ditf.settings import Distinct, Settings, entry_of
 from ditf.types import Descriptor
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ class Task(Settings):
     version: ClassVar[int] = 1  # raised by whoever changes results of this class and its subclasses
 
     type: str
-    dataset: str
-    features: str
+    dataset: Annotated[str, entry_of("datasets")]
+    features: Annotated[str, entry_of("features", "fusions")]
 
     predict: DescriptorSettings
     score: Settings

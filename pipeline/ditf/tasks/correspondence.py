@@ -17,14 +17,13 @@ from pydantic import BeforeValidator, Field, FiniteFloat, SerializeAsAny
 from ditf.data.catalog import Catalog
 from ditf.drawing import charts
 from ditf.drawing.pictures import draw_feature_colours, draw_matches
-from ditf.errors import UserError
 from ditf.features.store import FeatureStore
 from ditf.matching.matchers.base import Matcher
 from ditf.matching.pairs import NEAREST, MatchingJob, predict
 from ditf.metrics.intervals import write_units
 from ditf.metrics.pck import by_coverage, by_pair, by_rule, over_alpha, pck
-from ditf.registry import find_type
-from ditf.settings import Distinct, Settings, parse
+from ditf.registry import validate_as_type
+from ditf.settings import Distinct, Settings
 from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task, read_csv, write_csv
 from ditf.types import Descriptor
 
@@ -41,18 +40,9 @@ class PckSettings(Settings):
     alphas: Distinct[Annotated[FiniteFloat, Field(gt=0, le=1)]] = Field(default=[0.05, 0.1, 0.15])
 
 
-def _matcher(given: Any) -> Matcher:
-    """A matcher by its type alone, or by its type and settings."""
-    if isinstance(given, Matcher):
-        return given
-    entry = {"type": given} if isinstance(given, str) else given
-    if not isinstance(entry, dict) or "type" not in entry:
-        raise ValueError("give the type of a matcher, such as nearest, or a mapping with its type and settings")
-    try:
-        kind = find_type(Matcher, entry["type"])
-        return parse(kind, entry, "")
-    except UserError as error:
-        raise ValueError("; ".join(str(error).split("\n"))) from None
+def _matcher(value: Any) -> Matcher:
+    """Validate a matcher that is given by its type alone, or by its type and settings."""
+    return validate_as_type(Matcher, {"type": value} if isinstance(value, str) else value)
 
 
 class MatchingSettings(DescriptorSettings):
