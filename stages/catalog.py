@@ -10,9 +10,8 @@ def main(params: Params, name: str) -> None:
     tables = params.datasets[name].read()
     write_catalog(CATALOGS / name, tables)
     if warnings := [f"  {row['file']}: {row['warning']}" for row in tables.rows.get("warnings", [])]:
-        print(
-            f"{len(warnings)} warnings, listed in {CATALOGS / name}/warnings.parquet:", *first_lines(warnings), sep="\n"
-        )
+        count = "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings"
+        print(f"{count}, listed in {CATALOGS / name}/warnings.parquet:", *first_lines(warnings), sep="\n")
 
 
 if __name__ == "__main__":

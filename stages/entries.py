@@ -5,7 +5,9 @@ entry runs again only if the entry's file changes.
 """
 
 import sys
+from pathlib import Path
 
+from ditf.data.reading import check_file_names
 from ditf.project.entries import hashes
 from ditf.project.staging import keep_outputs
 from ditf.project.versions import write_records
@@ -13,6 +15,8 @@ from stages import Params, run
 
 
 def main(params: Params) -> None:
+    for dataset in params.datasets.values():
+        check_file_names(Path(dataset.root))  # DVC does not say which name it cannot read
     for problem in write_records(params, hashes()):
         print(f"warning: {problem}", file=sys.stderr)
     keep_outputs(params.features)  # before DVC removes an output whose stage is out of date

@@ -2,7 +2,6 @@
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ditf.backbones.base import Backbone
@@ -18,10 +17,10 @@ def show_models() -> None:
         fields = {name: field.default for name, field in kind.model_fields.items()}
         default = f"block {fields['blocks'][0]}" + (f", t {fields['timestep']}" if "timestep" in fields else "")
         title = f"{family}: {default} by default; descriptors {', '.join(kind.descriptors)}"
-        table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
         for name in COLUMNS:
             table.add_column(name, justify="right" if name in ("parameters", "channels") else "left")
         for source, model in kind.published.items():
             numbers = (f"{model.parameters:g} B", f"0..{model.blocks - 1}", str(model.channels))
-            table.add_row(source, *numbers, escape(model.licence))
-        Console().print(table)
+            table.add_row(source, *numbers, model.licence)
+        Console(markup=False, emoji=False).print(table)

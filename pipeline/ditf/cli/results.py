@@ -50,6 +50,11 @@ def show_task(params: Params, name: str) -> None:
             show(name, tables / file)
             return
     metrics = json.loads((RESULTS / name / "metrics.json").read_text(encoding="utf-8"))
+    if not metrics:
+        print(
+            f"{name}: not scored, because the data set has no true answers. Predictions: {RESULTS / name}/predictions"
+        )
+        return
     _print(name, [{"": key, **{n: f"{v:g}" for n, v in values.items()}} for key, values in metrics.items()])
 
 
@@ -154,7 +159,8 @@ def _print(title: str, rows: Rows, left: str = "") -> None:
         table.add_column(name, justify="left" if name == left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row.values())
-    Console().print(table)
+    # Names of files may look like rich's markup or emoji, such as "cat [edited].jpg".
+    Console(markup=False, emoji=False).print(table)
 
 
 def _fraction(value: str) -> str:

@@ -247,6 +247,18 @@ class DatasetReader:
         return path
 
 
+def check_file_names(root: Path) -> None:
+    """Raise `UserError` if names of files in a folder are not UTF-8. Hidden files are checked, too."""
+    lines = [
+        f"{printable(path)}: its name is not UTF-8. Rename it."
+        for folder, folders, files in os.walk(root)
+        for path in (os.path.join(folder, name) for name in (*folders, *files))  # noqa: PTH118 (much faster)
+        if not path.isascii() and printable(path) != path
+    ]
+    if lines:
+        raise UserError("\n".join(first_lines(lines)))
+
+
 def normalized(name: str) -> str:
     """Return a file name in composed Unicode (NFC), with the suffix in lower case."""
     name = unicodedata.normalize("NFC", name)

@@ -160,7 +160,7 @@ def plan(
         for c, o in zip(columns.values(), options.values(), strict=True)
     )
     table.add_row("copy of a block / its work", *copies)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 def smallest_gpu(cost: EntryCost, option: str) -> str:

@@ -44,7 +44,8 @@ def leaderboards(params: Params, results: Path) -> list[Leaderboard]:
     """Of the tasks that have results in a folder, a table for each benchmark: kind of task, data set and its folder."""
     benchmarks: dict[tuple[str, ...], list[str]] = {}
     for name, task in params.tasks.items():
-        if (results / name / "metrics.json").exists():
+        path = results / name / "metrics.json"
+        if path.exists() and json.loads(path.read_text(encoding="utf-8")):
             dataset = params.datasets[task.dataset]
             split = str(getattr(dataset, "split", ""))
             benchmarks.setdefault((task.type, dataset.type, split, str(dataset.root)), []).append(name)

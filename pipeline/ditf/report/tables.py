@@ -8,18 +8,58 @@ import pyarrow.parquet
 
 from ditf.errors import UserError
 
+# Columns of names, which stay text even if all names are numbers. "value" names a member of the column "group".
+NAMES = (
+    "category",
+    "descriptor",
+    "frame",
+    "group",
+    "id",
+    "label",
+    "metric",
+    "name",
+    "object",
+    "pair",
+    "rule",
+    "sequence",
+    "source",
+    "target",
+    "unit",
+)
+
 
 def load_results(folder: Path | str) -> dict[str, pa.Table]:
-    """The tables of a task's results, such as `results/spair-flux`, by name; `.to_pandas()` gives pandas.
+    """Load the tables of a task's results.
+
+    Args:
+        folder: Folder of the results, such as `results/spair-flux`.
+
+    Returns:
+        The tables by name. Names of sequences, images and the like are strings. Pandas, where it is installed, takes a
+        table by `.to_pandas()`.
 
     Raises:
-        UserError: the folder holds none.
+        UserError: The folder holds no tables.
     """
     tables = {
-        path.stem: pyarrow.csv.read_csv(path) if path.suffix == ".csv" else pyarrow.parquet.read_table(path)
+        path.stem: _read_csv(path) if path.suffix == ".csv" else pyarrow.parquet.read_table(path)
         for path in sorted(Path(folder).rglob("*"))
         if path.suffix in (".csv", ".parquet")
     }
     if not tables:
-        raise UserError(f"{folder}: holds no tables of results")
+        raise UserError(f"{folder}: holds no tables of results. Run `dvc repro`.")
     return tables
+
+
+def _read_csv(path: Path) -> pa.Table:
+    """Read a table of `ditf.tasks.base.write_csv`, with names as strings."""
+    with path.open(encoding="utf-8") as file:
+        columns = file.readline().rstrip("\r\n").split(",")
+    names = [*NAMES, *(["value"] if "group" in columns else [])]
+    return pyarrow.csv.read_csv(
+        path,
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+        ),
+    )

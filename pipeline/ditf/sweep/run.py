@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ditf.data.catalog import Catalog
 from ditf.drawing.charts import new_figure
+from ditf.errors import UserError
 from ditf.features.extract import extract
 from ditf.features.extractor import ExtractionJob, ImageSource
 from ditf.features.store import FeatureStore
@@ -80,6 +81,8 @@ def _score(store: FeatureStore, task: Task, catalog: Catalog, folder: Path, clie
             store.attributes["extraction_config"]["ensemble_size"],
             float(store.statistics(block).ratio.max()),
         )
+        if not scores.metrics:
+            raise UserError(f"{catalog.folder}: has no true answers to score. Sweep over a data set that has some.")
         for descriptor, metrics in scores.metrics.items():
             head = {"block": block, "ensemble_size": size, "descriptor": descriptor}
             rows.append({**head, **metrics, "massive": store.massive(block), "ratio": largest})

@@ -18,7 +18,6 @@ from ditf.data.images import shrink
 from ditf.data.masks import decode_mask, read_index_mask, save_mask
 from ditf.drawing import charts
 from ditf.drawing.pictures import animation, contact_sheet, draw_feature_colours, overlay, spread
-from ditf.errors import UserError
 from ditf.features.store import FeatureStore
 from ditf.metrics import intervals
 from ditf.metrics.segmentation import evaluate_frame, summarize
@@ -83,22 +82,30 @@ class Propagation(Task):
                 bar.update(count)
 
     def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
-        """J and F of the frames that have a true mask, without the first and the last frame."""
+        """Score the frames that have a true mask, without the first and the last frame.
+
+        Returns no metrics if there are no such frames, as in DAVIS's split test-dev.
+        """
         truth, frames = masks_of(catalog), frames_of(catalog)
         scored = {
             name: [frame["name"] for frame in rows[1:-1] if frame["id"] in truth] for name, rows in frames.items()
         }
-        if unscored := [name for name, found in scored.items() if not found]:
-            print(f"{', '.join(unscored)}: no true mask between the first and the last frame; not scored")
+        if unscored := [name for name, names in scored.items() if not names]:
+            names = ", ".join(unscored[:5]) + (f" and {len(unscored) - 5} more" if len(unscored) > 5 else "")
+            print(f"{names}: no true mask between the first and the last frame; not scored")
+        if len(unscored) == len(scored):
+            masks = predictions / self.predict.descriptors[-1]
+            print(f"The predicted masks are palette PNGs, as evaluation servers expect them: {masks}/<sequence>/*.png")
+            return Scores({}, {})
         metrics: Metrics = {}
         tables: dict[str, list[Row]] = {"all": [], "sequences": [], "objects": [], "frames": []}
         units: list[intervals.Row] = []
         for descriptor in self.predict.descriptors:
             by_object: dict[str, NDArray[np.float64]] = {}
-            for sequence, values in measure(catalog, scored, predictions / descriptor):
-                own = {f"{sequence}_{number}": each for number, each in enumerate(values, 1)}
-                by_object |= own
-                tables["sequences"].append({"descriptor": descriptor, "sequence": sequence, **summarize(own)})
+            for sequence, (numbers, values) in measure(catalog, scored, predictions / descriptor):
+                objects = {f"{sequence}_{number}": each for number, each in zip(numbers, values, strict=True)}
+                by_object |= objects
+                tables["sequences"].append({"descriptor": descriptor, "sequence": sequence, **summarize(objects)})
                 tables["frames"] += [
                     {"descriptor": descriptor, "sequence": sequence, "frame": name, "J&F": float(value)}
                     for name, value in zip(scored[sequence], values.mean((0, 2)), strict=True)
@@ -108,8 +115,6 @@ class Propagation(Task):
                     (descriptor, name, sequence, "", float(each.mean(1).sum()), float(len(values)))
                     for name, each in totals.items()
                 ]
-            if not by_object:
-                raise UserError(f"{catalog.folder}: no sequence has a true mask between its first and last frame")
             tables["objects"] += [
                 {"descriptor": descriptor, "object": name, **summarize({name: each})}
                 for name, each in by_object.items()
@@ -153,6 +158,8 @@ class Propagation(Task):
         """J&F of each sequence by the last descriptor, from the best to the worst."""
         last = self.predict.descriptors[-1]
         rows = [row for row in read_csv(tables / "jf_sequences.csv") if row["descriptor"] == last]
+        if not rows:
+            return {}
         values = {row["sequence"]: float(row["J&F-Mean"]) for row in rows}
         ranked = dict(sorted(values.items(), key=lambda found: -found[1]))
         return {f"J&F by sequence ({last})": charts.bars(ranked, "J&F")}
@@ -194,8 +201,8 @@ def carry(
 
 def measure(
     catalog: Catalog, scored: Mapping[str, Sequence[str]], predictions: Path
-) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """J and F of each sequence, [objects, frames, 2], from masks in a folder, of the frames `scored`."""
+) -> Iterator[tuple[str, tuple[list[int], NDArray[np.float64]]]]:
+    """Yield each sequence with `evaluate` of its scored frames, from the masks in a folder."""
     truth, frames = masks_of(catalog), frames_of(catalog)
 
     def tasks() -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -204,7 +211,8 @@ def measure(
             folder, names = predictions / row["sequence"], scored[row["sequence"]]
             if names:
                 pairs = [(truth[ids[name]], folder / f"{name}.png") for name in names]
-                yield row["sequence"], (pairs, row["objects"])
+                first = truth[frames[row["sequence"]][0]["id"]]
+                yield row["sequence"], (pairs, row["objects"], first)
 
     with tqdm(desc="J and F", total=len(frames), unit="sequence", delay=2) as bar:
         for found in run(None, evaluate, tasks(), cores()):
@@ -212,11 +220,23 @@ def measure(
             yield found
 
 
-def evaluate(frames: list[tuple[bytes, Path]], objects: int) -> NDArray[np.float64]:
-    """J and F of one sequence, [objects, frames, 2], from (bytes of the true mask's PNG, path of the predicted)."""
-    return np.stack(
-        [evaluate_frame(decode_mask(true, path), read_index_mask(path), objects) for true, path in frames], 1
-    )
+def evaluate(frames: list[tuple[bytes, Path]], objects: int, first: bytes) -> tuple[list[int], NDArray[np.float64]]:
+    """Score one sequence.
+
+    Args:
+        frames: True mask as bytes of a PNG, and path of the predicted mask, of each frame.
+        objects: Largest number of an object.
+        first: First mask as bytes of a PNG.
+
+    Returns:
+        The numbers of the objects that any mask shows, and their J and F, [objects, frames, 2].
+    """
+    masks = [(decode_mask(true, path), read_index_mask(path)) for true, path in frames]
+    shown = np.unique(np.concatenate([np.unique(mask) for pair in masks for mask in pair]))
+    shown = np.union1d(shown, decode_mask(first, Path("first mask")))
+    numbers = [number for number in range(1, objects + 1) if number in shown]
+    values = np.stack([evaluate_frame(true, predicted, objects) for true, predicted in masks], 1)
+    return numbers, values[[number - 1 for number in numbers]]
 
 
 def frames_of(catalog: Catalog) -> dict[str, list[Row]]:
