@@ -91,8 +91,8 @@ class Propagation(Task):
             name: [frame["name"] for frame in rows[1:-1] if frame["id"] in truth] for name, rows in frames.items()
         }
         if unscored := [name for name, names in scored.items() if not names]:
-            names = ", ".join(unscored[:5]) + (f" and {len(unscored) - 5} more" if len(unscored) > 5 else "")
-            print(f"{names}: no true mask between the first and the last frame; not scored")
+            shown = ", ".join(unscored[:5]) + (f" and {len(unscored) - 5} more" if len(unscored) > 5 else "")
+            print(f"{shown}: no true mask between the first and the last frame; not scored")
         if len(unscored) == len(scored):
             masks = predictions / self.predict.descriptors[-1]
             print(f"The predicted masks are palette PNGs, as evaluation servers expect them: {masks}/<sequence>/*.png")
