@@ -22,7 +22,7 @@ from ditf.backbones.base import Backbone
 from ditf.backbones.source import ModelSettings
 from ditf.config.schema import FeaturesEntry, SweepSettings
 from ditf.datasets.base import Dataset
-from ditf.features.fusion import FusionHalf, FusionSettings
+from ditf.features.settings import FusionHalf, FusionSettings
 from ditf.matching.matchers.base import Matcher
 from ditf.registry import find_type, registered
 from ditf.tasks.base import Task

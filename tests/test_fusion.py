@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from ditf.errors import UserError
 from ditf.features.descriptors import unit
-from ditf.features.fusion import FusedStore, FusionSettings, PrincipalAxes, fuse, open_store, resample, write_fusion
+from ditf.features.fusion import FusedStore, PrincipalAxes, fuse, open_store, resample, write_fusion
+from ditf.features.settings import FusionSettings
 from ditf.features.store import FeatureStore
 from ditf.features.store_writer import StoreItem, write_store
 from tests.conftest import BLOCK, MODELS, Project

@@ -20,7 +20,7 @@ from ditf.config.schema import FeaturesEntry, SampleSettings, Sweep
 from ditf.config.yaml_file import read_yaml
 from ditf.datasets.base import Dataset
 from ditf.errors import UserError
-from ditf.features.fusion import FusionSettings
+from ditf.features.settings import FusionSettings
 from ditf.registry import of_type
 from ditf.settings import Entries, Settings, below, error_lines, invalid, problem, problems_of
 from ditf.tasks.base import Task

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic_core import InitErrorDetails
 
-from ditf.features.fusion import BLOCK, FusionSettings
+from ditf.features.settings import FUSED_BLOCK, FusionSettings
 from ditf.settings import Entries, problem
 from ditf.tasks.base import Task
 from ditf.types import ORIGINAL
@@ -76,7 +76,7 @@ def _task_problems(name: str, task: Task, entries: Entries) -> Iterator[InitErro
         yield problem(("features",), message)
     owner = f"{'fusions' if fused else 'features'}.{task.features}"
     yield from descriptor_problems(task, ORIGINAL if fused else source.backbone.descriptors, owner)
-    blocks = [BLOCK] if fused else source.backbone.blocks
+    blocks = [FUSED_BLOCK] if fused else source.backbone.blocks
     if task.predict.block not in blocks:
         yield problem(("predict", "block"), _not_captured(task.predict.block, blocks, owner))
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
@@ -295,6 +294,8 @@ def resize_for_model(image: RGB, rule: Rule, img_size: int, multiple: int) -> RG
     """Resize an image to `model_size`: bilinear by OpenCV for "shorter", bicubic by PIL for the other rules."""
     size = model_size(rule, img_size, image.shape[1], image.shape[0], multiple)
     if rule == "shorter":
+        import cv2  # here, because reading parameters imports this module and would wait for OpenCV
+
         return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 

@@ -10,56 +10,24 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat
 from safetensors import SafetensorError
 
 from ditf.errors import UserError
 from ditf.features.bilinear import AxisInterpolation
 from ditf.features.descriptors import unit
+from ditf.features.settings import FUSED_BLOCK, FusionHalf, FusionSettings
 from ditf.features.store import FeatureStore, ImageFeatures
 from ditf.files import fingerprint, write_atomically
-from ditf.settings import Distinct, Settings, entry_of
-from ditf.types import Descriptor
 
 Vectors = NDArray[np.float32]
-Count = Annotated[int, Field(ge=1)]
 
 RECORD, BASIS = "fusion.json", "basis.safetensors"
 SAMPLE_TOKENS = 50_000  # from which the axes over a data set are computed
-BLOCK = 0  # the only one of a fused store
-
-
-class FusionHalf(Settings):
-    """One of the two: features, which of their blocks and descriptors, and to how many axes each block is reduced.
-
-    features: an entry. blocks: from coarse to fine, where they differ. descriptor, channels: as a task reads them. pca:
-    axes per block, or null for no reduction.
-    """
-
-    features: Annotated[str, entry_of("features")]
-    blocks: Distinct[Annotated[int, Field(ge=0)]]
-    descriptor: Descriptor
-    channels: Literal["auto"] | list[Annotated[int, Field(ge=0)]] = "auto"
-    pca: Annotated[list[Count], Field(min_length=1)] | None = None
-
-
-class FusionSettings(Settings):
-    """An entry of `fusions`.
-
-    first, second: the halves; the first is resampled to the second's grid. weight: of the second, in 0..1; the first
-    has the rest. over: PCA over the data set, from a sample, or over the two images of each pair. seed: of the sample.
-    """
-
-    first: FusionHalf
-    second: FusionHalf
-    weight: FiniteFloat = Field(default=0.5, ge=0, le=1)
-    over: Literal["dataset", "pair"] = "dataset"
-    seed: int = Field(default=0, ge=0, lt=2**32)
 
 
 @dataclass(frozen=True)
@@ -159,13 +127,13 @@ class FusedStore(FeatureStore):
             name: PrincipalAxes(basis[f"{name}.mean"], basis[f"{name}.vectors"])
             for name in (key.removesuffix(".mean") for key in basis if key.endswith(".mean"))
         }
-        self.ids, self.keys, self.sizes, self.blocks = second.ids, second.keys, second.sizes, [BLOCK]
+        self.ids, self.keys, self.sizes, self.blocks = second.ids, second.keys, second.sizes, [FUSED_BLOCK]
         self._index = {name: index for index, name in enumerate(self.ids)}
         self._finest = self.fusion.second.blocks[-1]
         width = sum(self._width(half, store) for half, store in zip(self.halves, self.stores, strict=True))
         self.attributes = {
             "extraction_config": record,
-            "blocks": [BLOCK],
+            "blocks": [FUSED_BLOCK],
             "strides": [second.stride(self._finest)],
             "channels": [width],
             "norm": None,

@@ -23,16 +23,18 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from ditf.errors import UserError
 from ditf.features.descriptors import ChannelStatistics, describe
 from ditf.files import fingerprint
 from ditf.types import BOTH, LAYER_NORM, STORE_VERSION, Descriptor, Norm, condition_of
+
+if TYPE_CHECKING:
+    import zarr
 
 FORMAT = "ditf-features"
 
@@ -96,6 +98,8 @@ class FeatureStore:
     """
 
     def __init__(self, path: Path | str) -> None:
+        import zarr  # here, because reading parameters imports this module and would wait for zarr
+
         self.path = Path(path)
         try:
             group = zarr.open_group(self.path, mode="r")
