@@ -249,7 +249,7 @@ def _diagnosis(data: bytes, error: Exception) -> str:
         return f"its metadata exceeds {MAX_METADATA >> 20} MB. Remove the metadata."
     beginning = data[:512]
     if not set(beginning) & set(range(9)) and _is_text(beginning):
-        return "it is a text file. Give an image file."
+        return "a text file, not an image. Give an image file."
     return f"{error}. Restore the file from its source."
 
 

@@ -11,6 +11,7 @@ from ditf.data.images import open_image, printable, read_bytes
 from ditf.errors import UserError
 
 VOID = 255  # in annotations: neither background nor object
+MAX_SCATTERED_VALUES = 8  # a grey mask with more values that are not 1, 2, 3, ... is a picture, not indices
 ENCODING = "A mask is an indexed or grey PNG: 0 for background, 1, 2, ... for objects or classes"
 
 Mask = NDArray[np.uint8]
@@ -47,30 +48,39 @@ def decode_mask(data: bytes, path: Path) -> Mask:
 
 
 def read_object_mask(path: Path) -> Mask:
-    """Read a mask that a user painted: an index mask, or a picture of one white object, which may be a JPEG.
+    """Read a mask that a user painted: an index mask, or a picture of one white object on black.
+
+    A picture may be a JPEG or have soft edges. Then pixels of at least half the brightness belong to the object.
 
     Args:
         path: The file.
 
     Returns:
-        The values, [height, width]. A JPEG of a white object has the value 255 there and 0 elsewhere.
+        The values, [height, width]. The object of such a picture has the value 255.
 
     Raises:
         UserError: The file cannot be read, or is not a mask.
     """
     data = read_bytes(path)
     with open_image(data, path, "mask") as image:
-        if image.format != "JPEG" or image.mode not in ("L", "RGB"):
+        if image.mode != "L" and image.format != "JPEG":
             return decode_mask(data, path)
         pixels = np.asarray(image.convert("L"))
+        if image.format != "JPEG" and not _has_soft_edges(pixels):
+            return decode_mask(data, path)
     white = pixels >= 128
     blurred = np.count_nonzero((pixels >= 64) & (pixels < 192))
-    if blurred > np.count_nonzero(white) or (np.any(pixels > 32) and not white.any()):
+    if blurred >= max(1, np.count_nonzero(white)) or (np.any(pixels > 32) and not white.any()):
         raise UserError(
-            f"{printable(path)}: a JPEG can only hold one white object on black, and this has greys. Save it as PNG. "
-            f"{ENCODING}."
+            f"{printable(path)}: neither an index mask nor a picture of one white object on black. {ENCODING}."
         )
     return np.where(white, 255, 0).astype(np.uint8)
+
+
+def _has_soft_edges(pixels: Mask) -> bool:
+    """Return whether a grey image has the many, scattered values of a picture instead of indices."""
+    values = np.setdiff1d(pixels, (0, VOID))
+    return len(values) > MAX_SCATTERED_VALUES and not np.array_equal(values, np.arange(1, len(values) + 1))
 
 
 def _palette() -> list[int]:

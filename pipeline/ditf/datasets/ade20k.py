@@ -50,7 +50,13 @@ class ADE20K(Dataset):
                 raise UserError(f"{folder}: has no images; is {reader.root} the data set's folder? Correct `root`.")
             files |= {f"{name}/{path.stem}": (part, path) for path in paths}
             folder = reader.locate(f"{self.masks}/{name}")
-            mask_files |= {f"{name}/{normalized(path.stem)}": path for path in reader.files(folder, (".png",))}
+            masks_of_part = {normalized(path.stem): path for path in reader.files(folder, (".png",))}
+            names = {normalized(path.stem) for path in paths}
+            reader.check_names(masks_of_part, names, folder, "masks' names")
+            for stem, path in masks_of_part.items():
+                if stem not in names:
+                    reader.leave_out(path, "mask without an image of its name")
+            mask_files |= {f"{name}/{stem}": path for stem, path in masks_of_part.items()}
         images = reader.images(path for _, path in files.values())
         rows, masks = list[Row](), list[Row]()
         empty: dict[str, list[Path]] = {"train": [], "test": []}

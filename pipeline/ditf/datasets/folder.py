@@ -39,8 +39,9 @@ class Folder(Dataset):
         paths = reader.files(root, readable_suffixes(), recursive=True, used=[prompts_file] if prompts_file else [])
         prompts = reader.attempt(_read_prompts, prompts_file) if prompts_file else {}
         known = {normalized(reader.relative(path)) for path in paths}
+        reader.check_names(prompts or {}, known, prompts_file or root, "paths")
         for name in prompts or {}:
-            if name not in known:
+            if name not in known and not known.isdisjoint(prompts or {}):
                 reader.problem(
                     f"{prompts_file}: {name}", f"no such image in {root}. Correct the name or remove the row."
                 )

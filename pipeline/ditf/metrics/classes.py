@@ -25,6 +25,8 @@ def confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: i
 
 def by_image(item: str, counts: Counts) -> Iterator[tuple[str, str, str, float, float]]:
     """What an image adds to the metrics: (metric, image, class, numerator, denominator), for `intervals`."""
+    if not counts.any():
+        return  # all pixels of the image are ignored
     right, union = np.diag(counts), counts.sum(1) + counts.sum(0) - np.diag(counts)
     yield "pixel accuracy", item, "", 100 * float(right.sum()), float(counts.sum())
     for n in np.flatnonzero(union):
