@@ -389,7 +389,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("path,prompt\nnowhere.png,x\n", "nowhere.png: no such image"),
+        ("path,prompt\na.png,x\nnowhere.png,x\n", "nowhere.png: no such image"),
         ("name,text\na.png,x\n", "line 1: no column path; its columns are 'name', 'text'"),
         ("path,prompt\na.png,x\na.png,y\n", "line 3: a.png occurs twice"),
         ("path,prompt\na.png\n", "line 2: 1 fields, but the header has 2"),

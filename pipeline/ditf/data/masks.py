@@ -69,8 +69,8 @@ def read_object_mask(path: Path) -> Mask:
         if image.format != "JPEG" and not _has_soft_edges(pixels):
             return decode_mask(data, path)
     white = pixels >= 128
-    blurred = np.count_nonzero((pixels >= 64) & (pixels < 192))
-    if blurred >= max(1, np.count_nonzero(white)) or (np.any(pixels > 32) and not white.any()):
+    blurred = int(np.count_nonzero((pixels >= 64) & (pixels < 192)))
+    if blurred >= max(1, int(np.count_nonzero(white))) or (np.any(pixels > 32) and not white.any()):
         raise UserError(
             f"{printable(path)}: neither an index mask nor a picture of one white object on black. {ENCODING}."
         )
