@@ -37,6 +37,7 @@ def write(path: Path, shard: int | None = None, encoding: Encoding = "float16") 
 def test_round_trip(tmp_path: Path, shard: int | None) -> None:
     write(tmp_path / "store", shard)
     store = open_store(tmp_path / "store")
+    assert isinstance(store, FeatureStore)
     assert store.ids == [item.id for item in ITEMS]
     assert store.attributes["extraction_config"] == {"seed": 1}
     assert store.items_per_file == (shard or 1)
@@ -50,6 +51,8 @@ def test_round_trip(tmp_path: Path, shard: int | None) -> None:
     first = store["cat/4"]
     np.testing.assert_array_equal(first.tokens, store.features(24, "cat/4").tokens)
     assert first.map("adaln").shape == (5, *ITEMS[4].grid)
+    assert repr(first) == "ImageFeatures(3x3 tokens of 5 channels, float16, AdaLN, massive channels [])"
+    assert repr(store).endswith("store', 7 items, blocks [24, 28])")
 
 
 def test_any_zarr_library_can_read_it(tmp_path: Path) -> None:

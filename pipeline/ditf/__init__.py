@@ -25,14 +25,15 @@ for _name, _value in ENVIRONMENT.items():
 if TYPE_CHECKING:
     from ditf.features.extractor import Extractor
     from ditf.features.fusion import open_store
-    from ditf.features.store import FeatureStore, ImageFeatures
+    from ditf.features.reader import ImageFeatures
+    from ditf.features.store import FeatureStore
     from ditf.matching.images import match
     from ditf.report.tables import load_results
 
 _MODULES = {
     "Extractor": "ditf.features.extractor",
     "FeatureStore": "ditf.features.store",
-    "ImageFeatures": "ditf.features.store",
+    "ImageFeatures": "ditf.features.reader",
     "open_store": "ditf.features.fusion",
     "load_results": "ditf.report.tables",
     "match": "ditf.matching.images",

@@ -12,7 +12,7 @@ from ditf.data.images import PNG_COMPRESSION, RGB
 from ditf.data.masks import PALETTE
 from ditf.drawing.charts import new_figure, save, show
 from ditf.features.descriptors import ChannelStatistics
-from ditf.features.store import FeatureStore
+from ditf.features.reader import FeatureReader
 from ditf.types import Descriptor
 
 T = TypeVar("T")
@@ -109,7 +109,7 @@ def feature_colours(maps: Sequence[NDArray[np.float32]]) -> list[RGB]:
 def draw_feature_colours(
     path: Path,
     read: Callable[[str], RGB],
-    store: FeatureStore,
+    store: FeatureReader,
     items: Sequence[str],
     reading: "DescriptorSettings",
     descriptor: Descriptor,

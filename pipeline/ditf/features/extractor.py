@@ -19,8 +19,8 @@ from ditf.backbones.source import LoadingSettings, Model, ModelSettings, pin
 from ditf.data.images import RGB, hash_pixels, inspect, model_size, read_rgb, resize_for_model, to_rgb
 from ditf.errors import UserError
 from ditf.features.descriptors import ChannelStatistics
+from ditf.features.reader import ImageFeatures
 from ditf.features.settings import ExtractionSettings
-from ditf.features.store import ImageFeatures
 from ditf.features.store_writer import BlockFeatures, StoreItem
 from ditf.files import Hashes
 from ditf.provenance import versions_of

@@ -20,8 +20,9 @@ from safetensors import SafetensorError
 from ditf.errors import UserError
 from ditf.features.bilinear import AxisInterpolation
 from ditf.features.descriptors import unit
+from ditf.features.reader import FeatureReader, ImageFeatures
 from ditf.features.settings import FUSED_BLOCK, FusionHalf, FusionSettings
-from ditf.features.store import FeatureStore, ImageFeatures
+from ditf.features.store import FeatureStore
 from ditf.files import fingerprint, write_atomically
 
 Vectors = NDArray[np.float32]
@@ -96,7 +97,7 @@ def fuse(
     return np.concatenate([np.float32(1 - weight) * halves[0], np.float32(weight) * halves[1]], 1)
 
 
-class FusedStore(FeatureStore):
+class FusedStore(FeatureReader):
     """A fusion, opened for reading; behaves like a store with one block and the descriptor "original".
 
     Raises:
@@ -104,59 +105,54 @@ class FusedStore(FeatureStore):
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        folder = Path(path)
         try:
-            record = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             checksum = record.pop("checksum")
             if checksum != fingerprint(record):
                 raise ValueError("it disagrees with its checksum")
             self.fusion = FusionSettings.model_validate(record["fusion"])
-            basis = safetensors.numpy.load((self.path / BASIS).read_bytes())
+            basis = safetensors.numpy.load((folder / BASIS).read_bytes())
             if record["basis"] != _digest(basis):
                 raise ValueError(f"{BASIS} disagrees with its checksum")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise UserError(
-                f"{path}: not a fusion, or a damaged one ({error}); run `dvc repro fusion@{self.path.name}`"
+                f"{path}: not a fusion, or a damaged one ({error}); run `dvc repro fusion@{folder.name}`"
             ) from None
         self.halves = (self.fusion.first, self.fusion.second)
-        self.stores = [FeatureStore(self.path.parent / half.features) for half in self.halves]
+        self.stores = [FeatureStore(folder.parent / half.features) for half in self.halves]
         if record["stores"] != [store.digest for store in self.stores]:
-            raise UserError(f"{path}: not of the features that are there now; run `dvc repro fusion@{self.path.name}`")
+            raise UserError(f"{path}: not of the features that are there now; run `dvc repro fusion@{folder.name}`")
         second = self.stores[1]
         self._axes = {
             name: PrincipalAxes(basis[f"{name}.mean"], basis[f"{name}.vectors"])
             for name in (key.removesuffix(".mean") for key in basis if key.endswith(".mean"))
         }
-        self.ids, self.keys, self.sizes, self.blocks = second.ids, second.keys, second.sizes, [FUSED_BLOCK]
-        self._index = {name: index for index, name in enumerate(self.ids)}
         self._finest = self.fusion.second.blocks[-1]
-        width = sum(self._width(half, store) for half, store in zip(self.halves, self.stores, strict=True))
-        self.attributes = {
+        width = sum(map(_width, self.halves, self.stores))
+        attributes = {
             "extraction_config": record,
             "blocks": [FUSED_BLOCK],
             "strides": [second.stride(self._finest)],
             "channels": [width],
             "norm": None,
         }
-
-    @property
-    def pairwise(self) -> bool:
-        """Whether the features of an image depend on the one that it is paired with."""
-        return self.fusion.over == "pair"
+        super().__init__(folder, second.ids, second.keys, second.sizes, attributes)
+        self.pairwise = self.fusion.over == "pair"
 
     @functools.cached_property
     def digest(self) -> str:
         return fingerprint([self.attributes["extraction_config"], self.ids, self.keys])
 
     def grids(self, block: int) -> NDArray[np.int32]:
-        self._has(block)
+        self._position(block)
         return self.stores[1].grids(self._finest)
 
     def massive(self, block: int) -> list[int]:
         return []
 
     def features(self, block: int, item: str) -> ImageFeatures:
-        self._has(block)
+        self._position(block)
         if self.pairwise:
             raise UserError(
                 f"{self.path}: its PCA is over pairs, so that only correspondence reads it; use `over: dataset`"
@@ -192,9 +188,6 @@ class FusedStore(FeatureStore):
         self, number: int, item: str, axes: Mapping[str, PrincipalAxes]
     ) -> list[tuple[Vectors, tuple[int, int]]]:
         return _reduced(number, self._raw(number, item), axes)
-
-    def _width(self, half: FusionHalf, store: FeatureStore) -> int:
-        return sum(half.pca) if half.pca else sum(store.channels(block) for block in half.blocks)
 
 
 def raw_parts(store: FeatureStore, half: FusionHalf, item: str) -> list[tuple[Vectors, tuple[int, int]]]:
@@ -236,9 +229,14 @@ def write_fusion(path: Path, fusion: FusionSettings, stores: Sequence[FeatureSto
     write_atomically(path / RECORD, json.dumps(record, indent=1).encode() + b"\n")
 
 
-def open_store(path: Path | str) -> FeatureStore:
+def open_store(path: Path | str) -> FeatureReader:
     """Open the feature store, or the fusion, in the folder `path`. Raises `UserError` where it holds none."""
     return FusedStore(path) if (Path(path) / RECORD).exists() else FeatureStore(path)
+
+
+def _width(half: FusionHalf, store: FeatureStore) -> int:
+    """Return the channels of a half of the fused tokens."""
+    return sum(half.pca) if half.pca else sum(store.channels(block) for block in half.blocks)
 
 
 def _sample(

@@ -21,20 +21,18 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from ditf.errors import UserError
-from ditf.features.descriptors import ChannelStatistics, describe
+from ditf.features.descriptors import ChannelStatistics
+from ditf.features.reader import FeatureReader, ImageFeatures
 from ditf.files import fingerprint
-from ditf.types import BOTH, LAYER_NORM, STORE_VERSION, Descriptor, Norm, condition_of
-
-if TYPE_CHECKING:
-    import zarr
+from ditf.types import BOTH, STORE_VERSION, Norm
 
 FORMAT = "ditf-features"
 
@@ -42,99 +40,50 @@ TABLES = {"ids": "c.0", "keys": "c.0", "grid": "c.0.0", "size": "c.0.0", "prompt
 PER_ITEM = ("tokens", "quantization")
 
 
-@dataclass(frozen=True)
-class ImageFeatures:
-    """Features of one image at one block.
+class FeatureStore(FeatureReader):
+    """A store of extracted features, opened for reading. Indexed by an image's id, it gives its `ImageFeatures`.
 
-    tokens: [n, C], row-major, float16 or float32. modulation: AdaLN shift, scale and gate, [3, C], or None. grid:
-    tokens (down, across). size: of the image in pixels, (width, height). massive: the massive channels. conditions: by
-    name, the modulation by timestep ("t") and text ("c") alone, where the model embeds both. norm: what is modulated.
-    """
-
-    tokens: NDArray[np.floating]
-    modulation: NDArray[np.floating] | None
-    grid: tuple[int, int]
-    size: tuple[int, int]
-    massive: Sequence[int] = field(default=())
-    conditions: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
-    norm: Norm = LAYER_NORM
-
-    def descriptors(
-        self, descriptor: Descriptor | None = None, channels: Iterable[int] | None = None, rows: Any = slice(None)
-    ) -> NDArray[np.float32]:
-        """Descriptors [n, C]; see `ditf.features.descriptors.describe`.
-
-        Args:
-            descriptor: "adaln+discard" unless given; "original" for models without AdaLN.
-            channels: to discard; the massive ones unless given.
-            rows: of the tokens, if not all are requested.
-        """
-        descriptor = descriptor or ("original" if self.modulation is None else "adaln+discard")
-        modulation, condition = self.modulation, condition_of(descriptor)
-        if condition != BOTH and modulation is not None:
-            modulation = self.conditions.get(condition)
-            if modulation is None:
-                raise UserError(
-                    f"descriptor: {descriptor!r}: the AdaLN of this model does not embed timestep and text apart; use "
-                    "'adaln'"
-                )
-        channels = self.massive if channels is None else channels
-        return describe(self.tokens[rows], modulation, descriptor, channels, self.norm)
-
-    def map(self, descriptor: Descriptor | None = None, channels: Iterable[int] | None = None) -> NDArray[np.float32]:
-        """Descriptors as a map, [C, down, across]."""
-        return self.descriptors(descriptor, channels).T.reshape(-1, *self.grid)
-
-
-class FeatureStore:
-    """A finished store, opened for reading. Indexed by an image's id, it gives `ImageFeatures` of its first block.
+    Args:
+        path: The folder of the store.
 
     Attributes:
-        ids, keys: of the items, in order. sizes: [items, 2]. blocks: that it holds.
-        attributes: all that made it.
+        ids: Ids of the items, in order.
+        keys: A hash of the content and the prompt of each item.
+        sizes: Width and height of each image in pixels, [items, 2].
+        blocks: Blocks in the store.
+        prompts: Distinct prompts, once per image size where the AdaLN depends on the size.
+        attributes: Everything that made the store.
 
     Raises:
-        UserError: `path` holds no store, one of another version, or one whose metadata or tables are damaged.
+        UserError: `path` holds no store, one of another version, or one with damaged metadata or tables.
     """
 
     def __init__(self, path: Path | str) -> None:
-        import zarr  # here, because reading parameters imports this module and would wait for zarr
-
-        self.path = Path(path)
+        folder = Path(path)
         try:
-            group = zarr.open_group(self.path, mode="r")
-            self.attributes: dict[str, Any] = dict(group.attrs)
-            if self.attributes.get("format") != FORMAT:
+            group = zarr.open_group(folder, mode="r")
+            attributes: dict[str, Any] = dict(group.attrs)
+            if attributes.get("format") != FORMAT:
                 raise UserError(f"{path}: a Zarr group, but not a feature store")
-            if self.attributes["version"] != STORE_VERSION:
+            if attributes["version"] != STORE_VERSION:
                 raise UserError(
-                    f"{path}: written in format version {self.attributes['version']}, but {STORE_VERSION} is read "
-                    f"here; extract again: `dvc repro -f features@{self.path.name}`"
+                    f"{path}: written in format version {attributes['version']}, but {STORE_VERSION} is read "
+                    f"here; extract again: `dvc repro -f features@{folder.name}`"
                 )
-            names = array_names(self.attributes)
-            if self.attributes["checksum"] != metadata_checksum(self.path, names):
+            names = array_names(attributes)
+            if attributes["checksum"] != metadata_checksum(folder, names):
                 raise ValueError("its metadata or tables disagree with their checksum")
-            self.blocks: list[int] = list(self.attributes["blocks"])
             self._arrays = {name: cast("zarr.Array[Any]", group[name]) for name in names}
-            self.ids, self.keys, self.prompts = ([str(s) for s in self._whole(n)] for n in ("ids", "keys", "prompts"))
-            self._grid, self.sizes, self._prompt = (self._whole(name) for name in ("grid", "size", "prompt"))
+            ids, keys, self.prompts = ([str(s) for s in self._whole(n)] for n in ("ids", "keys", "prompts"))
+            self._grid, sizes, self._prompt = (self._whole(name) for name in ("grid", "size", "prompt"))
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"{path}: not a feature store, or a damaged one ({_reason(error)}); repair it with `ditf repair`, or "
                 "extract again with `dvc repro`"
             ) from None
-        self._index = {name: index for index, name in enumerate(self.ids)}
+        super().__init__(folder, ids, keys, sizes, attributes)
         self._statistics: dict[int, ChannelStatistics] = {}
         self._modulation = functools.lru_cache(maxsize=1024)(self._read_modulation)
-
-    @property
-    def pairwise(self) -> bool:
-        """Whether the features of an image depend on the one that it is paired with."""
-        return False
-
-    def pair(self, block: int, source: str, target: str) -> tuple[ImageFeatures, ImageFeatures]:
-        """The features of two images of a pair."""
-        return self.features(block, source), self.features(block, target)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -156,54 +105,15 @@ class FeatureStore:
         """The id of an item by its key."""
         return dict(zip(self.keys, self.ids, strict=True))
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __contains__(self, item: object) -> bool:
-        return item in self._index
-
-    def __getitem__(self, item: str) -> ImageFeatures:
-        return self.features(self.blocks[0], item)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (type(self), str(self.path.resolve()), self.digest)  # another process opens it, once
-
-    def index(self, item: str) -> int:
-        """The position of the item with id `item`."""
-        try:
-            return self._index[item]
-        except KeyError:
-            raise UserError(f"{self.path}: no features of {item!r}; it holds {len(self)} others") from None
-
     @property
     def norm(self) -> Norm:
         """What the AdaLN of the model modulates."""
         return Norm(**(self.attributes["norm"] or {}))
 
-    def stride(self, block: int) -> int:
-        """Pixels that a token of a block covers along each side."""
-        self._has(block)
-        return int(self.attributes["strides"][self.blocks.index(block)])
-
-    def channels(self, block: int) -> int:
-        """Channels of a block's tokens."""
-        self._has(block)
-        return int(self.attributes["channels"][self.blocks.index(block)])
-
     def grids(self, block: int) -> NDArray[np.int32]:
         """Tokens (down, across) of a block, for each item, [items, 2]."""
         found: NDArray[np.int32] = self._grid * self.stride(self.blocks[0]) // self.stride(block)
         return found
-
-    def grid(self, item: str, block: int | None = None) -> tuple[int, int]:
-        """Tokens (down, across) of an item, at the first block unless given."""
-        h, w = self.grids(self.blocks[0] if block is None else block)[self.index(item)]
-        return int(h), int(w)
-
-    def size(self, item: str) -> tuple[int, int]:
-        """An item's image in pixels, (width, height)."""
-        width, height = self.sizes[self.index(item)]
-        return int(width), int(height)
 
     def features(self, block: int, item: str) -> ImageFeatures:
         """The cached features of an item: tokens float16 or float32. Raises `UserError` where they are damaged."""
@@ -213,7 +123,7 @@ class FeatureStore:
 
     def tokens(self, block: int, item: str) -> NDArray[np.floating]:
         """The tokens of `features` alone, [n, C]."""
-        self._has(block)
+        self._position(block)
         stored = self.stored(block, item)
         if "quantization" not in stored:
             return stored["tokens"]
@@ -244,7 +154,7 @@ class FeatureStore:
 
     def statistics(self, block: int) -> ChannelStatistics:
         """The statistics of each channel over all tokens of the store."""
-        self._has(block)
+        self._position(block)
         if block not in self._statistics:
             try:
                 self._statistics[block] = ChannelStatistics(*self._whole(f"block{block}/statistics"))
@@ -277,10 +187,6 @@ class FeatureStore:
         except (UserError, ValueError, OSError):
             yield f"item {label!r} is damaged: {name}", chunk_path(self._arrays[name], index or 0)
 
-    def _has(self, block: int) -> None:
-        if block not in self.blocks:
-            raise UserError(f"{self.path}: holds blocks {self.blocks}, not {block}; add it to `blocks` and extract it")
-
     def _chunk(self, name: str, index: int, label: str) -> NDArray[Any]:
         array = self._arrays[name]
         try:
@@ -298,14 +204,6 @@ class FeatureStore:
         if not chunk_path(self._arrays[name], 0).is_file():
             raise ValueError(f"{name}: its file is missing")
         return np.asarray(self._arrays[name][:])
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(kind: type[FeatureStore], path: str, digest: str) -> FeatureStore:
-    store = kind(path)
-    if store.digest != digest:
-        raise UserError(f"{path}: changed while it was read; run again")
-    return store
 
 
 def chunk_path(array: "zarr.Array[Any]", index: int) -> Path:

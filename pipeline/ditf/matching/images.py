@@ -8,7 +8,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from ditf.errors import UserError
-from ditf.features.store import ImageFeatures
+from ditf.features.reader import ImageFeatures
 from ditf.matching.nearest import PixelIndex
 from ditf.matching.pairs import descriptors_at
 from ditf.types import Descriptor

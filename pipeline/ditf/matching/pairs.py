@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ditf.data.catalog import SCHEMAS, Catalog
 from ditf.features.bilinear import corners_of
-from ditf.features.store import FeatureStore, ImageFeatures
+from ditf.features.reader import FeatureReader, ImageFeatures
 from ditf.matching.matchers.base import Matcher
 from ditf.matching.matchers.nearest import Nearest
 from ditf.metrics.pck import PREDICTIONS
@@ -43,7 +43,7 @@ class MatchingJob:
         matcher: How a point of the target is found.
     """
 
-    store: FeatureStore
+    store: FeatureReader
     block: int
     descriptor: Descriptor
     channels: Sequence[int] | None = None
@@ -237,7 +237,7 @@ def descriptors_at(
     return np.einsum("kfc,kf->kc", tokens[place.reshape(corners.shape)], weights.astype(np.float32))
 
 
-def _rows_by_image(store: FeatureStore, positions: Indices) -> dict[str, Indices]:
+def _rows_by_image(store: FeatureReader, positions: Indices) -> dict[str, Indices]:
     """Return the indices into `positions` of each image, by id, in the order of the store."""
     order = np.argsort(positions, kind="stable")
     images, starts = np.unique(positions[order], return_index=True)

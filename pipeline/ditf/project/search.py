@@ -16,7 +16,8 @@ from ditf.datasets.folder import CATEGORY
 from ditf.errors import UserError
 from ditf.features.descriptors import unit
 from ditf.features.fusion import open_store
-from ditf.features.store import FeatureStore, ImageFeatures
+from ditf.features.reader import FeatureReader, ImageFeatures
+from ditf.features.store import FeatureStore
 from ditf.files import exclusive, fingerprint
 from ditf.matching.pairs import descriptors_at
 from ditf.project.entries import check_entry, extraction, image_reader
@@ -90,6 +91,7 @@ class ImageSearch:
         block = self.index.settings.block
         if name in self.store:
             return Query(name, self.pixels(name), self.store.features(block, name))
+        store: FeatureReader
         for other, requested in self.params.features.items():  # the image of another data set, seen in the same way
             path = FEATURES / other
             if path.is_dir() and name in (store := FeatureStore(path)) and _alike(store, self.store):
@@ -102,7 +104,7 @@ class ImageSearch:
         store, item = self._extracted(path, prompt)
         return Query(path.name, read_rgb(path), store.features(block, item))
 
-    def _extracted(self, path: Path, prompt: str | None) -> tuple[FeatureStore, str]:
+    def _extracted(self, path: Path, prompt: str | None) -> tuple[FeatureReader, str]:
         """The features of a file: of the data set's image if it is one, else extracted now, and kept."""
         digest = hash_pixels(read_rgb(path))
         for item, row in Catalog(CATALOGS / self.task.dataset).images().items():
@@ -136,7 +138,7 @@ class ImageSearch:
             extract(folder, [source], job)
 
 
-def require_same(store: FeatureStore, extraction_config: dict[str, Any]) -> None:
+def require_same(store: FeatureReader, extraction_config: dict[str, Any]) -> None:
     """Raises `UserError` unless `store` was made as `extraction_config` says."""
     own = store.attributes["extraction_config"]
     for name in sorted(own.keys() | extraction_config.keys()):
@@ -221,7 +223,7 @@ def match(
     return rows, path
 
 
-def _alike(store: FeatureStore, other: FeatureStore) -> bool:
+def _alike(store: FeatureReader, other: FeatureReader) -> bool:
     """Whether two stores were made in the same way, but for how images are resized."""
     one, two = (
         {k: v for k, v in s.attributes["extraction_config"].items() if k not in RESIZING} for s in (store, other)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from ditf.errors import UserError
 from ditf.features.descriptors import unit
-from ditf.features.store import FeatureStore
+from ditf.features.reader import FeatureReader
 from ditf.files import fingerprint, sha256_of, write_atomically
 from ditf.types import Descriptor
 from ditf.workers import run
@@ -87,7 +87,7 @@ def factory_string(kind: str, tokens: int, channels: int) -> str:
 
 
 def build(
-    store: FeatureStore, settings: IndexSettings, folder: Path, client: "Client | None" = None
+    store: FeatureReader, settings: IndexSettings, folder: Path, client: "Client | None" = None
 ) -> dict[str, float]:
     """Index every token of `store`, reading it item by item.
 
@@ -136,7 +136,7 @@ def build(
     return exact.recall(index)
 
 
-def described(store: FeatureStore, settings: IndexSettings, item: str) -> Floats:
+def described(store: FeatureReader, settings: IndexSettings, item: str) -> Floats:
     """Unit descriptors of an item, [n, C]."""
     return unit(store.features(settings.block, item).descriptors(settings.descriptor, settings.channels))
 
@@ -151,7 +151,7 @@ def _in_order(results: Iterator[tuple[str, Any]], names: list[str]) -> Iterator[
         yield waiting.pop(name)
 
 
-def _boxes(store: FeatureStore, block: int, number: int) -> pa.Table:
+def _boxes(store: FeatureReader, block: int, number: int) -> pa.Table:
     """The rows of one item in rows.parquet."""
     (h, w), size = (int(n) for n in store.grids(block)[number]), store.sizes[number]
     y, x = (p.ravel() for p in np.indices((h, w)))
@@ -161,7 +161,7 @@ def _boxes(store: FeatureStore, block: int, number: int) -> pa.Table:
 
 
 def _train(
-    store: FeatureStore, settings: IndexSettings, factory: str, tokens: int, channels: int
+    store: FeatureReader, settings: IndexSettings, factory: str, tokens: int, channels: int
 ) -> tuple[Any, Any, Linear | None]:
     """An empty index, trained on tokens from images all over the store; its part after the transform, if there is one;
     and the transform.
@@ -213,7 +213,7 @@ def _apply(linear: Linear, descriptors: Floats) -> Floats:
     return np.asarray(descriptors @ linear[0].T + linear[1], np.float32)
 
 
-def _sample(store: FeatureStore, settings: IndexSettings, count: int) -> Iterator[Floats]:
+def _sample(store: FeatureReader, settings: IndexSettings, count: int) -> Iterator[Floats]:
     """About `count` unit descriptors from images all over the store: first those for the axes, then the others."""
     rng = np.random.default_rng(SEED)
     items = rng.permutation(len(store))[:SAMPLE_ITEMS]
@@ -231,7 +231,7 @@ def _sample(store: FeatureStore, settings: IndexSettings, count: int) -> Iterato
 
 
 def _reduced(
-    store: FeatureStore, settings: IndexSettings, number: int, linear: Linear | None, queries: Floats
+    store: FeatureReader, settings: IndexSettings, number: int, linear: Linear | None, queries: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """Of an item: what is added to the index [n, axes], its mean unit descriptor [1, C], similarities [queries, n]."""
     tokens = described(store, settings, store.ids[number])
@@ -242,7 +242,7 @@ def _reduced(
 class _Exact:
     """Exact answers to a few queries, found while the store streams by."""
 
-    def __init__(self, store: FeatureStore, settings: IndexSettings, tokens: int) -> None:
+    def __init__(self, store: FeatureReader, settings: IndexSettings, tokens: int) -> None:
         rng = np.random.default_rng([SEED, 1])
         self._own = np.sort(rng.choice(tokens, min(QUERIES, tokens), replace=False))
         ends = np.cumsum(store.grids(settings.block).prod(1, dtype=np.int64))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ditf.errors import UserError
 from ditf.features.descriptors import unit
-from ditf.features.store import FeatureStore
+from ditf.features.reader import FeatureReader
 from ditf.files import fingerprint, sha256_of
 from ditf.retrieval.index import FILES, ROWS, Floats, IndexSettings, described
 
@@ -41,7 +41,7 @@ class FeatureIndex:
     Raises `UserError` where `path` holds no index, a damaged one, or one of other features than `store`'s.
     """
 
-    def __init__(self, path: Path | str, store: FeatureStore) -> None:
+    def __init__(self, path: Path | str, store: FeatureReader) -> None:
         self.path, self.store = Path(path), store
         extraction_config = check_index(self.path)
         if extraction_config["store"] != store.digest:

@@ -12,7 +12,7 @@ from pydantic import Field
 from ditf.data.catalog import Catalog
 from ditf.data.images import RGB
 from ditf.errors import UserError
-from ditf.features.store import FeatureStore
+from ditf.features.reader import FeatureReader
 from ditf.files import bytes_in
 from ditf.metrics.intervals import read_units
 from ditf.provenance import LIBRARIES, versions_of
@@ -37,7 +37,7 @@ class DescriptorSettings(Settings):
     descriptors: Distinct[Descriptor] = Field(default=["adaln+discard"])
     channels: Channels = "auto"
 
-    def discarded(self, store: FeatureStore) -> list[int]:
+    def discarded(self, store: FeatureReader) -> list[int]:
         """The channels to discard."""
         return store.massive(self.block) if self.channels == "auto" else list(self.channels)
 
@@ -84,7 +84,7 @@ class Task(Settings):
         """The metric by which results are ranked."""
 
     @abstractmethod
-    def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
+    def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         """Write predictions into `folder`, by the workers of `client` if there are any."""
 
     @abstractmethod
@@ -92,7 +92,7 @@ class Task(Settings):
         """Score the predictions in a folder of `make_predictions`; write tables into `folder`."""
 
     @abstractmethod
-    def draw(self, store: FeatureStore, predicted: DrawingInputs, folder: Path) -> None:
+    def draw(self, store: FeatureReader, predicted: DrawingInputs, folder: Path) -> None:
         """Write visualizations into `folder`."""
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
@@ -127,7 +127,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
-def provenance(task: Task, store: FeatureStore) -> dict[str, Any]:
+def provenance(task: Task, store: FeatureReader) -> dict[str, Any]:
     """Return what made a task's predictions, as plain values.
 
     It holds nothing that differs from run to run, because DVC tracks the file.

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, SerializeAsAny
 from ditf.data.catalog import Catalog
 from ditf.drawing import charts
 from ditf.drawing.pictures import draw_feature_colours, draw_matches
-from ditf.features.store import FeatureStore
+from ditf.features.reader import FeatureReader
 from ditf.matching.matchers.base import Matcher
 from ditf.matching.pairs import NEAREST, MatchingJob, predict
 from ditf.metrics.intervals import write_units
@@ -66,7 +66,7 @@ class Correspondence(Task):
         """The alpha of the first metric and of the drawings."""
         return HEADLINE if HEADLINE in self.score.alphas else self.score.alphas[0]
 
-    def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
+    def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         channels = self.predict.discarded(store)
         tables = [
@@ -103,7 +103,7 @@ class Correspondence(Task):
                 metrics[row["descriptor"]][f"image@{row['alpha']:g} of {row['rule']}"] = round(row["image"], 2)
         return Scores(metrics, {row["value"]: row["point"] for row in shown if row["descriptor"] == last})
 
-    def draw(self, store: FeatureStore, predicted: DrawingInputs, folder: Path) -> None:
+    def draw(self, store: FeatureReader, predicted: DrawingInputs, folder: Path) -> None:
         """The best, the median and the worst pair, and features as colours."""
         descriptor = self.predict.descriptors[-1]
         table = pq.read_table(predicted.folder / "predictions.parquet", filters=[("descriptor", "=", descriptor)])

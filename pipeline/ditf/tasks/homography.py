@@ -19,7 +19,7 @@ from ditf.data.catalog import Catalog
 from ditf.drawing import charts
 from ditf.drawing.pictures import draw_feature_colours, draw_matches, spread
 from ditf.features.descriptors import unit
-from ditf.features.store import FeatureStore, ImageFeatures
+from ditf.features.reader import FeatureReader, ImageFeatures
 from ditf.matching.pairs import descriptors_at
 from ditf.metrics import intervals
 from ditf.metrics.homography import corner_error, estimate, reprojection
@@ -74,7 +74,7 @@ class Homography(Task):
     def headline(self) -> str:
         return f"{self.score.methods[0]}@{self.score.corners[-1]:g}"
 
-    def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
+    def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         channels, points = self.predict.discarded(store), points_of(catalog)
         pairs, rows = catalog.rows("homographies"), []
@@ -137,7 +137,7 @@ class Homography(Task):
         intervals.write_units(folder, units)
         return Scores(metrics, bars)
 
-    def draw(self, store: FeatureStore, predicted: DrawingInputs, folder: Path) -> None:
+    def draw(self, store: FeatureReader, predicted: DrawingInputs, folder: Path) -> None:
         """Matches of the best, the median and the worst pair, and features as colours."""
         descriptor = self.predict.descriptors[-1]
         matches = _by_pair(predicted.folder / "matches.parquet", [descriptor])[descriptor]
@@ -181,7 +181,7 @@ class Homography(Task):
 
 
 def match_pair(
-    store: FeatureStore,
+    store: FeatureReader,
     block: int,
     descriptor: Descriptor,
     channels: Sequence[int],

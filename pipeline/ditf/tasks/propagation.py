@@ -18,7 +18,7 @@ from ditf.data.images import shrink
 from ditf.data.masks import decode_mask, read_index_mask, save_mask
 from ditf.drawing import charts
 from ditf.drawing.pictures import animation, contact_sheet, draw_feature_colours, overlay, spread
-from ditf.features.store import FeatureStore
+from ditf.features.reader import FeatureReader
 from ditf.metrics import intervals
 from ditf.metrics.segmentation import evaluate_frame, summarize
 from ditf.settings import Settings
@@ -57,7 +57,7 @@ class Propagation(Task):
     def headline(self) -> str:
         return "J&F"
 
-    def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
+    def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         """Masks as `<descriptor>/<sequence>/<frame>.png`: with the true first one, as the official evaluator reads."""
         from ditf.propagation.voting import PropagationConfig
 
@@ -130,7 +130,7 @@ class Propagation(Task):
         bars = {row["sequence"]: row["J&F-Mean"] for row in tables["sequences"] if row["descriptor"] == last}
         return Scores(metrics, bars)
 
-    def draw(self, store: FeatureStore, predicted: DrawingInputs, folder: Path) -> None:
+    def draw(self, store: FeatureReader, predicted: DrawingInputs, folder: Path) -> None:
         """Each sequence as a contact sheet and an animation, and features as colours."""
         descriptor, frames = self.predict.descriptors[-1], frames_of(predicted.catalog)
         for sequence, rows in tqdm(frames.items(), "drawing", unit="sequence", delay=2):
@@ -166,7 +166,7 @@ class Propagation(Task):
 
 
 def carry(
-    store: FeatureStore,
+    store: FeatureReader,
     names: list[tuple[str, str]],
     first: bytes,
     described: tuple[int, Descriptor, list[int]],

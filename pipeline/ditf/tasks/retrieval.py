@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from ditf.data.catalog import Catalog
 from ditf.drawing import charts
 from ditf.drawing.pictures import draw_places
-from ditf.features.store import FeatureStore
+from ditf.features.reader import FeatureReader
 from ditf.settings import Settings
 from ditf.tasks.base import DescriptorSettings, DrawingInputs, Scores, Task, read_csv, write_csv
 
@@ -43,7 +43,7 @@ class Retrieval(Task):
     def headline(self) -> str:
         return "recall@1"
 
-    def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
+    def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         """Build the index; `recall.json` has what it loses against exact search."""
         from ditf.retrieval.index import IndexSettings, build
 
@@ -62,7 +62,7 @@ class Retrieval(Task):
         recall = {row["metric"]: float(row["value"]) for row in read_csv(tables / "recall.csv")}
         return {"Recall against exact search": charts.bars(recall, "fraction of the exact neighbours")}
 
-    def draw(self, store: FeatureStore, predicted: DrawingInputs, folder: Path) -> None:
+    def draw(self, store: FeatureReader, predicted: DrawingInputs, folder: Path) -> None:
         """Searches by the middle token of a few images."""
         from ditf.retrieval.search import FeatureIndex
 

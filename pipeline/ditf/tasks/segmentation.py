@@ -16,7 +16,7 @@ from ditf.data.masks import Mask, decode_mask, read_index_mask, save_mask
 from ditf.drawing import charts
 from ditf.drawing.pictures import contact_sheet, draw_feature_colours, overlay
 from ditf.errors import UserError
-from ditf.features.store import FeatureStore
+from ditf.features.reader import FeatureReader
 from ditf.metrics import intervals
 from ditf.metrics.classes import by_image, confusion, summarize
 from ditf.settings import Settings
@@ -55,7 +55,7 @@ class Segmentation(Task):
     def headline(self) -> str:
         return "mIoU"
 
-    def make_predictions(self, store: FeatureStore, catalog: Catalog, folder: Path, client: "Client | None") -> None:
+    def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         from ditf.segmentation import linear_probe as probe
 
         p, channels = self.predict, self.predict.discarded(store)
@@ -110,7 +110,7 @@ class Segmentation(Task):
         intervals.write_units(folder, units)
         return Scores(metrics, bars)
 
-    def draw(self, store: FeatureStore, predicted: DrawingInputs, folder: Path) -> None:
+    def draw(self, store: FeatureReader, predicted: DrawingInputs, folder: Path) -> None:
         """A few images with their true and their predicted classes, and features as colours."""
         descriptor = self.predict.descriptors[-1]
         masks = {row["id"]: row["png"] for row in predicted.catalog.rows("masks")}
