@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from ditf.config.params import load_params, validate
+from ditf.config.yaml_file import parse_yaml
 from ditf.errors import UserError
 from tests.conftest import ROOT
 
@@ -15,7 +15,7 @@ DEFAULT = (ROOT / "params.yaml").read_text()
 
 def changed(path: str, value: Any) -> dict[str, Any]:
     """The default parameters with one changed; `...` removes it."""
-    data: dict[str, Any] = yaml.safe_load(DEFAULT)
+    data: dict[str, Any] = parse_yaml(DEFAULT, "params.yaml")
     place: Any = data
     *parents, last = path.split(".")
     for key in parents:
@@ -111,10 +111,73 @@ def test_what_is_wrong_is_named(path: str, value: Any, expected: str) -> None:
     assert not any(word in str(caught.value) for word in ("Traceback", "literal[", "constrained"))
 
 
-def test_one_wrong_entry_is_not_reported_of_those_that_name_it() -> None:
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        (f"{S}.split", "all", f"{S}.split: should be 'trn', 'val' or 'test', not 'all'"),
+        ("models.tiny-flux.type", "fluxx", "models.tiny-flux.type: 'fluxx' is not known. Did you mean flux?"),
+        (f"{F}.dataset", "spiar", f"{F}.dataset: 'spiar' is not an entry of datasets. Did you mean spair?"),
+        (f"{T}.features", "spair-flx", f"{T}.features: 'spair-flx' is not an entry of features or fusions. Did you"),
+        (f"{T}.type", "corespondence", f"{T}.type: 'corespondence' is not known. Did you mean correspondence?"),
+        (f"{F}.nois", "shared", f"{F}.nois: unknown parameter. Did you mean noise?"),
+        (f"{T}.predict.chanels", "auto", f"{T}.predict.chanels: unknown parameter. Use matcher."),
+        (f"{T}.predict.matcher", "neerest", f"{T}.predict.matcher.type: 'neerest' is not known. Did you mean nearest?"),
+        ("models", {}, f"{F}.model: 'tiny-flux' is not an entry of models. There is none."),
+        ("models", ..., "models: missing. Add it."),
+        ("models", [], "models: not a mapping of entries"),
+        ("sweps", {}, "sweps: unknown parameter. Remove it."),
+    ],
+    ids=str,
+)
+def test_only_the_cause_is_reported_with_the_nearest_name(path: str, value: Any, expected: str) -> None:
     with pytest.raises(UserError) as caught:
-        validate(changed(f"{S}.split", "all"))
-    assert str(caught.value).count("\n") == 0
+        validate(changed(path, value))
+    lines = str(caught.value).split("\n")
+    assert len([line for line in lines if not line.startswith(f"params.yaml: {expected[:9]}")]) == 0
+    assert lines[0].startswith(f"params.yaml: {expected}")
+    assert len(lines) == (3 if value == {} and path == "models" else 1)
+
+
+def test_a_misspelt_parameter_that_must_be_there_is_reported_once() -> None:
+    data = changed(f"{F}.img_size", ...)
+    data["features"]["spair-flux"]["img_sze"] = 256
+    with pytest.raises(UserError) as caught:
+        validate(data)
+    assert str(caught.value) == f"params.yaml: {F}.img_sze: unknown parameter. Did you mean img_size?"
+
+
+def test_all_wrong_fields_are_reported_at_once() -> None:
+    data = changed("workers", 0)
+    data["sample"]["seed"] = -1
+    data["datasets"]["davis"]["year"] = 2015
+    data["features"]["spair-flux"] |= {"img_size": "x", "timestep": 2000, "rule": "wide"}
+    data["tasks"]["photos-search"]["predict"]["block"] = 3
+    data["more"] = 1
+    with pytest.raises(UserError) as caught:
+        validate(data)
+    fields = [line.split(": ")[1] for line in str(caught.value).split("\n")]
+    features = [f"{F}.{name}" for name in ("img_size", "rule", "timestep")]
+    assert sorted(fields) == sorted(
+        ["workers", "sample.seed", f"{D}.year", *features, "tasks.photos-search.predict.block", "more"]
+    )
+
+
+def test_sections_may_be_left_out() -> None:
+    data = changed("fusions", ...)
+    del data["sweeps"]
+    params = validate(data)
+    assert (params.fusions, params.sweeps) == ({}, {})
+
+
+def test_names_that_look_like_numbers_are_quoted() -> None:
+    data = changed("sample.seed", 0)
+    data["datasets"]["010"] = data["datasets"]["spair"]
+    assert "010" in validate(data).datasets
+    data["datasets"][2024] = data["datasets"]["spair"]
+    with pytest.raises(
+        UserError, match=r"datasets\.2024: a name that looks like a number needs quotes. Write '2024'\."
+    ):
+        validate(data)
 
 
 @pytest.mark.parametrize("text", [b"a: [", b"", b"- 1", b"\xff\xfe", b"\x00"])
@@ -135,7 +198,7 @@ def test_a_key_that_occurs_twice_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_descriptor_that_a_model_has_not_is_reported() -> None:
-    document = yaml.safe_load(DEFAULT)
+    document = parse_yaml(DEFAULT, "params.yaml")
     document["models"]["dino"] = {"type": "vit", "source": "tiny-0"}
     document["features"]["spair-flux"] = {"dataset": "spair", "model": "dino", "img_size": 168, "blocks": [28]}
     with pytest.raises(UserError, match=r"adaln is not a descriptor of features\.spair-flux. Use original\."):
@@ -143,7 +206,7 @@ def test_a_descriptor_that_a_model_has_not_is_reported() -> None:
 
 
 def test_a_task_has_not_the_name_of_another_folder_of_results() -> None:
-    document = yaml.safe_load(DEFAULT)
+    document = parse_yaml(DEFAULT, "params.yaml")
     document["tasks"]["sweeps"] = document["tasks"]["spair-flux"]
     with pytest.raises(UserError, match=r"tasks\.sweeps: sweeps is a folder of other results"):
         validate(document)

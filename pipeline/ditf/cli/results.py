@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from ditf.backbones.source import TINY
 from ditf.config.params import FILE, Params
@@ -103,9 +104,9 @@ def show_compared(
 def changed_parameters() -> list[str]:
     """The parameters on which stages ran with other values than `params.yaml` has now."""
     try:
-        lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
-        now = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        lock = YAML(typ="safe").load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
+        now = YAML(typ="safe").load(FILE.read_text(encoding="utf-8"))
+    except (OSError, YAMLError, KeyError, TypeError):
         return []
     changed = set()
     for stage in lock.values():
