@@ -1,6 +1,7 @@
 """The command `ditf`: the published commands, results, search and match."""
 
 import csv
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from ditf.cli.app import app
 from ditf.features.store import FeatureStore
 from ditf.files import fingerprint
 from tests.conftest import BLOCK, MODELS, SHARED, TORCH, Project
@@ -22,11 +25,60 @@ def test_results(project: Project) -> None:
     assert "spair-flux: PCK by category" in shown
     assert "two massive channels were planted" in shown
     assert "results/spair-flux/visualizations/matches_best.png" in shown
-    assert "All of it on one page: report.html" in shown
-    assert "Parameters have changed" not in shown
+    assert "All results on one page: report.html" in shown
+    assert "stale" not in shown and "differ from the last commit" not in shown
+    jf = json.loads((project.folder / "results/davis-flux/metrics.json").read_text())["adaln+discard"]["J&F"]
+    assert f"{100 * jf:.1f}" in shown  # in percent, like PCK
     project.set("tasks.spair-flux.score.alphas", [0.2])
-    changed = project.check("ditf", "results").replace("\n", " ")
-    assert "Parameters have changed since: tasks.spair-flux.score" in changed
+    changed = project.check("ditf", "results")
+    assert "spair-flux is stale: run `dvc repro` (tasks.spair-flux.score.alphas changed)" in changed
+    assert "davis-flux is stale" not in changed
+    assert "tasks.spair-flux.score.alphas: [0.05, 0.1, 0.15] -> [0.2]" in changed
+
+
+def test_results_are_stale_after_an_edit_upstream(project: Project) -> None:
+    project.set("features.spair-flux.seed", 1)
+    errors = project.run("ditf", "search", "cat/cat_00", "--task", "spair-search").stderr
+    assert "spair-search is stale: run `dvc repro`" in errors
+    shown = project.check("ditf", "results")
+    assert "spair-flux is stale" in shown and "spair-search is stale" in shown
+    assert "photos-search is stale" not in shown
+    project.set("features.spair-flux.seed", 0)
+    project.set("tasks.spair-search.features", "photos-flux")
+    assert "spair-search is stale: run `dvc repro` (" in project.check("ditf", "results")
+
+
+def test_piped_tables_are_not_cut(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert "facebook/dinov3-vitb16-pretrain-lvd1689m" in project.check("ditf", "models")
+    (project.folder / "results/spair-flux/tables/pck.csv").unlink()
+    (project.folder / "results/spair-flux/tables/pck.csv").write_text(
+        "descriptor,group,alpha,value,image,point,pairs,keypoints,rule\n"
+        "adaln,category,0.1,cat [edited] [/b],50,40,7,46,box\n"
+        "adaln,by_season,0.1,summer,51,41,7,46,box\n"
+        "adaln,by_season,0.1,winter,52,42,7,46,box\n"
+    )
+    shown = project.check("ditf", "results")
+    assert "cat [edited] [/b]" in shown
+    assert "by season: summer" in shown and "by season: winter" in shown
+
+
+def test_help_has_an_example_of_every_command_and_needs_no_library() -> None:
+    """Help must be fast, so that it imports none of the libraries that only some commands need."""
+    code = (
+        "import sys; from typer.testing import CliRunner; from ditf.cli.app import app; run = CliRunner().invoke\n"
+        "names = [c.name or c.callback.__name__ for c in app.registered_commands]\n"
+        "helps = [run(app, [*words, '--help']).output for words in ([], *([n] for n in names), ['prepare', 'ap10k'])]\n"
+        "assert all('Example' in text and 'ditf ' in text for text in helps), helps\n"
+        "assert not any(line.endswith('...') for line in helps[0].splitlines()[1:]), helps[0]\n"
+        "print(*({'torch', 'zarr', 'pyarrow', 'numpy', 'ruamel', 'dvc', 'ditf.settings'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_the_version(finished: Project) -> None:
+    assert finished.check("ditf", "--version").strip() == importlib.metadata.version("ditf")
 
 
 def test_the_published_spair_command(project: Project, tmp_path: Path) -> None:
@@ -161,7 +213,12 @@ def test_match(project: Project) -> None:
         ("search cat/cat_00 --k 0", "k is 0"),
         ("search cat/cat_00 --at 1,1 --k 9999999", "k is 9999999"),
         ("search cat/cat_00 --at 1,1 --k 49 --per-image", "48 images"),
-        ("search cat/cat_00 --task nope", "has no entry 'nope'; it has spair-search, photos-search"),
+        ("search cat/cat_00 --task nope", "has no entry 'nope'. Use spair-search, photos-search"),
+        ("search cat/cat_00 --task spair-serch", "Did you mean spair-search?"),
+        ("search cat/cat00", "Did you mean cat/cat_00?"),
+        ("match cat/cat_00 ct/cat_01 --at 1,1", "Did you mean cat/cat_01?"),
+        ("compare spair-flx spair-flux", "Did you mean spair-flux?"),
+        ("compare spair-flux/original spair-flux/adlan", "Did you mean adaln?"),
         ("search params.yaml --task spair-search", "not a readable image"),
         ("search params.yaml", "--task"),
         ("match cat/cat_00 nowhere --at 1,1", "neither a file nor an image"),
@@ -173,6 +230,32 @@ def test_wrong_commands_end_with_one_line(finished: Project, command: str, expec
     errors = finished.fail("ditf", *command.split())
     assert errors.count("\n") == 1
     assert expected in errors
+
+
+def test_init_creates_a_repository_for_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experiments need a commit, also where the user has not told git a name; DVC sends no statistics."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.chdir(tmp_path)
+
+    def init(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["init", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    def git(folder: str, *arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=tmp_path / folder, capture_output=True, text=True).stdout
+
+    assert "under git and DVC" in init("new")
+    assert "params.yaml" in git("new", "ls-files") and git("new", "status", "--porcelain") == ""
+    config = (tmp_path / "new/.dvc/config").read_text()
+    assert "analytics = false" in config and 'type = "hardlink,' in config and "no_scm" not in config
+    queued = subprocess.run([sys.executable, "-m", "dvc", "exp", "run", "--queue"], cwd=tmp_path / "new")
+    assert queued.returncode == 0
+    assert "without git" in init("plain", "--no-git")
+    assert not (tmp_path / "plain/.git").exists()
+    assert "no_scm = true" in (tmp_path / "plain/.dvc/config").read_text()
+    assert "under git and DVC" in init("new/inner")  # the repository around it serves
+    assert not (tmp_path / "new/inner/.git").exists()
 
 
 def test_the_package_works_where_nothing_else_is(tmp_path: Path) -> None:
@@ -191,7 +274,7 @@ def test_the_package_works_where_nothing_else_is(tmp_path: Path) -> None:
         place = [sys.executable, "-S", "-c", f"import site; site.main(); {entry}", *words]
         return subprocess.run(place, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
-    assert "Features of diffusion transformers" in run("--help").stdout
+    assert "features of diffusion transformers" in run("--help").stdout
     done = run("results")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "run inside a project" in done.stderr

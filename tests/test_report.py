@@ -178,8 +178,14 @@ def test_compare_with_an_earlier_revision(project: Project) -> None:
     found = compared(project, "HEAD:davis-flux", "davis-flux")
     assert found["metrics"][0]["first"] == pytest.approx(before, abs=1e-4)
     assert found["metrics"][0]["second"] != found["metrics"][0]["first"]
-    assert found["metrics"][0]["units"] == 3 and found["changed"][0]["part"].count("/") == 1
+    assert found["metrics"][0]["units"] == 3 and found["changed"][0]["unit"].count("/") == 1
     assert "no revision or experiment" in project.fail("ditf", "compare", "nowhere:davis-flux", "davis-flux")
+
+
+def test_compare_in_a_clone_without_cache(finished: Project, tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "-q", str(finished.folder), str(tmp_path / "clone")], check=True)
+    errors = Project(tmp_path / "clone").fail("ditf", "compare", "HEAD:spair-flux/adaln", "HEAD:spair-flux")
+    assert "neither in DVC's cache nor in its remote storage" in errors and errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(

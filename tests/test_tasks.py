@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ditf.cli.frames import split
 from ditf.data.catalog import Catalog, write_catalog
 from ditf.data.masks import read_index_mask
+from ditf.data.video_frames import split_video
 from ditf.datasets.video import Video
 from ditf.errors import UserError
 from ditf.features.store import FeatureStore
@@ -62,11 +62,11 @@ def test_a_video_file_is_split_into_frames(tmp_path: Path) -> None:
     for number in range(5):
         writer.write(np.full((32, 48, 3), 40 * number, np.uint8))
     writer.release()
-    assert split(path, tmp_path / "frames", 2) == 3
+    assert split_video(path, tmp_path / "frames", 2) == 3
     assert [p.name for p in sorted((tmp_path / "frames").iterdir())] == ["00000.png", "00001.png", "00002.png"]
     with pytest.raises(UserError, match="not an empty folder"):
-        split(path, tmp_path / "frames", 1)
+        split_video(path, tmp_path / "frames", 1)
     (tmp_path / "text.mp4").write_text("not a video")
     with pytest.raises(UserError, match="not a video that can be read"):
-        split(tmp_path / "text.mp4", tmp_path / "other", 1)
+        split_video(tmp_path / "text.mp4", tmp_path / "other", 1)
     assert not (tmp_path / "other").exists()

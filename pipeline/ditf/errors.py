@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ParamSpec
 
 P = ParamSpec("P")
+MOST_CHOICES = 12  # listed in an error message
 
 # What to do about an error of the operating system.
 REMEDIES = {
@@ -37,12 +38,14 @@ def suggest(name: object, choices: Iterable[str]) -> str:
         choices: The names that exist.
 
     Returns:
-        "Did you mean spair?" if a choice is similar, otherwise a sentence that lists the choices.
+        "Did you mean spair?" if a choice is similar, otherwise a sentence that lists the choices, 12 at most.
     """
     known = list(choices)
     if close := difflib.get_close_matches(str(name), known, 1):
         return f"Did you mean {close[0]}?"
-    return f"Use {', '.join(known)}." if known else "There is none."
+    if not known:
+        return "There is none."
+    return f"Use {', '.join(known[:MOST_CHOICES])}{', ...' if len(known) > MOST_CHOICES else ''}."
 
 
 def describe_os_error(error: OSError, path: str | Path | None = None) -> str:

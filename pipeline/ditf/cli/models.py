@@ -1,26 +1,36 @@
-"""The command `ditf models`: which families of models there are."""
+"""The command `ditf models`: the families of models and their published models."""
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from ditf.backbones.base import Backbone
-from ditf.registry import find_type, registered
-
-COLUMNS = ("Hub id", "parameters", "blocks", "channels", "licence")
+from ditf.cli.output import print_table
+from ditf.errors import exit_on_error
 
 
-def show_models() -> None:
-    """Print a table per family, with a row per published model."""
+@exit_on_error
+def models() -> None:
+    """List the model families and their published models.
+
+    A family is the `type` of an entry of models, a Hub id its `source`. Any finetune with the same architecture works,
+    too, from a Hub id or a local folder.
+
+    \b
+    Example:
+      ditf models
+    """
+    from ditf.backbones.base import Backbone
+    from ditf.registry import find_type, registered
+
     for family in registered(Backbone):
         kind = find_type(Backbone, family)
-        fields = {name: field.default for name, field in kind.model_fields.items()}
-        default = f"block {fields['blocks'][0]}" + (f", t {fields['timestep']}" if "timestep" in fields else "")
-        title = f"{family}: {default} by default; descriptors {', '.join(kind.descriptors)}"
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-        for name in COLUMNS:
-            table.add_column(name, justify="right" if name in ("parameters", "channels") else "left")
-        for source, model in kind.published.items():
-            numbers = (f"{model.parameters:g} B", f"0..{model.blocks - 1}", str(model.channels))
-            table.add_row(source, *numbers, model.licence)
-        Console(markup=False, emoji=False).print(table)
+        defaults = {name: field.default for name, field in kind.model_fields.items()}
+        block = f"block {defaults['blocks'][0]}" + (f", t {defaults['timestep']}" if "timestep" in defaults else "")
+        rows = [
+            {
+                "Hub id": source,
+                "parameters": f"{model.parameters:g} B",
+                "blocks": f"0..{model.blocks - 1}",
+                "channels": str(model.channels),
+                "licence": model.licence,
+            }
+            for source, model in kind.published.items()
+        ]
+        title = f"{family}: {block} by default; descriptors {', '.join(kind.descriptors)}"
+        print_table(title, rows, left=("Hub id", "blocks", "licence"))

@@ -1,151 +1,119 @@
-"""The results of tasks as tables on the terminal, and where the visualizations are."""
+"""The command `ditf results`."""
 
+import csv
 import json
-import sys
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from ditf.backbones.source import TINY
-from ditf.config.params import FILE, Params
-from ditf.errors import UserError
+from ditf.cli.options import load_project
+from ditf.cli.output import print_table
+from ditf.errors import UserError, exit_on_error
+from ditf.metrics.display import group_label, in_percent, is_fraction
 from ditf.project.paths import REPORT, RESULTS
-from ditf.tasks.base import read_csv
 
 Rows = list[dict[str, str]]
+TINY_NOTE = (
+    "These are results of a tiny random model, in which two massive channels were planted:\n"
+    "they show that the pipeline works, not how well a trained model sees."
+)
+MOST_SHOWN = 60  # characters of a parameter's value
 
 
-def show_all(params: Params) -> None:
-    """Print the results of every task that has some, and the paths of the visualizations."""
-    done = [name for name in params.tasks if (RESULTS / name / "metrics.json").exists()]
-    if not done:
+@exit_on_error
+def results() -> None:
+    """Print the metrics of all tasks and list their images.
+
+    Says which results are stale because params.yaml was edited after they were computed, and which parameters differ
+    from the last commit. `dvc exp run -S` leaves its parameters in params.yaml.
+
+    \b
+    Example:
+      ditf results
+    """
+    params = load_project()
+    from ditf.project.freshness import differences_from_head, stale_tasks
+
+    tasks = [name for name in params.tasks if (RESULTS / name / "metrics.json").exists()]
+    if not tasks:
         raise UserError(f"{RESULTS}: no results yet; run `dvc repro`")
-    for name in done:
-        show_task(params, name)
-    if any(source.startswith(TINY) for name in done for source in params.sources_of(params.tasks[name].features)):
-        print(
-            "These are results of a tiny random model, in which two massive channels were planted:\n"
-            "they show that the pipeline works, not how well a trained model sees."
-        )
+    stale = stale_tasks(params)
+    for name in tasks:
+        print_task(name)
+        if name in stale:
+            print(f"{name} is stale: run `dvc repro` ({stale[name]})\n")
+    if any(source.startswith("tiny-") for name in tasks for source in params.sources_of(params.tasks[name].features)):
+        print(TINY_NOTE)
     print("Visualizations:")
     for path in sorted([*RESULTS.glob("*/visualizations/*"), *RESULTS.glob("analysis/*/*.png")]):
         print(f"  {path}")
     if REPORT.exists():
-        print(f"All of it on one page: {REPORT}")
-    if changed := changed_parameters():
-        print(f"Parameters have changed since: {', '.join(changed)}. Run `dvc repro`.")
+        print(f"All results on one page: {REPORT}")
+    if differences := differences_from_head():
+        print("Parameters that differ from the last commit (HEAD):")
+        for parameter, (before, now) in differences.items():
+            print(f"  {parameter}: {_short(before)} -> {_short(now)}")
 
 
-def show_task(params: Params, name: str) -> None:
-    """Print the results of one task."""
+def print_task(name: str) -> None:
+    """Print the metrics of one task."""
     tables = RESULTS / name / "tables"
-    shown: dict[str, Callable[[str, Path], None]] = {"pck.csv": _show_pck, "jf_all.csv": _show_jf}
-    for file, show in shown.items():
-        if (tables / file).exists():
-            show(name, tables / file)
+    if (tables / "pck.csv").exists():
+        _print_pck(name, _read_csv(tables / "pck.csv"))
+    elif (tables / "jf_all.csv").exists():
+        _print_jf(name, _read_csv(tables / "jf_all.csv"))
+    else:
+        metrics = json.loads((RESULTS / name / "metrics.json").read_text(encoding="utf-8"))
+        if not metrics:
+            predictions = RESULTS / name / "predictions"
+            print(f"{name}: not scored, because the data set has no true answers. Predictions: {predictions}\n")
             return
-    metrics = json.loads((RESULTS / name / "metrics.json").read_text(encoding="utf-8"))
-    if not metrics:
-        print(
-            f"{name}: not scored, because the data set has no true answers. Predictions: {RESULTS / name}/predictions"
-        )
-        return
-    _print(name, [{"": key, **{n: f"{v:g}" for n, v in values.items()}} for key, values in metrics.items()])
-
-
-def show_found(rows: list[dict[str, Any]], drawing: Path | None, as_json: bool) -> None:
-    """Print what a search or a match found, and where its drawing is."""
-    if as_json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
-    else:
-        columns = [name for name in rows[0] if name not in ("box", "token") and rows[0][name] is not None]
-        _print("", [{name: _cell(row[name]) for name in columns} for row in rows], left="image")
-    if drawing:
-        print(f"Drawing: {drawing}", file=sys.stderr if as_json else sys.stdout)
-
-
-def show_compared(
-    metrics: list[dict[str, Any]], changed: list[dict[str, Any]], drawing: Path | None, as_json: bool
-) -> None:
-    """Print what a comparison found, and where its drawing is."""
-    if as_json:
-        print(json.dumps({"metrics": metrics, "changed": changed}, indent=1, ensure_ascii=False))
-    else:
-        shown = [
-            {
-                "": row["metric"],
-                **{name: f"{row[name]:.4g}" for name in ("first", "second")},
-                "difference": f"{row['difference']:+.4g}",
-                "95 % interval": f"{row['low']:+.3g} to {row['high']:+.3g}" if row["low"] is not None else "",
-                "p": f"{row['p']:.3g}",
-            }
-            for row in metrics
+        rows = [
+            {"": descriptor, **{metric: f"{in_percent(metric, value):.4g}" for metric, value in values.items()}}
+            for descriptor, values in metrics.items()
         ]
-        _print(f"Second minus first, over {metrics[0]['units']} units", shown)
-        if changed:
-            _print(
-                "Changed most",
-                [
-                    {k: v if k == "part" else f"{v:+.4g}" if k == "difference" else f"{v:.4g}" for k, v in row.items()}
-                    for row in changed
-                ],
-                left="part",
-            )
-    if drawing:
-        print(f"Drawing: {drawing}", file=sys.stderr if as_json else sys.stdout)
+        fractions = all(is_fraction(metric) for values in metrics.values() for metric in values)
+        print_table(f"{name}: metrics{', in percent' if fractions else ''}", rows)
 
 
-def changed_parameters() -> list[str]:
-    """The parameters on which stages ran with other values than `params.yaml` has now."""
-    try:
-        lock = YAML(typ="safe").load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
-        now = YAML(typ="safe").load(FILE.read_text(encoding="utf-8"))
-    except (OSError, YAMLError, KeyError, TypeError):
-        return []
-    changed = set()
-    for stage in lock.values():
-        for path, value in stage.get("params", {}).get(FILE.name, {}).items():
-            found = now
-            for part in path.split("."):
-                found = found.get(part) if isinstance(found, dict) else None
-            if found is not None and found != value:
-                changed.add(path)
-    return sorted(path for path in changed if not any(other.startswith(f"{path}.") for other in changed))
-
-
-def _show_pck(name: str, path: Path) -> None:
-    """PCK by category of the last descriptor, and of all descriptors over all pairs."""
-    every = read_csv(path)
-    rule = every[0]["rule"]
-    rows = [row for row in every if row["group"] == "category" and row["rule"] == rule]
-    last = rows[-1]["descriptor"]
+def _print_pck(name: str, all_rows: Rows) -> None:
+    """Print PCK by category and group for the last descriptor, and PCK over all pairs for every descriptor."""
+    rule = all_rows[0]["rule"]
+    rows = [row for row in all_rows if row["rule"] == rule]
+    categories = [row for row in rows if row["group"] == "category"]
+    last = categories[-1]["descriptor"]
     title = f"{name}: PCK by category, in percent, per image and per point ({last})"
-    _print(title, _by_alpha([row for row in rows if row["descriptor"] == last], "value"))
-    if len({row["descriptor"] for row in rows}) > 1:
+    print_table(title, _by_alpha([row for row in categories if row["descriptor"] == last], "value"))
+    grouped = [row for row in rows if row["group"] != "category" and row["descriptor"] == last]
+    sizes = Counter(group for group, _ in {(row["group"], row["value"]) for row in grouped})
+    groups = [{**row, "value": group_label(row["group"], row["value"])} for row in grouped if sizes[row["group"]] > 1]
+    if groups:
+        print_table(f"{name}: PCK by group of pairs, in percent ({last})", _by_alpha(groups, "value"))
+    if len({row["descriptor"] for row in categories}) > 1:
         title = f"{name}: PCK by descriptor, in percent, over all pairs"
-        _print(title, _by_alpha([row for row in rows if row["value"] == "All"], "descriptor"))
-    whole = [row for row in every if row["value"] == "All" and row["descriptor"] == last]
-    others = [{**r, "value": r["rule"] if r["group"] == "category" else r["group"].replace("_", " ")} for r in whole]
-    if len(others) > len({row["alpha"] for row in rows}):
-        _print(f"{name}: PCK by threshold rule and subset of keypoints, over all pairs", _by_alpha(others, "value"))
+        print_table(title, _by_alpha([row for row in categories if row["value"] == "All"], "descriptor"))
+    totals = [row for row in all_rows if row["value"] == "All" and row["descriptor"] == last]
+    if len(totals) > len({row["alpha"] for row in totals}):
+        named = [
+            {**row, "value": row["rule"] if row["group"] == "category" else row["group"].replace("_", " ")}
+            for row in totals
+        ]
+        title = f"{name}: PCK by threshold rule and subset of keypoints, in percent, over all pairs"
+        print_table(title, _by_alpha(named, "value"))
 
 
-def _show_jf(name: str, path: Path) -> None:
-    rows = [
-        {key.replace("-", "\n") if key != "descriptor" else "": _fraction(value) for key, value in row.items()}
-        for row in read_csv(path)
+def _print_jf(name: str, rows: Rows) -> None:
+    """Print J and F over all objects, a row per descriptor."""
+    shown = [
+        {"": row["descriptor"]}
+        | {key.replace("-", "\n"): f"{in_percent(key, float(row[key])):.1f}" for key in row if key != "descriptor"}
+        for row in rows
     ]
-    _print(f"{name}: J and F over all objects", rows)
+    print_table(f"{name}: J and F over all objects, in percent", shown)
 
 
 def _by_alpha(rows: Rows, key: str) -> Rows:
-    """One row per value of `key`, two columns per alpha."""
+    """Return one row per value of the column `key`, with PCK per image and per point at each alpha."""
     table: dict[str, dict[str, str]] = {}
     for row in rows:
         cells = table.setdefault(row[key], {"": row[key]})
@@ -154,24 +122,11 @@ def _by_alpha(rows: Rows, key: str) -> Rows:
     return list(table.values())
 
 
-def _print(title: str, rows: Rows, left: str = "") -> None:
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
-    for name in rows[0]:
-        table.add_column(name, justify="left" if name == left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row.values())
-    # Names of files may look like rich's markup or emoji, such as "cat [edited].jpg".
-    Console(markup=False, emoji=False).print(table)
+def _short(value: Any) -> str:
+    text = "not set" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."
 
 
-def _fraction(value: str) -> str:
-    try:
-        return f"{float(value):.3f}"
-    except ValueError:
-        return value
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return ", ".join(f"{part:.0f}" for part in value) if isinstance(value, (list, tuple)) else str(value)
+def _read_csv(path: Path) -> Rows:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

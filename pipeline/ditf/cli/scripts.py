@@ -146,7 +146,6 @@ def _published(
 ) -> None:
     """Run a published command as entries of its own, and show what came out."""
     from ditf.cli import published, results
-    from ditf.config.params import load_params
 
     out = out.resolve()
     dataset["root"] = published.folder(flag, root)
@@ -154,4 +153,4 @@ def _published(
     if place.is_absolute() and place.is_relative_to(Path.cwd()):
         seen.model["source"] = str(place.relative_to(Path.cwd()))
     published.reproduce(name, seen.model, dataset, seen.features, task, out)
-    results.show_task(load_params(), name)
+    results.print_task(name)

@@ -11,7 +11,7 @@ from ditf.config.params import Params
 from ditf.config.schema import FeaturesEntry
 from ditf.data.catalog import Catalog
 from ditf.data.images import RGB, read_rgb
-from ditf.errors import UserError
+from ditf.errors import UserError, suggest
 from ditf.files import Hashes
 from ditf.project.paths import CATALOGS, MODELS, TEXTS, staging
 from ditf.workers import cluster
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def check_entry(section: Iterable[str], name: str, kind: str) -> None:
-    """Raises `UserError` where a section of the parameters has no entry `name`."""
+    """Raise `UserError` if a section of the parameters has no entry `name`."""
     if name not in section:
-        raise UserError(f"params.yaml: {kind} has no entry {name!r}; it has {', '.join(section) or 'none'}")
+        raise UserError(f"params.yaml: {kind} has no entry {name!r}. {suggest(name, section)}")
 
 
 def pinned(params: Params, name: str) -> Model:

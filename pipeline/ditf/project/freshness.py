@@ -4,6 +4,7 @@ Changed files of a data set are not noticed here, because finding them takes as 
 """
 
 import hashlib
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,23 @@ def reason_features_changed(params: Params, name: str) -> str | None:
     state = _State.read(params)
     stages: dict[str, list[Path]] = {f"catalog@{params.features[name].dataset}": [], f"features@{name}": []}
     return state.reason_of(stages) if state else "nothing has run"
+
+
+def differences_from_head() -> dict[str, tuple[Any, Any]]:
+    """Find the parameters in `params.yaml` that differ from the last commit.
+
+    Returns:
+        For each parameter its value in the commit and its value now; None where it is not set. Empty without git, and
+        before the first commit.
+    """
+    try:
+        shown = subprocess.run(["git", "show", f"HEAD:./{FILE}"], capture_output=True, check=True)
+        documents = [YAML(typ="safe").load(text) for text in (shown.stdout, FILE.read_bytes())]
+    except (OSError, subprocess.CalledProcessError, YAMLError):
+        return {}
+    before, now = (dict(_leaves(document)) for document in documents)
+    names = [*now, *(name for name in before if name not in now)]
+    return {name: (before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)}
 
 
 @dataclass(frozen=True)
@@ -169,6 +187,15 @@ def _value_at(document: Any, path: str) -> Any:
     for key in path.split("."):
         document = document.get(key) if isinstance(document, Mapping) else None
     return document
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values in nested mappings with their dotted paths."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
 
 
 def _with_reasons(reasons: Mapping[str, str | None]) -> dict[str, str]:

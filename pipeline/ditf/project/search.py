@@ -13,7 +13,7 @@ from ditf.config.params import Params
 from ditf.data.catalog import Catalog
 from ditf.data.images import RGB, hash_pixels, read_rgb
 from ditf.datasets.folder import CATEGORY
-from ditf.errors import UserError
+from ditf.errors import UserError, suggest
 from ditf.features.descriptors import unit
 from ditf.features.fusion import open_store
 from ditf.features.reader import FeatureReader, ImageFeatures
@@ -70,7 +70,10 @@ class ImageSearch:
             raise UserError("no index yet: run `dvc repro`, with a task of type retrieval in params.yaml")
         found = [name for name in there if set(names) & set(open_store(FEATURES / known[name].features).ids)]
         if not found and not any(Path(name).is_file() for name in names):
-            raise UserError(f"{names[0]}: neither a file nor an image that {', '.join(there)} can search")
+            ids = [item for name in there for item in open_store(FEATURES / known[name].features).ids]
+            raise UserError(
+                f"{names[0]}: neither a file nor an image that {', '.join(there)} can search. " + suggest(names[0], ids)
+            )
         choice = found or there
         if len(choice) > 1:
             raise UserError(f"--task: {names[0]!r} does not tell which; name one of {', '.join(choice)}")
@@ -100,7 +103,9 @@ class ImageSearch:
                 )
         path = Path(name)
         if not path.is_file():
-            raise UserError(f"{name}: neither a file nor an image of {self.store.path} (such as {self.store.ids[0]})")
+            raise UserError(
+                f"{name}: neither a file nor an image of {self.store.path} . " + suggest(name, self.store.ids)
+            )
         store, item = self._extracted(path, prompt)
         return Query(path.name, read_rgb(path), store.features(block, item))
 

@@ -1,4 +1,4 @@
-"""Two results over the same images: the paired difference of each metric, and what changed most."""
+"""Comparison of two results for the same images: the paired difference of each metric, and what changed most."""
 
 import sys
 import tempfile
@@ -10,14 +10,15 @@ from ditf.config.params import FILE, Params, load_params
 from ditf.data.catalog import Catalog
 from ditf.data.images import read_rgb
 from ditf.drawing.charts import new_figure, save, show
-from ditf.errors import UserError
+from ditf.errors import UserError, suggest
+from ditf.metrics.display import in_percent
 from ditf.metrics.intervals import Sums, difference, read_units
 from ditf.project.entries import check_entry, image_reader
 from ditf.project.paths import CATALOGS, RESULTS, drawing_path
 from ditf.tasks.base import DrawingInputs, Task
 from ditf.types import Descriptor
 
-SHOWN = 6  # of what changed most
+SHOWN = 6  # units that changed most
 SIDES = ("first", "second")
 
 Rows = list[dict[str, Any]]
@@ -25,7 +26,14 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class ComparedResult:
-    """One of the two. name: as it was asked for. folder: of the task's results."""
+    """One of the two results.
+
+    Attributes:
+        name: The name that the user gave, such as "HEAD~1:spair-flux".
+        task: The entry of `tasks`.
+        folder: Folder of the task's results.
+        descriptor: The descriptor whose results are compared.
+    """
 
     name: str
     task: Task
@@ -33,68 +41,83 @@ class ComparedResult:
     descriptor: Descriptor
 
     def metrics(self) -> dict[str, Sums]:
-        """Every metric that is known by pair, sequence or image."""
-        found = read_units(self.folder / "tables").get(self.descriptor)
-        if not found:
-            raise UserError(f"{self.name}: a task of type {self.task.type} has no results by pair, sequence or image")
-        return found
+        """Return every metric that is known by pair, sequence or image.
 
-    def parts(self) -> dict[str, float]:
-        """The first metric of what can be drawn."""
-        return self.task.parts(self.folder / "tables", self.descriptor)
+        Raises:
+            UserError: The task has no such metrics.
+        """
+        metrics = read_units(self.folder / "tables").get(self.descriptor)
+        if not metrics:
+            raise UserError(f"{self.name}: a task of type {self.task.type} has no results by pair, sequence or image")
+        return metrics
+
+    def unit_scores(self) -> dict[str, float]:
+        """Return the score of each unit that the task can draw."""
+        return self.task.unit_scores(self.folder / "tables", self.descriptor)
 
 
 def compare(params: Params, first: str, second: str, out: Path | None) -> tuple[Rows, Rows, Path | None]:
-    """What `ditf compare` does.
+    """Compare two results.
 
     Args:
-        params: of the project as it is.
-        first, second: results as `TASK`, `TASK/DESCRIPTOR`, or `REVISION:` and one of these.
-        out: the drawing to write; None for a name of its own in results/.
+        params: Parameters of the project as it is now.
+        first: `TASK` or `TASK/DESCRIPTOR`, optionally after `REVISION:`.
+        second: The other result, named in the same way.
+        out: Image file for the drawing, or None for a file in results/drawings/.
 
     Returns:
-        A row per metric with its difference, interval and p; a row per pair, frame or image that changed most; and the
-        drawing of these, None where nothing changed or the images are not here.
+        A row per metric with its difference, interval and p-value; a row per pair, frame or image that changed most;
+        and the path of the drawing, or None if nothing changed or the images are not available.
 
     Raises:
-        UserError: there is no such result, or they are not of the same images.
+        UserError: A result does not exist, or the results are not for the same images.
     """
     with tempfile.TemporaryDirectory() as folder:
         one, other = (_result(params, name, Path(folder) / side) for name, side in ((first, "a"), (second, "b")))
         if one.task.type != other.task.type:
             raise UserError(f"{first} is of type {one.task.type}, {second} of type {other.task.type}")
-        before, after = one.metrics(), other.metrics()
-        rows: Rows = []
-        for name in sorted((name for name in before if name in after), key=lambda name: name != one.task.headline):
-            found = difference(before[name], after[name])
-            low, high = found.interval or (None, None)
-            values = {"first": float(before[name].value()), "second": float(after[name].value())}
-            row = {"metric": name, **values, "difference": found.value, "low": low, "high": high}
-            rows.append({**row, "p": found.p, "units": found.units})
-        if not rows:
+        metrics = _compare_metrics(one, other)
+        if not metrics:
             raise UserError(f"{first} and {second} have no metric in common; score both with the same settings")
-        old, new = one.parts(), other.parts()
-        ranked = sorted(old.keys() & new.keys(), key=lambda part: (-abs(new[part] - old[part]), part))
-        changed = [
-            {"part": part, "first": old[part], "second": new[part], "difference": new[part] - old[part]}
-            for part in ranked[:SHOWN]
-            if new[part] != old[part]
-        ]
+        changed = _most_changed(one.unit_scores(), other.unit_scores())
         drawing = None
         if changed:
             drawing = out or drawing_path("compare", first, second)
             try:
                 _draw(drawing, params, (one, other), changed, Path(folder))
-            except UserError as error:  # the images are not here, such as in a pulled clone
+            except UserError as error:  # the images are not available, such as in a clone without data
                 print(f"nothing is drawn: {error}", file=sys.stderr)
                 drawing = None
-    return rows, changed, drawing
+    return metrics, changed, drawing
+
+
+def _compare_metrics(one: ComparedResult, other: ComparedResult) -> Rows:
+    """Return a row per metric that both results have, the headline metric first."""
+    before, after = one.metrics(), other.metrics()
+    rows: Rows = []
+    for name in sorted((name for name in before if name in after), key=lambda name: name != one.task.headline):
+        test = difference(before[name], after[name])
+        low, high = test.interval or (None, None)
+        values = {"first": float(before[name].value()), "second": float(after[name].value())}
+        row = {"metric": name, **values, "difference": test.value, "low": low, "high": high}
+        rows.append({**row, "p": test.p, "units": test.units})
+    return rows
+
+
+def _most_changed(before: dict[str, float], after: dict[str, float]) -> Rows:
+    """Return the units whose scores changed most, the greatest change first."""
+    ranked = sorted(before.keys() & after.keys(), key=lambda unit: (-abs(after[unit] - before[unit]), unit))
+    return [
+        {"unit": unit, "first": before[unit], "second": after[unit], "difference": after[unit] - before[unit]}
+        for unit in ranked[:SHOWN]
+        if after[unit] != before[unit]
+    ]
 
 
 def _result(params: Params, name: str, folder: Path) -> ComparedResult:
-    """A result by its name; one of a revision is fetched into `folder`, from DVC's cache or its remote storage."""
-    revision, _, rest = name.rpartition(":")
-    key, _, descriptor = rest.partition("/")
+    """Return a result by its name. A result of another revision is fetched into `folder`."""
+    revision, _, entry = name.rpartition(":")
+    key, _, descriptor = entry.partition("/")
     if revision:
         params = _fetch(revision, key, folder)
     else:
@@ -102,16 +125,29 @@ def _result(params: Params, name: str, folder: Path) -> ComparedResult:
     task, results = params.tasks[key], folder if revision else RESULTS / key
     if not (results / "tables").is_dir():
         raise UserError(f"{results / 'tables'}: no results yet; run `dvc repro`")
-    have = task.predict.descriptors
-    if descriptor and descriptor not in have:
-        raise UserError(f"{name}: {descriptor!r} is not among the task's descriptors, {', '.join(have)}")
-    return ComparedResult(name, task, results, have[have.index(descriptor) if descriptor in have else -1])
+    descriptors = task.predict.descriptors
+    if descriptor and descriptor not in descriptors:
+        raise UserError(f"{name}: {descriptor!r} is not a descriptor of the task. {suggest(descriptor, descriptors)}")
+    return ComparedResult(name, task, results, next((d for d in descriptors if d == descriptor), descriptors[-1]))
 
 
 def _fetch(revision: str, task: str, folder: Path) -> Params:
-    """The tables and predictions of a task at a revision or of an experiment; returns the parameters of then."""
-    from dvc.api import DVCFileSystem
+    """Copy the tables and predictions of a task at a revision into `folder`.
+
+    Args:
+        revision: A commit, branch or tag of git, or an experiment of DVC.
+        task: An entry of `tasks` at that revision.
+        folder: A folder that does not exist yet.
+
+    Returns:
+        The parameters at that revision.
+
+    Raises:
+        UserError: The revision does not exist, or its results are neither in DVC's cache nor in its remote storage.
+    """
+    from dvc.api import DVCFileSystem  # here, since it takes half a second, which most comparisons do not need
     from dvc.exceptions import DvcException
+    from dvc_data.index import DataIndexDirError
     from scmrepo.exceptions import SCMError
 
     folder.mkdir()
@@ -125,28 +161,31 @@ def _fetch(revision: str, task: str, folder: Path) -> Params:
     try:
         for name in ("tables", "predictions"):
             files.get(f"{RESULTS}/{task}/{name}", str(folder / name), recursive=True)
-    except (DvcException, FileNotFoundError):
-        message = f"{revision}: results of {task} are neither in DVC's cache nor in its remote storage; run `dvc repro`"
-        raise UserError(message + " there") from None
+    except (DvcException, DataIndexDirError, OSError):
+        raise UserError(
+            f"{revision}: results of {task} are neither in DVC's cache nor in its remote storage. Run `dvc pull "
+            f"--all-commits`, or check out {revision} and run `dvc repro`."
+        ) from None
     return params
 
 
 def _draw(
     path: Path, params: Params, results: tuple[ComparedResult, ComparedResult], changed: Rows, folder: Path
 ) -> None:
-    """What changed most, a row each: the first result's picture beside the second's."""
+    """Draw the units that changed most, a row each: the first result's picture beside the second's."""
     task = results[1].task
     catalog, read = Catalog(CATALOGS / task.dataset), image_reader(params, task.dataset)
     pictures = {}
     for result, side in zip(results, SIDES, strict=True):
-        predicted = DrawingInputs(catalog, read, result.folder / "predictions")
-        for row in changed:  # as TIFF, which is not compressed
-            result.task.draw_unit(folder / "part.tif", predicted, result.descriptor, row["part"])
-            pictures[row["part"], side] = read_rgb(folder / "part.tif")
+        inputs = DrawingInputs(catalog, read, result.folder / "predictions")
+        for row in changed:
+            result.task.draw_unit(folder / "unit.tif", inputs, result.descriptor, row["unit"])  # TIFF: not compressed
+            pictures[row["unit"], side] = read_rgb(folder / "unit.tif")
     height, width = next(iter(pictures.values())).shape[:2]
-    figure = new_figure(14, len(changed) * (7 * height / width + 0.4))
+    figure = new_figure(14, len(changed) * (7 * height / width + 0.5) + 0.4)
     for axes, row in zip(figure.subplots(len(changed), 2, squeeze=False), changed, strict=True):
         for cell, result, side in zip(axes, results, SIDES, strict=True):
-            show(cell, pictures[row["part"], side], f"{result.name}: {row['part']}   {row[side]:.4g}")
+            score = in_percent(task.headline, row[side])
+            show(cell, pictures[row["unit"], side], f"{result.name}: {score:.1f} %")
     path.parent.mkdir(parents=True, exist_ok=True)
     save(figure, path)

@@ -99,13 +99,13 @@ class Task(Settings):
         """What the report draws of the tables of `compute_metrics`, by title."""
         return {}
 
-    def parts(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
-        """The headline metric by pair, image or frame, from the tables of `compute_metrics`."""
+    def unit_scores(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
+        """Return the headline metric of each pair, image or frame, from the tables of `compute_metrics`."""
         return read_units(tables)[descriptor][self.headline].by_unit()
 
-    def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, part: str) -> None:
-        """Draw the prediction of one of `parts`, in the format that the path's suffix names."""
-        raise UserError(f"{self.type}: a task without pictures of its parts")
+    def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, unit: str) -> None:
+        """Draw the prediction of one of `unit_scores`, in the format that the suffix of `path` names."""
+        raise UserError(f"{self.type}: tasks of this type cannot draw single results")
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -116,13 +116,13 @@ class Correspondence(Task):
         images = dict.fromkeys(pairs[name][side] for name in chosen.values() for side in ("source", "target"))
         draw_feature_colours(folder / "features.png", predicted.read, store, list(images), self.predict, descriptor)
 
-    def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, part: str) -> None:
+    def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, unit: str) -> None:
         """The matches of a pair."""
-        filters = [("descriptor", "=", descriptor), ("pair", "=", part)]
+        filters = [("descriptor", "=", descriptor), ("pair", "=", unit)]
         rows = pq.read_table(predicted.folder / "predictions.parquet", filters=filters).to_pylist()
-        pair = next(row for row in predicted.catalog.rows("pairs") if row["pair"] == part)
+        pair = next(row for row in predicted.catalog.rows("pairs") if row["pair"] == unit)
         draw_matches(
-            path, part, predicted.read(pair["source"]), predicted.read(pair["target"]), rows, self.headline_alpha
+            path, unit, predicted.read(pair["source"]), predicted.read(pair["target"]), rows, self.headline_alpha
         )
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:

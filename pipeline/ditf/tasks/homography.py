@@ -153,11 +153,11 @@ class Homography(Task):
         )
         draw_feature_colours(folder / "features.png", predicted.read, store, names, self.predict, descriptor)
 
-    def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, part: str) -> None:
+    def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, name: str) -> None:
         """Matches of a pair, 60 at most."""
-        pair = next(row for row in predicted.catalog.rows("homographies") if row["pair"] == part)
+        pair = next(row for row in predicted.catalog.rows("homographies") if row["pair"] == name)
         matches = _by_pair(predicted.folder / "matches.parquet", [descriptor])[descriptor]
-        source, target = matches.get(part, (np.empty((0, 2)),) * 2)
+        source, target = matches.get(name, (np.empty((0, 2)),) * 2)
         off = reprojection(source, target, np.array(pair["matrix"]).reshape(3, 3))
         rows = [
             {"error": off[n], "threshold": 1.0, "source_x": source[n, 0], "source_y": source[n, 1]}
@@ -168,7 +168,7 @@ class Homography(Task):
             }
             for n in spread(range(len(source)), SHOWN_MATCHES)
         ]
-        draw_matches(path, part, predicted.read(pair["source"]), predicted.read(pair["target"]), rows, SHOWN_PIXELS)
+        draw_matches(path, name, predicted.read(pair["source"]), predicted.read(pair["target"]), rows, SHOWN_PIXELS)
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """Mean matching accuracy over the threshold, by descriptor and kind of sequence."""

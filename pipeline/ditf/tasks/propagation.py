@@ -142,14 +142,14 @@ class Propagation(Task):
         names = [rows[n]["id"] for rows in frames.values() for n in dict.fromkeys((0, len(rows) // 2))]
         draw_feature_colours(folder / "features.png", predicted.read, store, names, self.predict, descriptor)
 
-    def parts(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
+    def unit_scores(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
         """J&F by frame, as `<sequence>/<frame>`."""
         rows = [row for row in read_csv(tables / "jf_frames.csv") if row["descriptor"] == descriptor]
         return {f"{row['sequence']}/{row['frame']}": float(row["J&F"]) for row in rows}
 
-    def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, part: str) -> None:
+    def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, unit: str) -> None:
         """A frame under its predicted mask."""
-        sequence, name = part.rsplit("/", 1)
+        sequence, name = unit.rsplit("/", 1)
         frame = next(row for row in frames_of(predicted.catalog)[sequence] if row["name"] == name)
         mask = read_index_mask(predicted.folder / descriptor / sequence / f"{name}.png")
         contact_sheet(path, [overlay(predicted.read(frame["id"]), mask)], 1)

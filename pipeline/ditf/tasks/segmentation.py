@@ -126,15 +126,15 @@ class Segmentation(Task):
         contact_sheet(folder / "classes.png", tiles, 2)
         draw_feature_colours(folder / "features.png", predicted.read, store, names, self.predict, descriptor)
 
-    def parts(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
+    def unit_scores(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
         """Pixel accuracy by image: an image's mean over classes depends on which classes it shows."""
         return intervals.read_units(tables)[descriptor]["pixel accuracy"].by_unit()
 
-    def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, part: str) -> None:
+    def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, unit: str) -> None:
         """An image under its true and its predicted classes."""
-        true = next(row["png"] for row in predicted.catalog.rows("masks") if row["id"] == part)
-        found = read_index_mask(predicted.folder / descriptor / f"{part}.png")
-        contact_sheet(path, [overlay(predicted.read(part), mask) for mask in (decode_mask(true, Path(part)), found)], 2)
+        true = next(row["png"] for row in predicted.catalog.rows("masks") if row["id"] == unit)
+        found = read_index_mask(predicted.folder / descriptor / f"{unit}.png")
+        contact_sheet(path, [overlay(predicted.read(unit), mask) for mask in (decode_mask(true, Path(unit)), found)], 2)
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """IoU of each class by the last descriptor, from the best to the worst."""
