@@ -292,7 +292,7 @@ def test_a_misspelt_parameter_stops_every_run(project: Project) -> None:
     [
         ("features", "0 arguments given; expected: an entry of features"),
         ("sample spair", "1 arguments given; expected: none"),
-        ("catalog nothing", "datasets has no entry 'nothing'; it has spair, davis, photos"),
+        ("catalog nothing", "datasets has no entry 'nothing'. Use spair, davis, photos"),
     ],
 )
 def test_wrong_arguments_of_a_stage_end_with_one_line(finished: Project, command: str, expected: str) -> None:

@@ -192,7 +192,7 @@ def test_compare_in_a_clone_without_cache(finished: Project, tmp_path: Path) -> 
     ("names", "error"),
     [
         (("nothing", "spair-flux"), "no entry 'nothing'"),
-        (("spair-flux/nothing", "spair-flux"), "'nothing' is not among the task's descriptors"),
+        (("spair-flux/nothing", "spair-flux"), "'nothing' is not a descriptor of the task"),
         (("davis-flux", "spair-flux"), "davis-flux is of type propagation"),
         (("spair-search", "photos-search"), "no results by pair, sequence or image"),
         (("HEAD:nothing", "spair-flux"), "tasks of HEAD has no entry 'nothing'"),
