@@ -22,10 +22,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from ditf.errors import UserError
@@ -33,6 +32,9 @@ from ditf.features.descriptors import ChannelStatistics
 from ditf.features.reader import FeatureReader, ImageFeatures
 from ditf.files import fingerprint
 from ditf.types import BOTH, STORE_VERSION, Norm
+
+if TYPE_CHECKING:
+    import zarr
 
 FORMAT = "ditf-features"
 
@@ -59,6 +61,8 @@ class FeatureStore(FeatureReader):
     """
 
     def __init__(self, path: Path | str) -> None:
+        import zarr  # here, since `ditf results` imports this module through the settings and opens no store
+
         folder = Path(path)
         try:
             group = zarr.open_group(folder, mode="r")
