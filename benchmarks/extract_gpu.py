@@ -121,7 +121,9 @@ def measure(case: Case, loading: LoadingSettings, folder: Path, images: int, bes
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     yield f"**{case.name}, {width}x{height}, k = {s.blocks[0]}, {options.lower() or 'no option'}**", ""
     yield "loading", f"{seconds:.1f} s, peak {peak():.1f} GiB, then held {held():.1f} GiB"
-    text = {name: torch.randn(shape) for name, shape in loaded.text_shapes().items()}
+    config = loaded.model.config
+    text = {"prompt_embeds": torch.randn(TEXT_TOKENS, config.joint_attention_dim)}
+    text["pooled"] = torch.randn(config.pooled_projection_dim)
     loaded.encode(torch.zeros(3, height, width))
     yield "the VAE", f"peak {peak():.1f} GiB"
     tokens = (width // loaded.stride) * (height // loaded.stride) + TEXT_TOKENS

@@ -17,12 +17,12 @@ from diffusers.models.transformers.transformer_flux import FluxTransformer2DMode
 from safetensors import safe_open
 
 from benchmarks.report import machine, show, timed
+from ditf.backbones import tiny
 from ditf.backbones.diffusion.denoiser import LoadedDiffusion
 from ditf.backbones.diffusion.latents import LatentEncoder, patches, tokens
 from ditf.backbones.families.flux import Flux
 from ditf.backbones.networks.flux import LoadedFlux
 from ditf.backbones.source import Model
-from ditf.backbones.tiny import families as tiny
 from ditf.features.extractor import Extractor
 
 VAE_CHANNELS = (32, 64, 128, 128)

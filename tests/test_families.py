@@ -3,17 +3,22 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from transformers import AutoConfig, AutoModel
 
 from ditf.backbones.base import Backbone
 from ditf.backbones.diffusion.settings import Diffusion
-from ditf.backbones.source import Model
+from ditf.backbones.networks.vit import blocks_of
+from ditf.backbones.source import Model, pin
 from ditf.cli.scripts import seen_by
 from ditf.config.schema import FeaturesEntry
+from ditf.errors import UserError
+from ditf.files import Hashes
 from ditf.project.plan import estimate, smallest_gpu
 from ditf.registry import find_type, registered
 from tests.conftest import MODELS, Project
@@ -91,28 +96,69 @@ def test_models_lists_every_family(finished: Project) -> None:
 def test_published_sizes_are_those_of_the_configurations(family: str) -> None:
     kind = kind_of(family)
     for source, model in kind.published.items():
-        first, last = kind(blocks=[0]), kind(blocks=[model.blocks - 1])
-        if isinstance(first, Diffusion):
-            loaded = first.network()
-            with torch.device("meta"):
-                network = loaded.layout.skeleton(model.config)
-            assert len(loaded.layout.blocks(network)) == model.blocks
-            channels, total = loaded(network, first).shape(0)[1], sum(w.numel() for w in network.parameters())
-        else:
-            sizes = last.sizes(Model(family, source, "main", ""))
-            channels, total = sizes.shapes[0][1], int(sizes.weights)
-        assert (channels, float(f"{total / 1e9:.3g}")) == (model.channels, model.parameters)
+        settings = kind(blocks=[0])
+        with torch.device("meta"):
+            if isinstance(settings, Diffusion):
+                layout = settings.network().layout
+                network = layout.skeleton(model.config)
+                count, channels = len(layout.blocks(network)), settings.network()(network, settings).shape(0)[1]
+            else:
+                config = dict(model.config)
+                network = AutoModel.from_config(AutoConfig.for_model(config.pop("model_type"), **config))
+                count, channels = len(blocks_of(network)), network.config.hidden_size
+        total = sum(weight.numel() for weight in network.parameters())
+        assert (count, channels, float(f"{total / 1e9:.3g}")) == (model.blocks, model.channels, model.parameters)
+        sizes = kind(blocks=[model.blocks - 1]).sizes(Model(family, source, "main", ""))
+        assert sizes is not None
+        assert sizes.shapes[0] == settings_shape(kind(blocks=[model.blocks - 1]), network)
+        with pytest.raises(UserError, match=rf"which has 0\.\.{count - 1}"):
+            kind(blocks=[count]).sizes(Model(family, source, "main", ""))
 
 
-def test_arithmetic_is_counted_and_the_smallest_gpu_that_suffices() -> None:
+def settings_shape(settings: Backbone, network: Any) -> tuple[int, int]:
+    """Stride and channels of the captured block, as the network that runs has them."""
+    if isinstance(settings, Diffusion):
+        return settings.network()(network, settings).shape(settings.blocks[0])
+    return network.config.patch_size, network.config.hidden_size
+
+
+def test_costs_are_those_that_torch_counts() -> None:
+    """The table was counted by torch.utils.flop_counter, on the networks of diffusers and transformers."""
+    with (Path(__file__).parent / "model_costs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["source"] for row in rows} == {source for family in FAMILIES for source in kind_of(family).published}
+    for row in rows:
+        backbone = kind_of(row["family"])(blocks=[int(row["block"])])
+        sizes = backbone.sizes(Model(row["family"], row["source"], "main", ""))
+        assert sizes is not None
+        for tokens in (256, 1200, 4096):
+            assert sizes.flops_of(tokens) == pytest.approx(float(row[f"flops_{tokens}"]), rel=0.03), row
+        for name in ("weights", "block_weights", "activations"):
+            assert getattr(sizes, name) == pytest.approx(float(row[name]), rel=0.05), row
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sizes_of_a_folder_are_those_of_its_configuration(family: str) -> None:
+    kind = kind_of(family)
+    model = pin(family, "tiny-0", "main", Hashes(None))
+    sizes = kind(blocks=[1]).sizes(model)
+    assert sizes is not None
+    if issubclass(kind, Diffusion):
+        loaded = kind(blocks=[1]).load(model, torch.float32, "cpu")
+        weights = sum(weight.numel() for weight in loaded.model.state_dict().values())
+        assert sizes.weights == pytest.approx(weights, rel=0.05)
+        assert sizes.text_weights > 0
+
+
+def test_flops_are_counted_and_the_smallest_gpu_that_suffices() -> None:
     """Of block 28 of FLUX.1-dev: q, k, v, output and an MLP of 4 widths, and two products of each pair of tokens."""
     flux = kind_of("flux")(blocks=[28])
     sizes = flux.sizes(Model("flux", "black-forest-labs/FLUX.1-dev", "main", ""))
-    a, b, c = sizes.flops
+    assert sizes is not None
     tokens, width = 1200, 3072
     every = tokens + 512
     blocks = 28 * (24 * width**2 * every + 4 * width * every**2)
-    assert a + b * tokens + c * tokens**2 == pytest.approx(blocks, rel=0.01)
+    assert sizes.flops_of(tokens) == pytest.approx(blocks, rel=0.01)
     entry = FeaturesEntry(dataset="x", model="y", img_size=640, backbone=flux)
     cost = estimate(sizes, {tokens: 1}, entry, 8, 2)
     found = {option: smallest_gpu(cost, option) for option in ("", "quantize: int8", "offload: blocks")}

@@ -1,4 +1,8 @@
-"""Backbones: each file is a family of models, from images to features at blocks and their AdaLN modulation."""
+"""The interface of a backbone: a model that turns an image and a prompt into features at chosen blocks.
+
+A family of models is one module in `ditf.backbones.families` with a subclass of `Backbone`: its settings, without
+torch. The settings load a `LoadedBackbone`, which runs the model; those classes are in `ditf.backbones.networks`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ditf.backbones.cost import ModelSize
     from ditf.backbones.source import Model
 
 Text = Mapping[str, "Tensor"]
@@ -26,11 +31,15 @@ Block = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model on the Hub that a family is known to read.
+    """A published model that a family reads.
 
-    licence: as its page on the Hub names it. parameters: of what features come from, in billions. blocks: how many.
-    channels: of a token; of a U-Net's, at its first block. text: parameters of its text encoders, in billions. config:
-    what of its configuration differs from the defaults of its class.
+    Attributes:
+        licence: Licence, as the model's page on the Hub names it.
+        parameters: Parameters of the network that features come from, in billions.
+        blocks: Number of blocks.
+        channels: Channels of a token; of a U-Net, at its first up block.
+        text: Parameters of the text encoders, in billions.
+        config: Values of the network's configuration that differ from the defaults of its class.
     """
 
     licence: str
@@ -42,15 +51,15 @@ class HubModel:
 
 
 class Backbone(Settings):
-    """A family's own settings, which stand in an entry of `features`, and how a model of it is loaded.
+    """Settings of a family of models. In `params.yaml` they stand in an entry of `features`.
 
     Attributes:
-        published: models on the Hub, by their id.
-        options: of `ditf.backbones.source.Loading`, those that the family heeds.
-        descriptors: that its features have.
-        imports: modules that loading a model imports, and that take long.
-        blocks: captured in one pass.
-        ensemble_size: noise samples averaged; 1 for a family without noise.
+        published: Published models by their Hub id.
+        options: Loading options of `ditf.backbones.source.LoadingSettings` that the family supports.
+        descriptors: Descriptors that the features of the family have.
+        imports: Modules that loading a model imports and that take long to import.
+        blocks: Blocks whose features are captured in one pass, counted from 0.
+        ensemble_size: Number of noise samples averaged; 1 for a family without noise.
     """
 
     registry: ClassVar[str] = "ditf.backbones.families"
@@ -66,30 +75,47 @@ class Backbone(Settings):
 
     @classmethod
     def components(cls, folder: Path) -> tuple[str, ...]:
-        """The folders within a model's `folder` that are read; their files are what is hashed."""
+        """Return the subfolders of a model's folder that are read. Their files identify the model."""
         return ("",)
 
     @abstractmethod
     def load(self, model: Model, dtype: torch.dtype, device: str) -> LoadedBackbone:
-        """Load of `model` what these settings need. Raises `UserError` for a wrong or incomplete folder."""
+        """Load the part of a model that the captured blocks need.
+
+        Args:
+            model: The pinned model.
+            dtype: Type of the computation.
+            device: A torch device.
+
+        Raises:
+            UserError: The model's folder is wrong or incomplete.
+        """
 
     def encode_prompts(
         self, model: Model, prompts: Iterable[str], dtype: torch.dtype, device: str
     ) -> Iterator[dict[str, Tensor]]:
-        """Encode prompts one at a time: each result is a dictionary of tensors on the CPU; empty without text."""
+        """Encode prompts one at a time.
+
+        Yields:
+            The tensors of one prompt by name, on the CPU; an empty dictionary for a model without text.
+        """
         return ({} for _ in prompts)
 
-    def sizes(self, model: Model) -> ModelSize:
-        """What a pass costs, for `ditf plan`; of a model on the Hub, as `published` has it."""
-        raise NotImplementedError
+    def sizes(self, model: Model) -> ModelSize | None:
+        """Return what `ditf plan` computes costs from, or None if that is not known."""
+        return None
 
     @classmethod
     def build_tiny(cls, folder: Path, seed: int) -> None:
-        """Write a tiny random model of the family into `folder`, for the source "tiny-SEED"."""
+        """Write a tiny random model of the family into a folder, for the source "tiny-SEED".
+
+        Raises:
+            UserError: The family has no tiny model.
+        """
         package, _, family = cls.__module__.rpartition(".")
         if package != cls.registry:
-            raise UserError(f"source: 'tiny-{seed}': {cls.__name__} has no tiny model; give a folder or a Hub id")
-        from ditf.backbones.tiny import families as tiny
+            raise UserError(f"source: 'tiny-{seed}': {cls.__name__} has no tiny model. Give a folder or a Hub id.")
+        from ditf.backbones import tiny  # imports torch, diffusers and transformers, which settings do without
 
         getattr(tiny, family)(folder, seed)
 
@@ -98,11 +124,12 @@ class LoadedBackbone(ABC):
     """A loaded model.
 
     Attributes:
-        stride: pixels that a token covers along each side. An image's sides are multiples of it.
-        channels: of a token.
-        norm: what the AdaLN modulates; None for a model without AdaLN.
-        conditions: of the modulation: of all that the model embeds and, where it embeds timestep and text, of each.
-        modulation_depends_on_size: whether the modulation depends on the image's size, besides the prompt.
+        stride: Pixels that a token covers along each side. The sides of an image are multiples of it.
+        channels: Channels of a token.
+        norm: The normalization that the AdaLN modulates; None for a model without AdaLN.
+        conditions: What the modulation can be computed from: everything that the model embeds and, where it embeds
+            them separately, the timestep alone and the text alone.
+        modulation_depends_on_size: Whether the modulation depends on the size of the image as well as on the prompt.
     """
 
     stride: int
@@ -112,53 +139,30 @@ class LoadedBackbone(ABC):
     modulation_depends_on_size: bool = False
 
     def shape(self, block: int) -> tuple[int, int]:
-        """Stride and channels of a block's tokens, where blocks differ."""
+        """Return the stride and the channels of a block's tokens."""
         return self.stride, self.channels
 
     @abstractmethod
     def encode(self, pixels: Tensor) -> Any:
-        """What all noise samples of an image share. pixels: RGB in -1..1, [3, height, width], float32, CPU."""
+        """Compute what all noise samples of an image share, such as its latents.
+
+        Args:
+            pixels: RGB in -1..1, float32 [3, height, width], on the CPU.
+        """
 
     @abstractmethod
     def capture(self, encoded: Any, text: Text, generators: list[torch.Generator]) -> dict[int, Tensor]:
-        """Features of one image.
+        """Compute the features of one image.
 
         Args:
-            encoded: what `encode` gave.
-            text: the encoded prompt.
-            generators: one per noise sample, on the CPU; all randomness comes from them.
+            encoded: Result of `encode`.
+            text: The encoded prompt.
+            generators: One random generator per noise sample, on the CPU. All randomness comes from them.
 
         Returns:
-            For each block, [noise samples, tokens, C], the tokens in row-major order.
+            For each block, tokens [noise samples, tokens, C] in row-major order.
         """
 
     def modulation(self, encoded: Any, text: Text, condition: Condition) -> dict[int, Tensor]:
-        """AdaLN shift, scale and gate of each block, [3, C], where `norm` is set."""
+        """Return the AdaLN shift, scale and gate of each block, [3, C]; nothing for a model without AdaLN."""
         return {}
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """What a model's sizes say of its cost.
-
-    stride: pixels that a token covers along each side. shapes: stride and channels of the features of each captured
-    block, where a U-Net's differ. text_tokens: beside the image's.
-    weights: parameters loaded. resident_weights: those outside the blocks. block_weights: of the largest block.
-    exact_weights: those of the blocks that are not quantized.
-    flops: multiplications and additions of a pass over n tokens of an image, as (a, b, c) of a + b n + c n^2.
-    activations: numbers held per token. text_weights, autoencoder_weights: parameters of the text encoders and of the
-    autoencoder. autoencoder_activations: numbers held per pixel while it encodes an image.
-    """
-
-    stride: int
-    shapes: tuple[tuple[int, int], ...]
-    text_tokens: int
-    weights: float
-    resident_weights: float
-    block_weights: float
-    flops: tuple[float, float, float]
-    activations: float
-    exact_weights: float = 0.0
-    text_weights: float = 0.0
-    autoencoder_weights: float = 0.0
-    autoencoder_activations: float = 0.0

@@ -249,6 +249,23 @@ def _fetch(source: str, revision: str, patterns: list[str]) -> Path:
         ) from None
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the content of a model's `config.json`.
+
+    Raises:
+        UserError: The file does not exist, or is not a JSON object.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found. Is the source a model's folder?") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}). Download it again.") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: not a configuration. Download it again.")
+    return config
+
+
 def read_pipeline_index(folder: Path) -> dict[str, Any]:
     """Return the content of a pipeline folder's `model_index.json`, or an empty dictionary where there is none.
 

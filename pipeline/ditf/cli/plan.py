@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from ditf.cli.options import load_project
+from ditf.cli.output import print_table
 from ditf.errors import UserError, exit_on_error
 
 LONGEST_SIDE = 16384  # pixels
@@ -12,7 +13,9 @@ LONGEST_SIDE = 16384  # pixels
 
 @exit_on_error
 def plan(
-    tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="Speed of a worker in TFLOP/s.")] = 150,
+    tflops: Annotated[
+        float | None, typer.Option("--tflops", min=0.001, help="Speed of a worker in TFLOP/s. Default: measured.")
+    ] = None,
     images: Annotated[
         int | None, typer.Option("--images", min=1, help="Plan for this number of images instead of the data sets.")
     ] = None,
@@ -37,4 +40,6 @@ def plan(
     params = load_project()
     from ditf.project.plan import plan
 
-    plan(params, tflops, images, (int(sides[0]), int(sides[1])) if size else None, bandwidth)
+    result = plan(params, tflops, images, (int(sides[0]), int(sides[1])) if size else None, bandwidth)
+    print("\n".join(result.notes))
+    print_table("", result.rows)

@@ -1,4 +1,4 @@
-"""The command `ditf plan`: what an extraction costs, computed from the sizes of the model and the images."""
+"""The command `ditf plan`: the cost of an extraction, computed from the sizes of the model and the images."""
 
 import math
 import tempfile
@@ -7,12 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from ditf.backbones.base import ModelSize
-from ditf.backbones.source import Model, is_hub
+from ditf.backbones.cost import ModelSize
+from ditf.backbones.source import Model, ModelSettings, is_hub
 from ditf.config.params import Params
 from ditf.config.schema import FeaturesEntry, Sweep
 from ditf.data.catalog import Catalog
@@ -20,22 +16,33 @@ from ditf.data.images import model_size
 from ditf.data.subset import choose, write_subset
 from ditf.features.store_writer import MOST_FILES, MOST_SHARED
 from ditf.project.paths import CATALOGS
+from ditf.project.speed import has_gpu, measured_tflops
 from ditf.retrieval.index import AXES, FLAT_TOKENS
 from ditf.types import Rule
 
-RESERVED = 1e9  # bytes that CUDA and the allocator take of a GPU
-GPUS = (8, 12, 16, 24, 40, 80)  # GB
+GPU_RESERVE = 1e9  # bytes of a GPU that CUDA and the allocator take
+GPUS = (8, 12, 16, 24, 40, 80)  # memory of usual GPUs, GB
 BYTES = {"float16": 2, "float32": 4, "int8": 1}
 QUANTIZED = {"quantize: int8": 1.0, "quantize: nf4": 0.56}  # bytes per weight of a block, with its scales
+OPTIONS = ("", *QUANTIZED, "offload: blocks")
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class EntryCost:
-    """Of an extraction.
+    """Cost of an extraction.
 
-    flops: multiplications and additions. memory: of a GPU that holds the model and one batch, in bytes, by the options
-    of the model's entry that are set for it; "" for none. text: the same, of the text encoders. copy, work: bytes of a
-    block that `offload: blocks` copies, and multiplications and additions meanwhile.
+    Attributes:
+        images: Number of images.
+        tokens: Tokens of the first block, over all images.
+        flops: FLOPs of the blocks, over all images and noise samples.
+        feature_bytes: Bytes of the features on disk.
+        files: Number of files that hold tokens.
+        index_bytes: Bytes of a search index of kind auto.
+        memory: Bytes of a GPU that holds the model and one batch, for each option of the model's entry; "" is none.
+        text_bytes: Bytes of a GPU that holds the text encoders.
+        block_bytes: Bytes of a block, which `offload: blocks` copies to the GPU.
+        block_flops: FLOPs of a block for one batch, which run while the next block is copied.
     """
 
     images: int
@@ -45,132 +52,221 @@ class EntryCost:
     files: int
     index_bytes: int
     memory: dict[str, float]
-    text: float
-    copy: float
-    work: float
+    text_bytes: float
+    block_bytes: float
+    block_flops: float
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the plan: an entry of `features` or `sweeps`.
+
+    Attributes:
+        images: Number of images.
+        options: Options of the model's entry that its family supports; "" is none.
+        tflops: Speed of a worker in TFLOP/s.
+        cost: The cost; None if the sizes of the model are unknown.
+    """
+
+    images: int
+    options: tuple[str, ...] = ("",)
+    tflops: float = 1.0
+    cost: EntryCost | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cost of every entry of features and sweeps, as text.
+
+    Attributes:
+        notes: What the costs assume.
+        rows: Cells by column name. The column "" labels the rows, and there is a column for each entry.
+    """
+
+    notes: list[str]
+    rows: list[dict[str, str]]
 
 
 def estimate(
-    sizes: ModelSize, tokens: Mapping[int, int], entry: FeaturesEntry, batch_size: int, number_bytes: int
+    sizes: ModelSize, tokens: Mapping[int, int], entry: FeaturesEntry, batch_size: int, weight_bytes: int
 ) -> EntryCost:
-    """The cost of an extraction.
+    """Return the cost of an extraction.
 
     Args:
-        sizes: of the model.
-        tokens: how many images have how many tokens: {tokens: images}.
-        entry: of the features.
-        batch_size: noise samples per forward pass. number_bytes: of a weight.
+        sizes: Sizes of the model.
+        tokens: Number of images by their number of tokens.
+        entry: Settings of the features.
+        batch_size: Noise samples per forward pass.
+        weight_bytes: Bytes of a weight.
     """
     images, blocks = sum(tokens.values()), len(entry.backbone.blocks)
-    squares, most = sum(n * count for n, count in tokens.items()), max(tokens)
-    totals = [squares * (sizes.stride // stride) ** 2 for stride, _ in sizes.shapes]
+    all_tokens, largest = sum(n * count for n, count in tokens.items()), max(tokens)
+    totals = [all_tokens * (sizes.stride // stride) ** 2 for stride, _ in sizes.shapes]
     total, channels = totals[0], sizes.shapes[0][1]
     samples = entry.backbone.ensemble_size
     batch = min(samples, batch_size)
-
-    def flops(n: int) -> float:
-        a, b, c = sizes.flops
-        return a + b * n + c * n**2
-
     shared = min(MOST_SHARED, math.ceil(images * blocks / MOST_FILES))
-    axes = channels * 4 if total <= FLAT_TOKENS else min(AXES, channels) + 8
+    token_bytes = channels * 4 if total <= FLAT_TOKENS else min(AXES, channels) + 8
     inside = sizes.weights - sizes.resident_weights
-    encoding = most * sizes.stride**2 * sizes.autoencoder_activations
-    passing = batch * (most + sizes.text_tokens) * sizes.activations
-    outside = (sizes.resident_weights + sizes.autoencoder_weights + max(encoding, passing)) * number_bytes
-    memory = {"": outside + inside * number_bytes}
-    exact, rest = sizes.exact_weights * number_bytes, inside - sizes.exact_weights
-    memory |= {option: outside + exact + rest * size for option, size in QUANTIZED.items()}
-    memory["offload: blocks"] = outside + min(2 * sizes.block_weights, inside) * number_bytes
+    encoding = largest * sizes.stride**2 * sizes.autoencoder_activations
+    passing = batch * (largest + sizes.text_tokens) * sizes.activations
+    outside = (sizes.resident_weights + sizes.autoencoder_weights + max(encoding, passing)) * weight_bytes
+    exact, quantized = sizes.exact_weights * weight_bytes, inside - sizes.exact_weights
+    memory = {"": outside + inside * weight_bytes}
+    memory |= {option: outside + exact + quantized * size for option, size in QUANTIZED.items()}
+    memory["offload: blocks"] = outside + min(2 * sizes.block_weights, inside) * weight_bytes
     return EntryCost(
         images=images,
         tokens=total,
-        flops=samples * sum(flops(n) * count for n, count in tokens.items()),
+        flops=samples * sum(sizes.flops_of(n) * count for n, count in tokens.items()),
         feature_bytes=sum(n * c for n, (_, c) in zip(totals, sizes.shapes, strict=True)) * BYTES[entry.encoding],
         files=blocks * -(-images // shared),
-        index_bytes=total * axes + images * 4 * channels,
+        index_bytes=total * token_bytes + images * 4 * channels,
         memory=memory,
-        text=sizes.text_weights * number_bytes,
-        copy=sizes.block_weights * number_bytes,
-        work=batch * flops(most) * sizes.block_weights / max(inside, sizes.block_weights),
+        text_bytes=sizes.text_weights * weight_bytes,
+        block_bytes=sizes.block_weights * weight_bytes,
+        block_flops=batch * sizes.flops_of(largest) * sizes.block_weights / max(inside, sizes.block_weights),
     )
 
 
 def plan(
-    params: Params, tflops: float, images: int | None, size: tuple[int, int] | None, gigabytes: float = 25.0
-) -> None:
-    """Print what the entries of features cost, or `images` images of `size` (width, height) in each of them.
+    params: Params,
+    tflops: float | None = None,
+    images: int | None = None,
+    size: tuple[int, int] | None = None,
+    gigabytes: float = 25.0,
+) -> Plan:
+    """Compute the cost of every entry of features and sweeps.
 
-    tflops, gigabytes: of the GPU's arithmetic, and of copying to it, per second.
+    Args:
+        params: All parameters.
+        tflops: Speed of a worker in TFLOP/s; None measures this machine.
+        images: Number of images to plan for instead of the data sets'.
+        size: Width and height of these images in pixels.
+        gigabytes: Speed of copies to the GPU in GB/s.
     """
-    columns: dict[str, EntryCost] = {}
+    counts = Counter({size: images}) if images and size else None
     sweeps = {f"sweep {name}": sweep for name, sweep in params.sweeps.items()}
     entries = params.features | {name: next(iter(sweep.features.values())) for name, sweep in sweeps.items()}
-    known_sizes: dict[str, ModelSize] = {}  # by the model and the settings: counting takes seconds
-    options: dict[str, tuple[str, ...]] = {}
-    for name, entry in entries.items():
-        model = params.models[entry.model]
-        if is_hub(model.source) and model.source not in entry.backbone.published:
-            known = next(iter(entry.backbone.published), "a model of its family")
-            print(f"{name}: the sizes of {model.source} are taken to be those of {known}")
-        key = repr((model.type, model.source, model.revision, entry.backbone))
-        if key not in known_sizes:
-            known_sizes[key] = entry.backbone.sizes(Model(model.type, model.source, model.revision, ""))
-        sizes = known_sizes[key]
-        counts, rule = _image_sizes(params, entry, sweeps.get(name))
-        if images and size:
-            counts = Counter({size: images})
-        rule = rule if entry.rule == "auto" else entry.rule
-        tokens: Counter[int] = Counter()
-        for (width, height), count in counts.items():
-            w, h = model_size(rule, entry.img_size, width, height, sizes.stride)
-            tokens[(w // sizes.stride) * (h // sizes.stride)] += count
-        number_bytes = 4 if model.dtype == "float32" else 2
-        columns[name] = estimate(sizes, tokens, entry, model.batch_size, number_bytes)
-        if name in sweeps:
-            columns[name] = _of_sweep(columns[name], sweeps[name])
-        heeded = entry.backbone.options
-        options[name] = tuple(o for o in columns[name].memory if not o or o.partition(":")[0] in heeded)
-    table = Table(
-        title=f"at {tflops:g} TFLOP/s, copying to the GPU at {gigabytes:g} GB/s",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
-    table.add_column("")
-    for name in columns:
-        table.add_column(name, justify="right")
-    rows: dict[str, Callable[[EntryCost], str]] = {
-        "images": lambda c: f"{c.images:,}",
-        "tokens": lambda c: f"{c.tokens:,}",
-        "arithmetic of the blocks": lambda c: f"{c.flops / 1e15:,.3g} PFLOP",
-        "time on one worker": lambda c: _hours(c.flops / tflops / 1e12),
-        "features on disk": lambda c: _bytes(c.feature_bytes),
-        "files of tokens": lambda c: f"{c.files:,}",
-        "index (kind auto)": lambda c: _bytes(c.index_bytes) if c.index_bytes else "-",
-        "memory of a worker": lambda c: _bytes(c.memory[""]),
-        "memory of the text encoders": lambda c: _bytes(c.text),
+    notes: list[str] = []
+    columns = {
+        name: _column(params, name, entry, sweeps.get(name), counts, tflops, notes) for name, entry in entries.items()
     }
-    for label, cell in rows.items():
-        table.add_row(label, *(cell(column) for column in columns.values()))
-    for option in ("", *QUANTIZED, "offload: blocks"):
-        cells = (smallest_gpu(cost, option) if option in options[name] else "-" for name, cost in columns.items())
-        table.add_row(f"GPU, {option}" if option else "GPU that suffices", *cells)
-    copies = (
-        f"{_hours(c.copy / gigabytes / 1e9)} / {_hours(c.work / tflops / 1e12)}" if "offload: blocks" in o else "-"
-        for c, o in zip(columns.values(), options.values(), strict=True)
+    rows = _rows(columns, gigabytes)
+    return Plan(
+        [*dict.fromkeys(notes), *_assumptions(columns, params, tflops, gigabytes)],
+        [{"": label, **dict(zip(columns, cells, strict=True))} for label, cells in rows.items()],
     )
-    table.add_row("copy of a block / its work", *copies)
-    Console(markup=False, emoji=False).print(table)
+
+
+def _column(
+    params: Params,
+    name: str,
+    entry: FeaturesEntry,
+    sweep: Sweep | None,
+    counts: Counter[tuple[int, int]] | None,
+    tflops: float | None,
+    notes: list[str],
+) -> Column:
+    """Return the column of one entry.
+
+    Args:
+        params: All parameters.
+        name: Name of the column.
+        entry: Settings of the features.
+        sweep: The sweep that the entry belongs to, if any.
+        counts: Number of images by size, instead of the data set's.
+        tflops: Speed of a worker in TFLOP/s; None measures this machine.
+        notes: Receives what the costs assume.
+    """
+    settings = params.models[entry.model]
+    model = Model(settings.type, settings.source, settings.revision, "")
+    data_counts, data_rule = _image_sizes(params, entry, sweep, [] if counts else notes)
+    counts = counts or data_counts
+    sizes = entry.backbone.sizes(model)
+    if sizes is None:
+        return Column(sum(counts.values()))
+    if is_hub(model.source) and model.source not in entry.backbone.published:
+        known = next(iter(entry.backbone.published), "a model of its family")
+        notes.append(f"{name}: the sizes of {model.source} are taken to be those of {known}")
+    rule = data_rule if entry.rule == "auto" else entry.rule
+    tokens: Counter[int] = Counter()
+    for (width, height), count in counts.items():
+        w, h = model_size(rule, entry.img_size, width, height, sizes.stride)
+        tokens[(w // sizes.stride) * (h // sizes.stride)] += count
+    cost = estimate(sizes, tokens, entry, settings.batch_size, 4 if settings.dtype == "float32" else 2)
+    supported = entry.backbone.options
+    return Column(
+        images=cost.images,
+        options=tuple(option for option in OPTIONS if not option or option.partition(":")[0] in supported),
+        tflops=tflops or measured_tflops(sizes.shapes[0][1], _runs_on_gpu(settings)),
+        cost=_of_sweep(cost, sweep) if sweep else cost,
+    )
+
+
+def _runs_on_gpu(settings: ModelSettings) -> bool:
+    return settings.device != "cpu" and has_gpu()
+
+
+def _assumptions(columns: Mapping[str, Column], params: Params, tflops: float | None, gigabytes: float) -> list[str]:
+    """Say from which speeds the times are computed, and what they leave out."""
+    if tflops:
+        speed = f"{tflops:g} TFLOP/s per worker, as --tflops says"
+    else:
+        speeds = sorted({f"{column.tflops:.2g}" for column in columns.values() if column.cost}, key=float)
+        kind = "GPU" if any(_runs_on_gpu(settings) for settings in params.models.values()) else "CPU"
+        speed = f"{' to '.join(dict.fromkeys((speeds[0], speeds[-1]))) if speeds else UNKNOWN} TFLOP/s per worker"
+        speed += f", measured with matrix products on this machine's {kind}; --tflops plans for another"
+    return [
+        f"Speeds: {speed}; {gigabytes:g} GB/s for copies to the GPU.",
+        "Times are those of the blocks. They leave out loading the model, and encoding prompts and images.",
+    ]
+
+
+def _rows(columns: Mapping[str, Column], gigabytes: float) -> dict[str, list[str]]:
+    """Return the cells of each row by its label."""
+    values: dict[str, Callable[[EntryCost, float], str]] = {
+        "tokens": lambda c, _: f"{c.tokens:,}",
+        "FLOPs of the blocks": lambda c, _: f"{c.flops / 1e15:,.3g} PFLOP",
+        "time on one worker": lambda c, tflops: _duration(c.flops / tflops / 1e12),
+        "features on disk": lambda c, _: _bytes(c.feature_bytes),
+        "files of tokens": lambda c, _: f"{c.files:,}",
+        "index (kind auto)": lambda c, _: _bytes(c.index_bytes) if c.index_bytes else "-",
+        "memory of a worker": lambda c, _: _bytes(c.memory[""]),
+        "memory of the text encoders": lambda c, _: _bytes(c.text_bytes),
+    }
+    rows = {"images": [f"{column.images:,}" for column in columns.values()]}
+    for label, value in values.items():
+        rows[label] = [value(c.cost, c.tflops) if c.cost else UNKNOWN for c in columns.values()]
+    for option in OPTIONS:
+        rows[f"GPU with {option}" if option else "GPU that suffices"] = [
+            UNKNOWN if column.cost is None else smallest_gpu(column.cost, option) if option in column.options else "-"
+            for column in columns.values()
+        ]
+    copies = []
+    for column in columns.values():
+        if column.cost is None or "offload: blocks" not in column.options:
+            copies.append("-" if column.cost else UNKNOWN)
+            continue
+        copy, work = column.cost.block_bytes / gigabytes / 1e9, column.cost.block_flops / column.tflops / 1e12
+        copies.append(f"{_duration(copy)} / {_duration(work)}")
+    return rows | {"copying / computing a block": copies}
 
 
 def smallest_gpu(cost: EntryCost, option: str) -> str:
-    """The smallest usual GPU for an extraction and its text encoders. Offloading takes in both."""
-    needed = max(cost.memory[option], 0 if option == "offload: blocks" else cost.text) + RESERVED
+    """Return the smallest usual GPU that suffices for an extraction and its text encoders.
+
+    Args:
+        cost: The cost of the extraction.
+        option: An option of the model's entry; "" for none. `offload: blocks` also offloads the text encoders.
+    """
+    text_bytes = 0 if option == "offload: blocks" else cost.text_bytes
+    needed = max(cost.memory[option], text_bytes) + GPU_RESERVE
     return next((f"{size} GB" for size in GPUS if needed <= size * 1e9), "more than 80 GB")
 
 
 def _of_sweep(cost: EntryCost, sweep: Sweep) -> EntryCost:
-    """Of all timesteps, of which one at a time is on disk, with its ensemble sizes."""
+    """Return the cost of all timesteps. One timestep at a time is on disk, with all its ensemble sizes."""
     stores = len(sweep.settings.ensemble_sizes)
     return replace(
         cost,
@@ -182,11 +278,18 @@ def _of_sweep(cost: EntryCost, sweep: Sweep) -> EntryCost:
 
 
 def _image_sizes(
-    params: Params, entry: FeaturesEntry, sweep: Sweep | None = None
+    params: Params, entry: FeaturesEntry, sweep: Sweep | None, notes: list[str]
 ) -> tuple[Counter[tuple[int, int]], Rule]:
-    """How many images have which (width, height), and the data set's rule: from the catalog, or the data set itself.
+    """Count the images of an entry's data set by (width, height).
 
-    sweep: whose subset is meant; before its data set is catalogued, all images.
+    Args:
+        params: All parameters.
+        entry: The entry of features.
+        sweep: A sweep whose subset is counted. Without a catalog, all images are counted.
+        notes: Receives what the counts assume.
+
+    Returns:
+        The counts, and the rule by which the data set's benchmark resizes images.
     """
     folder = CATALOGS / entry.dataset
     if folder.is_dir():
@@ -199,7 +302,7 @@ def _image_sizes(
     else:
         dataset = params.datasets[entry.dataset]
         if not Path(dataset.root).exists():
-            print(f"{dataset.root}: not here yet; the cost is that of one image of 640x480")
+            notes.append(f"{dataset.root}: not found, so that the plan is for one image of 640x480")
             return Counter({(640, 480): 1}), "longer"
         tables = dataset.read()
         rows, rule = tables.rows["images"], tables.resize
@@ -211,5 +314,7 @@ def _bytes(count: float) -> str:
     return f"{count / 1000**power:.3g} {('B', 'KB', 'MB', 'GB', 'TB', 'PB', 'EB')[power]}"
 
 
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds:,.3g} s"
+def _duration(seconds: float) -> str:
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 100 else f"{seconds:,.3g} s"

@@ -150,14 +150,6 @@ class LoadedDiffusion(LoadedBackbone):
         """Channels of the residual stream."""
         return int(self.model.inner_dim)
 
-    def latent_channels(self) -> int:
-        """Channels of the latents."""
-        return int(self.model.config.in_channels)
-
-    def activations(self) -> float:
-        """Numbers in a layer's output, per token of `stride` pixels."""
-        return self.channels
-
     def block(self, number: int) -> nn.Module:
         """A block of the denoiser, of which what its modulation needs is where the model runs."""
         return self._resident.get(number) or self.layout.blocks(self.model)[number]
@@ -209,10 +201,6 @@ class LoadedDiffusion(LoadedBackbone):
             raise UserError(f"compile: torch's compiler fails here ({reason:.200}); set it to false") from None
         count = latents.shape[-2] * latents.shape[-1] // self.patch**2
         return {block: self.image_tokens(block, hidden, count) for block, hidden in found.items()}
-
-    @abstractmethod
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the tensors of an encoded prompt, of its greatest length where that is bounded."""
 
     @abstractmethod
     def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:

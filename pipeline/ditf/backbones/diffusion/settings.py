@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from ditf.backbones.base import Backbone, ModelSize
-from ditf.backbones.source import Model, read_pipeline_index
+from ditf.backbones.base import Backbone
+from ditf.backbones.cost import Architecture, ModelSize, parameters_in
+from ditf.backbones.source import Model, is_hub, read_config, read_pipeline_index
+from ditf.errors import UserError
 from ditf.types import MODULATED, Descriptor
 
 if TYPE_CHECKING:
@@ -29,12 +31,14 @@ class Diffusion(Backbone):
     Attributes:
         pipelines: Names of the pipeline classes that this family reads.
         denoiser: The component whose blocks are captured.
+        config_defaults: Defaults of the denoiser's class for the values of `config.json` that costs depend on.
         ensemble_size: Number of noise samples averaged.
         timestep: Timestep t, 0 to 1000 for rectified flow and 0 to 999 for other models.
     """
 
     pipelines: ClassVar[tuple[str, ...]]
     denoiser: ClassVar[str] = "transformer"
+    config_defaults: ClassVar[Mapping[str, Any]]
     descriptors: ClassVar[tuple[Descriptor, ...]] = MODULATED
     imports: ClassVar[tuple[str, ...]] = ("diffusers.models.autoencoders", "diffusers.models.transformers")
     options: ClassVar[frozenset[str]] = frozenset({"offload", "quantize", "gguf", "compile", "tiling"})
@@ -45,6 +49,10 @@ class Diffusion(Backbone):
     @abstractmethod
     def network(self) -> type[LoadedDiffusion]:
         """Return the class that loads and runs the denoiser of this family."""
+
+    @abstractmethod
+    def architecture(self, config: Mapping[str, Any]) -> Architecture:
+        """Return the cost of each part of a denoiser with this configuration."""
 
     @classmethod
     def components(cls, folder: Path) -> tuple[str, ...]:
@@ -62,6 +70,15 @@ class Diffusion(Backbone):
         return self.network().encode_prompts(self, model, prompts, dtype, device)
 
     def sizes(self, model: Model) -> ModelSize:
-        from ditf.backbones.cost import denoiser_sizes
-
-        return denoiser_sizes(self, model)
+        """Return what costs are computed from. An unknown model on the Hub is taken to be the family's first."""
+        if is_hub(model.source):
+            published = self.published.get(model.source) or next(iter(self.published.values()))
+            architecture = self.architecture({**self.config_defaults, **published.config})
+            return architecture.sizes(self.blocks, published.text * 1e9)
+        path = model.component(self.denoiser, ()) / "config.json"
+        text_encoders = model.component("", ()).glob("text_encoder*/*.safetensors")
+        try:
+            architecture = self.architecture({**self.config_defaults, **read_config(path)})
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: not a configuration of type {model.family} ({error}).") from None
+        return architecture.sizes(self.blocks, parameters_in(text_encoders))

@@ -31,13 +31,6 @@ class LoadedFlux(LoadedDiffusion):
         )
         return {"prompt_embeds": embeds[0], "pooled": pooled[0]}
 
-    def latent_channels(self) -> int:
-        return int(self.model.config.in_channels) // 4  # of squares of 2x2
-
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        config = self.model.config
-        return {"prompt_embeds": (512, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
-
     def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
         n, _, h, w = latents.shape
         words = text["prompt_embeds"]

@@ -24,9 +24,6 @@ class LoadedFlux2(LoadedDiffusion):
         """Hidden states of three layers of the language model, side by side, 512 tokens."""
         return {"prompt_embeds": pipeline.encode_prompt(prompt=prompt, device=device)[0][0]}
 
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"prompt_embeds": (512, self.model.config.joint_attention_dim)}
-
     def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
         n, _, h, w = latents.shape
         words = text["prompt_embeds"]

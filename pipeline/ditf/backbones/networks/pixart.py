@@ -37,9 +37,6 @@ class LoadedPixArt(LoadedDiffusion):
     def schedule(cls, settings: Diffusion, model: Model) -> tuple[float, float]:
         return scheduler_noise(model, settings.timestep)
 
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"prompt_embeds": (300, self.model.config.caption_channels), "mask": (300,)}
-
     def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
         return {
             "hidden_states": latents,

@@ -21,12 +21,6 @@ class LoadedQwenImage(LoadedDiffusion):
         """Qwen2.5-VL's last hidden states of the prompt's own tokens, without the template's."""
         return {"prompt_embeds": pipeline.encode_prompt(prompt=prompt, device=device)[0][0]}
 
-    def latent_channels(self) -> int:
-        return int(self.model.config.in_channels) // 4  # of squares of 2x2
-
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"prompt_embeds": (32, self.model.config.joint_attention_dim)}
-
     def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
         n, _, h, w = latents.shape
         return {

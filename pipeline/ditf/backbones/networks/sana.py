@@ -37,9 +37,6 @@ class LoadedSana(LoadedDiffusion):
     def width(self) -> int:
         return int(self.model.config.num_attention_heads * self.model.config.attention_head_dim)
 
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"prompt_embeds": (300, self.model.config.caption_channels), "mask": (300,)}
-
     def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
         return {
             "hidden_states": latents,

@@ -24,10 +24,6 @@ class LoadedSD3(LoadedDiffusion):
         )
         return {"prompt_embeds": embeds[0], "pooled": pooled[0]}
 
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        config = self.model.config
-        return {"prompt_embeds": (333, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
-
     def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
         return {
             "hidden_states": latents,

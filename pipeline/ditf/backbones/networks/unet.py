@@ -44,14 +44,6 @@ class LoadedUNet(LoadedDiffusion):
         widths = self.model.config.block_out_channels
         return self.latent_stride * 2 ** max(0, len(widths) - 2 - block), widths[-1 - block]
 
-    def activations(self) -> float:
-        return float(self.model.config.block_out_channels[0] * (self.stride // self.latent_stride) ** 2)
-
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        config = self.model.config
-        pooled = {"pooled": (1280,)} if config.addition_embed_type == "text_time" else {}
-        return {"prompt_embeds": (77, config.cross_attention_dim), **pooled}
-
     def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
         found: dict[str, Any] = {
             "sample": latents,

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, Dinov2Model
 
-from ditf.backbones.base import LoadedBackbone, ModelSize, Text
-from ditf.backbones.cost import ACTIVATIONS, GRIDS, fit, published_config
+from ditf.backbones.base import LoadedBackbone, Text
 from ditf.backbones.loading import load_component
 from ditf.backbones.partial import capture
-from ditf.backbones.source import Model, is_hub
 from ditf.errors import UserError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -66,33 +64,6 @@ class LoadedViT(LoadedBackbone):
             found = {block: final_norm_of(self.model)(hidden) for block, hidden in found.items()}
         patches = encoded.shape[-2] * encoded.shape[-1] // self.stride**2
         return {block: hidden[:, -patches:] for block, hidden in found.items()}  # class and register tokens come first
-
-
-def sizes(settings: Any, model: Model) -> ModelSize:
-    """The sizes of a vision transformer up to the deepest captured block."""
-    if is_hub(model.source):
-        config, _ = published_config(settings, model)
-        config = AutoConfig.for_model(config.pop("model_type"), **config)
-    else:
-        config = _config(model.component("", ()))
-    config.num_hidden_layers = max(settings.blocks) + 1
-    with torch.device("meta"):
-        network = AutoModel.from_config(config)
-    part = LoadedViT(network, settings.blocks, False, [0.5] * 3, [0.5] * 3)
-
-    def run(grid: tuple[int, int]) -> None:
-        part.capture(torch.empty(1, 3, *(n * part.stride for n in grid), device="meta"), {}, [])
-
-    return ModelSize(
-        stride=part.stride,
-        shapes=tuple(part.shape(block) for block in settings.blocks),
-        text_tokens=0,
-        resident_weights=0.0,
-        weights=sum(weight.numel() for weight in network.parameters()),
-        block_weights=sum(weight.numel() for weight in blocks_of(network)[0].parameters()),
-        flops=fit(run, blocks_of(network), GRIDS),
-        activations=ACTIVATIONS * part.channels,
-    )
 
 
 def _config(folder: Path) -> Any:

@@ -33,9 +33,6 @@ class LoadedZImage(LoadedDiffusion):
     def width(self) -> int:
         return int(self.model.dim)
 
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"prompt_embeds": (32, self.model.config.cap_feat_dim)}
-
     def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"x": list(latents[:, :, None]), "t": self._time(len(latents)), "cap_feats": list(text["prompt_embeds"])}
 
