@@ -1,4 +1,4 @@
-"""Which timestep, block and ensemble size serve a task best -> results/sweeps/<sweep>/."""
+"""Find the timestep, block and ensemble size that serve a task best -> results/sweeps/<sweep>/."""
 
 import json
 import shutil
@@ -18,37 +18,54 @@ from ditf.files import exclusive, fingerprint
 from ditf.project.entries import pinned, sweep_jobs, workers_of
 from ditf.project.paths import CATALOGS, RESULTS, staging
 from ditf.project.versions import STAGE_VERSIONS, record_of_task
-from ditf.sweep.run import best, curve, heatmaps, massive_map, sweep
+from ditf.sweep.run import BestSetting, best, curve, heatmaps, massive_map, sweep
 from ditf.tasks.base import write_csv
 from stages import Params, run
+
+LABEL = "t = {timestep}, block {block}"
 
 
 def main(params: Params, name: str) -> None:
     entry, home, output = params.sweeps[name], staging() / "sweeps" / name, RESULTS / "sweeps" / name
     if params.datasets[entry.settings.dataset].is_test:
         dataset = entry.settings.dataset
-        print(f"warning: datasets.{dataset} is the split on which results are reported; choose on another one")
+        print(f"warning: datasets.{dataset} is the split on which results are reported. Choose settings on another.")
     with exclusive(home):
-        table = _scores(params, name, home)
+        table = _score_settings(params, name, home)
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     pq.write_table(table, output / "sweep.parquet")
     metric = entry.task.headline
-    found = best(table, metric)
-    own = {key: found.row[key] for key in ("ensemble_size", "descriptor")}
-    shown = [row for row in table.to_pylist() if row | own == row]
-    label = "t = {timestep}, block {block}"
-    write_csv(output / "plot.csv", [{"label": label.format(**row), "value": row[metric]} for row in shown])
-    figures = {"heatmap": heatmaps(table, metric), "massive": massive_map(table), "ensemble": curve(found, metric)}
+    setting = best(table, metric)
+    same = {key: setting.row[key] for key in ("ensemble_size", "descriptor")}
+    rows = [row for row in table.to_pylist() if row | same == row]
+    write_csv(output / "plot.csv", [{"label": LABEL.format(**row), "value": row[metric]} for row in rows])
+    figures = {"heatmap": heatmaps(table, metric), "massive": massive_map(table), "ensemble": curve(setting, metric)}
     for title, figure in figures.items():
         save(figure, output / f"{title}.png")
-    setting = {key: value for key, value in found.row.items() if key not in ("massive", "ratio")}
-    (output / "best.json").write_text(json.dumps(setting, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    print("best: t = {timestep}, block {block}, {descriptor}".format(**found.row), f"({metric} {found.row[metric]:g})")
+    values = {key: value for key, value in setting.row.items() if key not in ("massive", "ratio")}
+    counts = {"ties": len(setting.ties), "within_interval": len(setting.close)}
+    (output / "best.json").write_text(json.dumps(values | counts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    print(describe_best(setting, metric))
 
 
-def _scores(params: Params, name: str, home: Path) -> pa.Table:
-    """Every setting's metrics. Work in progress is in `home`, for these settings only."""
+def describe_best(setting: BestSetting, metric: str) -> str:
+    """Describe the best setting, and those that are as good, in a few lines."""
+    label = f"{LABEL}, {{descriptor}}"
+    row = setting.row
+    interval = "" if row["low"] is None else f", 95 % interval {row['low']:g} to {row['high']:g}"
+    lines = [f"best: {label.format(**row)} ({metric} {row[metric]:g}{interval})"]
+    if setting.ties:
+        others = "; ".join(label.format(**tied) for tied in setting.ties[:5])
+        lines.append(f"the same value: {others}{'; ...' if len(setting.ties) > 5 else ''}")
+    if setting.close:
+        count = len(setting.close)
+        lines.append(f"within this interval: {count} more settings. A larger subset may tell them apart.")
+    return "\n".join(lines)
+
+
+def _score_settings(params: Params, name: str, home: Path) -> pa.Table:
+    """Score every setting of a sweep. Work in progress lies in the folder `home`."""
     entry = params.sweeps[name]
     settings, model = entry.settings, params.models[entry.settings.model]
     catalog = Catalog(CATALOGS / settings.dataset)

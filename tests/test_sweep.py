@@ -28,6 +28,7 @@ from ditf.sweep.run import best, sweep
 from ditf.tasks.base import Task
 from ditf.tasks.correspondence import Correspondence, MatchingSettings, PckSettings
 from ditf.tasks.propagation import Propagation, PropagationSettings
+from stages.sweep import describe_best
 
 Jobs = dict[int, tuple[list[ImageSource], ExtractionJob]]
 TIMESTEPS, BLOCKS, PREFIXES, SIZE = (100, 260), [1, 2, 4], [1, 2], 3
@@ -108,6 +109,7 @@ def test_every_setting_is_scored_as_an_extraction_of_its_own(
             row = rows[timestep, block, size, descriptor]
             assert {name: row[name] for name in metrics} == pytest.approx(metrics, abs=1.5)  # a keypoint at most
             assert row["massive"] == store.massive(block)
+            assert row["low"] is None or row["low"] <= row["point@0.1"] + 1.5
 
 
 def test_an_interrupted_sweep_goes_on_with_the_images_that_are_missing(
@@ -143,16 +145,32 @@ def test_propagation_over_blocks_and_timesteps(sample: Path, tiny_flux: Path, tm
 
 
 def test_the_best_is_of_the_largest_ensemble() -> None:
-    row = {"timestep": 100, "block": 3, "descriptor": "adaln", "massive": []}
+    row = {"timestep": 100, "block": 3, "descriptor": "adaln", "massive": [], "low": 40.0, "high": 70.0}
     rows = [
         row | {"ensemble_size": 1, "m": 90.0},
         row | {"ensemble_size": 2, "m": 50.0},
         row | {"ensemble_size": 1, "m": 10.0, "block": 4},
         row | {"ensemble_size": 2, "m": 60.0, "block": 4},
     ]
-    found = best(pa.Table.from_pylist(rows[::-1]), "m")
-    assert found.row == rows[3]
-    assert found.curve == rows[2:]
+    setting = best(pa.Table.from_pylist(rows[::-1]), "m")
+    assert setting.row == rows[3]
+    assert setting.curve == rows[2:]
+    assert setting.ties == []
+    assert setting.close == [rows[1]]
+
+
+def test_settings_that_are_as_good_as_the_best_are_reported() -> None:
+    row = {"timestep": 100, "descriptor": "adaln", "ensemble_size": 2, "low": 40.0, "high": 70.0}
+    values = {3: 60.0, 4: 60.0, 5: 41.0, 6: 39.0}
+    setting = best(pa.Table.from_pylist([row | {"block": block, "m": value} for block, value in values.items()]), "m")
+    assert setting.row["block"] == 3
+    assert [tied["block"] for tied in setting.ties] == [4]
+    assert [close["block"] for close in setting.close] == [5]
+    assert describe_best(setting, "m").splitlines() == [
+        "best: t = 100, block 3, adaln (m 60, 95 % interval 40 to 70)",
+        "the same value: t = 100, block 4, adaln",
+        "within this interval: 1 more settings. A larger subset may tell them apart.",
+    ]
 
 
 def test_a_subset_is_chosen_by_seed_and_by_category(sample: Path, pairs: tuple[Catalog, Jobs]) -> None:
