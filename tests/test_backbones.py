@@ -311,7 +311,9 @@ def test_broken_folders_are_reported(family: str, tmp_path: Path) -> None:
     assert "weights cannot be read" in message()
     weights.unlink()
     torch.save({}, folder / "diffusion_pytorch_model.bin")
-    assert "safetensors only" in message()
+    assert "only safetensors are read" in message()
+    weights.with_name("diffusion_pytorch_model.fp16.safetensors").write_bytes(data)
+    assert "has only weights of the variant 'fp16'" in message()
 
 
 def test_another_pipeline_or_autoencoder_is_reported(tmp_path: Path) -> None:
@@ -325,6 +327,72 @@ def test_another_pipeline_or_autoencoder_is_reported(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("AutoencoderKL", "AutoencoderTiny"))
     with pytest.raises(UserError, match="_class_name is 'AutoencoderTiny', not one of"):
         LatentEncoder.load(folder / "vae", torch.float32, "cpu")
+
+
+def test_stable_diffusion_3_without_t5_gets_zeros(tmp_path: Path) -> None:
+    """As diffusers saves it: without the folders, and with [null, null] in the index."""
+    folder = tmp_path / "model"
+    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(
+        tiny("sd3").component("", ()), text_encoder_3=None, tokenizer_3=None
+    )
+    pipeline.save_pretrained(folder)
+    assert not (folder / "text_encoder_3").exists()
+    model = pin("sd3", str(folder), "main", Hashes(None))
+    [text] = settings_of("sd3").encode_prompts(model, [PROMPT], torch.float32, "cpu")
+    with torch.inference_mode():
+        embeds, _, pooled, _ = pipeline.encode_prompt(PROMPT, None, None, do_classifier_free_guidance=False)
+    torch.testing.assert_close(text["prompt_embeds"], embeds[0], rtol=0, atol=0)
+    torch.testing.assert_close(text["pooled"], pooled[0], rtol=0, atol=0)
+    assert not text["prompt_embeds"][77:].any()
+    whole_sizes, sizes = (settings_of("sd3").sizes(one) for one in (tiny("sd3"), model))
+    assert whole_sizes.text_weights > sizes.text_weights > 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"rescale_betas_zero_snr": True},
+        {"beta_schedule": "linear"},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"beta_start": 0.001, "beta_end": 0.02},
+        {"trained_betas": np.linspace(0.0001, 0.05, 1000).tolist()},
+        {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True},
+        {"_class_name": "PNDMScheduler", "skip_prk_steps": True},
+        {"_class_name": "EulerDiscreteScheduler", "rescale_betas_zero_snr": True},
+        {"_class_name": "DPMSolverMultistepScheduler"},
+    ],
+    ids=str,
+)
+def test_noise_is_that_of_the_models_own_scheduler(fields: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "unet"
+    shutil.copytree(tiny("unet").component("", ()), folder)
+    path = folder / "scheduler/scheduler_config.json"
+    config = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps(config))
+    scheduler = getattr(diffusers, config["_class_name"]).from_pretrained(folder / "scheduler")
+    alpha = float(scheduler.alphas_cumprod[261])
+    part = settings_of("unet", timestep=261).load(pin("unet", str(folder), "main", Hashes(None)), torch.float32, "cpu")
+    assert part.noise_factors == pytest.approx((alpha**0.5, (1 - alpha) ** 0.5), rel=1e-6)
+    if fields == {"rescale_betas_zero_snr": True}:
+        assert part.noise_factors[0] == pytest.approx(0.7958, abs=1e-4)
+    if not hasattr(scheduler, "add_noise") or not config["_class_name"].startswith("DD"):
+        return
+    one, noise, timesteps = torch.ones(1, 1), torch.full((1, 1), 2.0), torch.tensor([261])
+    mixture = scheduler.add_noise(one, noise, timesteps)
+    torch.testing.assert_close(part.noise_factors[0] * one + part.noise_factors[1] * noise, mixture)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"_class_name": "Nothing"}', '{"_class_name": "FluxPipeline"}', '{"beta_schedule": "x"}', "[]"]
+)
+def test_a_scheduler_that_cannot_be_used_is_one_line(text: str, tmp_path: Path) -> None:
+    folder = tmp_path / "unet"
+    shutil.copytree(tiny("unet").component("", ()), folder)
+    (folder / "scheduler/scheduler_config.json").write_text(text)
+    with pytest.raises(UserError, match=r"scheduler_config\.json: gives no noise at t = 260") as caught:
+        settings_of("unet").load(pin("unet", str(folder), "main", Hashes(None)), torch.float32, "cpu")
+    assert "\n" not in str(caught.value)
 
 
 def shard(folder: Path) -> None:
@@ -429,7 +497,7 @@ def test_other_vision_transformers(kind: str, config: dict[str, int], prefix: in
         ({"config.json": None}, "not a model's configuration"),
         ({"config.json": '{"model_type": "bert"}'}, "is not a vision transformer of patches"),
         ({"preprocessor_config.json": '{"image_mean": [1]}'}, "gives no mean and standard deviation"),
-        ({"model.safetensors": None}, "holds no .safetensors file"),
+        ({"model.safetensors": None}, "has no .safetensors file"),
     ],
 )
 def test_broken_folders_of_vision_transformers_are_reported(

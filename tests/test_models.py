@@ -65,6 +65,16 @@ def test_an_incomplete_folder_is_reported(tiny_flux: Path, tmp_path: Path) -> No
         pin("flux", str(copy), "main", FRESH)
 
 
+def test_weights_of_a_variant_only_are_reported(tiny_flux: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_flux, copy)
+    weights = copy / "vae/diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    with pytest.raises(UserError, match=r"vae: has only weights of the variant 'fp16' .*`variant='fp16'`") as caught:
+        pin("flux", str(copy), "main", FRESH)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("source", ["nowhere", "/no/such/folder", "./here", "a/b/c", "~/model"])
 def test_what_is_neither_folder_nor_hub_id_is_reported(source: str) -> None:
     with pytest.raises(UserError, match="is not a folder, a Hub id"):

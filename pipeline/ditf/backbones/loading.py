@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
+from ditf.backbones.source import check_weights
 from ditf.errors import UserError
 
 for _library in (diffusers_logging, transformers_logging):
@@ -24,8 +25,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 def load_component(kind: Any, folder: Path, **options: Any) -> Any:
     """Load a diffusers or transformers model from its folder, frozen. Raises `UserError` where that fails."""
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(f"{folder}: holds no .safetensors file; weights are read as safetensors only")
+    check_weights(folder)
     try:
         model = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -79,7 +79,8 @@ def read_tensors(folder: Path, names: list[str], dtype: torch.dtype, device: str
         index = weight_index(folder)
         if index is None:
             if not (folder / WEIGHTS).exists():
-                raise UserError(f"{folder / WEIGHTS}: not found; weights are read as safetensors only")
+                check_weights(folder)
+                raise UserError(f"{folder / WEIGHTS}: not found. Download the model again.")
             with safe_open(folder / WEIGHTS, "pt") as file:
                 index = dict.fromkeys(file.keys(), WEIGHTS)
         missing = [name for name in names if name not in index]

@@ -170,20 +170,20 @@ class Model:
 
 
 def pin(family: str, source: str, revision: str, hashes: Hashes, loading: LoadingSettings = PLAIN) -> Model:
-    """Find out what `source` is at this moment.
+    """Return the model that a source holds at this moment, identified by a commit or by the hash of its files.
 
     Args:
-        family: the type of its backbone.
-        source: a local folder, the id of a Hub repository, or "tiny-SEED".
-        revision: branch, tag or commit on the Hub; others have none.
-        hashes: what is known of local files.
-        loading: how it is loaded.
+        family: Type of the model's backbone.
+        source: Hub id, local folder, or "tiny-SEED".
+        revision: Branch, tag or commit on the Hub. Folders have no revisions.
+        hashes: Known hashes of local files.
+        loading: How the model is loaded.
 
     Raises:
-        UserError: the folder lacks a component or holds weights that are not safetensors, or the Hub does not answer.
+        UserError: The folder lacks a component or has no safetensors weights, or the Hub does not answer.
     """
     if loading.gguf and not Path(loading.gguf).is_file():
-        raise UserError(f"gguf: {loading.gguf} is not a file")
+        raise UserError(f"gguf: {loading.gguf} is not a file. Give the path of a GGUF file.")
     weights = hashes.of(Path(loading.gguf)) if loading.gguf else ""
     if is_hub(source):
         return Model(family, source, revision, _fetch(source, revision, ["*.json"]).name, weights, loading)
@@ -191,7 +191,9 @@ def pin(family: str, source: str, revision: str, hashes: Hashes, loading: Loadin
     components = find_type(Backbone, family).components(folder)
     for name in components:
         if not (folder / name).is_dir():
-            raise UserError(f"{folder / name}: not found; a model of type {family} has {', '.join(components)}")
+            raise UserError(
+                f"{folder / name}: not found. A model of type {family} has {', '.join(components)}; download it again."
+            )
     files = sorted(
         path
         for pattern in (*SETTINGS, "*.safetensors")
@@ -199,10 +201,31 @@ def pin(family: str, source: str, revision: str, hashes: Hashes, loading: Loadin
         for path in (folder / name).glob(pattern)
     )
     if not any(path.suffix == ".safetensors" for path in files):
-        raise UserError(f"{folder}: holds no .safetensors file; weights are read as safetensors only")
+        check_weights(folder)
+    for name in components:
+        if any((folder / name).glob("*.safetensors")):
+            check_weights(folder / name)
     bar = tqdm(files, "hashing the model", unit="file", delay=1)
     digest = fingerprint([[p.relative_to(folder).as_posix(), hashes.of(p)] for p in bar])
     return Model(family, source, revision, digest, weights, loading)
+
+
+def check_weights(folder: Path) -> None:
+    """Check that a folder has weights that diffusers and transformers load without being asked for a variant.
+
+    Raises:
+        UserError: The folder has no safetensors file, or only files of a variant such as fp16.
+    """
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not names:
+        raise UserError(f"{folder}: has no .safetensors file, and only safetensors are read. Convert the weights.")
+    # A variant stands between the name and the suffix, as in model.fp16.safetensors.
+    if all("." in name.removesuffix(".safetensors") for name in names):
+        variant = names[0].split(".")[1].partition("-")[0]
+        raise UserError(
+            f"{folder}: has only weights of the variant {variant!r} ({names[0]}). Download the files without a "
+            f"variant, or load the model with `variant={variant!r}` in diffusers and save it again."
+        )
 
 
 def is_hub(source: str) -> bool:

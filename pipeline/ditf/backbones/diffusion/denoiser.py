@@ -126,6 +126,7 @@ class LoadedDiffusion(LoadedBackbone):
         for name in kept:
             model.component(name)
         pipeline = load_pipeline(kind, root, kept, dtype)
+        cls.prepare_pipeline(pipeline, model)
         if model.loading.offload == "blocks":
             memory.offload_encoders(pipeline, device)
         else:
@@ -134,6 +135,10 @@ class LoadedDiffusion(LoadedBackbone):
             for prompt in prompts:
                 tensors = cls.encode_prompt(pipeline, prompt, device)
                 yield {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+    @classmethod
+    def prepare_pipeline(cls, pipeline: Any, model: Model) -> None:
+        """Give a pipeline of text encoders whatever else encoding needs."""
 
     @staticmethod
     @abstractmethod

@@ -1,12 +1,14 @@
 """The Stable Diffusion 3 transformer: its arguments, and the AdaLN modulation of its blocks."""
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
 
 from ditf.backbones.diffusion.denoiser import LoadedDiffusion
 from ditf.backbones.partial import DenoiserLayout
+from ditf.backbones.source import Model
 from ditf.types import Condition
 
 
@@ -15,6 +17,13 @@ class LoadedSD3(LoadedDiffusion):
 
     layout = DenoiserLayout("SD3Transformer2DModel", modulation=("norm1",))
     conditions = ("both", "t", "c")
+
+    @classmethod
+    def prepare_pipeline(cls, pipeline: Any, model: Model) -> None:
+        # Without T5, diffusers fills its tokens with zeros whose width it reads from the transformer's configuration.
+        if pipeline.text_encoder_3 is None:
+            config = cls.layout.config(model.component("transformer", ()))
+            pipeline.transformer = SimpleNamespace(config=SimpleNamespace(**config))
 
     @staticmethod
     def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
