@@ -1,4 +1,4 @@
-"""What the entries of `params.yaml` refer to: pinned models, images, extraction jobs and workers."""
+"""What entries of `params.yaml` refer to: pinned models, images, extraction jobs and workers."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -29,17 +29,25 @@ def check_entry(section: Iterable[str], name: str, kind: str) -> None:
 
 
 def pinned(params: Params, name: str) -> Model:
-    """The model that `dvc repro` pinned. Raises `UserError` where `params.yaml`, or the files, say another one."""
+    """Return the model that `dvc repro` pinned.
+
+    Args:
+        params: All parameters.
+        name: An entry of `models`.
+
+    Raises:
+        UserError: The parameters name another model, or its files changed.
+    """
     model, requested = Model.load(MODELS / f"{name}.json"), params.models[name]
     if (model.family, model.source, model.revision) != (requested.type, requested.source, requested.revision):
         raise UserError(
-            f"params.yaml: models.{name}: {requested.source} is not what was pinned, {model.source}; set it back, "
-            "or run `dvc repro`"
+            f"params.yaml: models.{name}: {requested.source} is not what was pinned, {model.source}. Set it back, "
+            "or run `dvc repro`."
         )
     for option in RECORDED:
         if getattr(model.loading, option) != getattr(requested, option):
             raise UserError(
-                f"params.yaml: models.{name}: {option} is not what was pinned; set it back, or run `dvc repro`"
+                f"params.yaml: models.{name}: {option} is not what was pinned. Set it back, or run `dvc repro`."
             )
     model = replace(model, loading=requested.loading)
     model.check(hashes())
@@ -47,8 +55,13 @@ def pinned(params: Params, name: str) -> Model:
 
 
 def workers_of(params: Params, name: str) -> AbstractContextManager["Client | None"]:
-    """The workers that run a model, an entry of `models`: on GPUs, where it may use them and there are any."""
-    import torch
+    """Start the workers that run a model: on GPUs if the model may use them and there are any.
+
+    Args:
+        params: All parameters.
+        name: An entry of `models`.
+    """
+    import torch  # here, because most commands need no model
 
     model = params.models[name]
     gpus = model.device != "cpu" and torch.cuda.is_available()
@@ -56,44 +69,59 @@ def workers_of(params: Params, name: str) -> AbstractContextManager["Client | No
 
 
 def hashes() -> Hashes:
-    """What is known of the hashes of models' files."""
+    """Return the known hashes of model files."""
     return Hashes(staging() / "hashes.json")
 
 
 def extraction(
     params: Params, name: str, client: "Client | None" = None
 ) -> tuple[list["ImageSource"], "ExtractionJob"]:
-    """What an entry of `features` asks for: the images of its data set, and how they are extracted."""
-    requested = params.features[name]
-    return _extraction(params, requested, Catalog(CATALOGS / requested.dataset), TEXTS / name, client)
+    """Return the images of an entry of `features`, and how they are extracted.
+
+    Args:
+        params: All parameters.
+        name: The entry.
+        client: Client of the workers that extract; None for this process.
+    """
+    entry = params.features[name]
+    return _extraction(params, entry, Catalog(CATALOGS / entry.dataset), TEXTS / name, client)
 
 
 def sweep_jobs(
     params: Params, name: str, catalog: Catalog, texts: Path, client: "Client | None" = None
 ) -> dict[int, tuple[list["ImageSource"], "ExtractionJob"]]:
-    """The same for an entry of `sweeps`, by timestep. catalog: of its subset. texts: its encoded prompts."""
-    entry = params.sweeps[name]
-    return {t: _extraction(params, found, catalog, texts, client) for t, found in entry.features.items()}
+    """Return the images of an entry of `sweeps`, and how they are extracted, by timestep.
+
+    Args:
+        params: All parameters.
+        name: The entry.
+        catalog: The catalog of the sweep's subset.
+        texts: The folder of its encoded prompts.
+        client: Client of the workers that extract; None for this process.
+    """
+    features = params.sweeps[name].features
+    return {timestep: _extraction(params, entry, catalog, texts, client) for timestep, entry in features.items()}
 
 
 def _extraction(
-    params: Params, requested: FeaturesEntry, catalog: Catalog, texts: Path, client: "Client | None"
+    params: Params, entry: FeaturesEntry, catalog: Catalog, texts: Path, client: "Client | None"
 ) -> tuple[list["ImageSource"], "ExtractionJob"]:
+    # Imported here, because the commands that import this module do without torch.
     from ditf.features.extractor import ExtractionJob, ImageSource, resolve_dtype
     from ditf.features.text import dtype_of
 
-    model = params.models[requested.model]
-    root = Path(params.datasets[requested.dataset].root)
+    model = params.models[entry.model]
+    root = Path(params.datasets[entry.dataset].root)
     columns = ("sha256", "pixels_sha256", "width", "height", "prompt")
     sources = [ImageSource(row["id"], root / row["path"], *(row[c] for c in columns)) for row in catalog.rows("images")]
     job = ExtractionJob(
-        model=pinned(params, requested.model),
-        backbone=requested.backbone,
-        rule=catalog.resize if requested.rule == "auto" else requested.rule,
-        img_size=requested.img_size,
-        seed=requested.seed,
-        noise=requested.noise,
-        encoding=requested.encoding,
+        model=pinned(params, entry.model),
+        backbone=entry.backbone,
+        rule=catalog.resize if entry.rule == "auto" else entry.rule,
+        img_size=entry.img_size,
+        seed=entry.seed,
+        noise=entry.noise,
+        encoding=entry.encoding,
         texts=texts,
         dtype=resolve_dtype(model.dtype, model.device, client),
         text_dtype=dtype_of(texts),
@@ -104,7 +132,10 @@ def _extraction(
 
 
 def image_reader(params: Params, dataset: str) -> Callable[[str], RGB]:
-    """Reads an image of a data set by its id, if it is still the one of the catalog."""
+    """Return a function that reads an image of a data set by its id.
+
+    The function raises `UserError` if the file changed since the catalog was made.
+    """
     root, rows = Path(params.datasets[dataset].root), Catalog(CATALOGS / dataset).images()
 
     def read(item: str) -> RGB:
