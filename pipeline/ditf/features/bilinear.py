@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class AxisInterpolation:
-    """One axis of the upsampling: pixel p lies between tokens `lower[p]` and `upper[p]`.
+    """Interpolation along one axis: pixel p lies between the tokens `lower[p]` and `upper[p]`.
 
-    lower, upper: token indices, [pixels], int64. weight: that of the upper token, [pixels], float64.
+    Attributes:
+        lower: Index of the lower token, int64 [pixels].
+        upper: Index of the upper token, int64 [pixels].
+        weight: Weight of the upper token, float64 [pixels].
     """
 
     lower: NDArray[np.int64]
@@ -20,12 +23,12 @@ class AxisInterpolation:
 
     @classmethod
     def of(cls, tokens: int, pixels: int) -> "AxisInterpolation":
-        """The axis of `pixels` pixels over `tokens` tokens, as `align_corners=False` defines it."""
+        """Interpolate `tokens` tokens at the centres of `pixels` pixels, as `align_corners=False` defines it."""
         return cls.at(np.arange(pixels), tokens, pixels)
 
     @classmethod
     def at(cls, points: NDArray[Any], tokens: int, pixels: int) -> "AxisInterpolation":
-        """The same at points of the axis, in pixels."""
+        """Interpolate `tokens` tokens at points of an axis of `pixels` pixels."""
         position = np.clip((points + 0.5) * (tokens / pixels) - 0.5, 0, tokens - 1)
         lower = np.floor(position).astype(np.int64)
         return cls(lower, np.minimum(lower + 1, tokens - 1), position - lower)
@@ -34,12 +37,13 @@ class AxisInterpolation:
 def sample(
     tokens: NDArray[np.floating], grid: tuple[int, int], size: tuple[int, int], points: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """The upsampled map at a few points.
+    """Sample the upsampled token map at a few points.
 
     Args:
-        tokens: token map in row-major order, [h * w, C].
-        grid: (h, w) in tokens. size: (width, height) in pixels.
-        points: (x, y) in pixels, whole ones at the pixels' centres, [k, 2].
+        tokens: Token map in row-major order, [h * w, C].
+        grid: Rows and columns of tokens.
+        size: Width and height of the image in pixels.
+        points: Points (x, y) in pixels, [k, 2]. Integers are the centres of pixels.
 
     Returns:
         Interpolated vectors [k, C], float64.
@@ -51,7 +55,7 @@ def sample(
 def corners_of(
     grid: tuple[int, int], size: tuple[int, int], points: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The four tokens around each point and their weights: two arrays [k, 4]; the weights sum to 1."""
+    """Return the four tokens around each point and their weights, two arrays [k, 4]. The weights sum to 1."""
     h, w = grid
     x, y = np.asarray(points).T
     columns, rows = AxisInterpolation.at(x, w, size[0]), AxisInterpolation.at(y, h, size[1])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ditf.errors import UserError
 from ditf.types import DESCRIPTORS, LAYER_NORM, Descriptor, Norm
 
-ROWS = 256  # tokens described at once, so that they stay in the processor's cache
+ROWS = 256  # tokens described at once, so few that they stay in the processor's cache
 
 # Massive activations are about 100x the median channel; ordinary channels stay below 3x.
 MASSIVE_RATIO = 30.0
@@ -30,19 +30,20 @@ def describe(
     """Turn raw features into descriptors.
 
     Args:
-        tokens: features entering the block, [n, C].
-        modulation: the block's AdaLN shift, scale and gate, [3, C], for the condition that the descriptor names; None
+        tokens: Features entering the block, [n, C].
+        modulation: AdaLN shift, scale and gate of the block, [3, C], for the condition that the descriptor names; None
             for a model without AdaLN.
-        descriptor: "original" (as it is), "adaln" (modulated by all that the model embeds), "adaln:t" (by the timestep
-            alone), "adaln:c" (by the text alone); each AdaLN with "+discard": `channels` set to 0 first.
-        channels: the massive channels, which "+discard" needs.
-        norm: what the model's AdaLN modulates.
+        descriptor: "original" for the features themselves, "adaln" for features modulated by everything that the model
+            embeds, "adaln:t" by the timestep alone, "adaln:c" by the text alone. With "+discard", `channels` are set
+            to 0 first.
+        channels: The massive channels, which "+discard" needs.
+        norm: The normalization that the AdaLN modulates.
 
     Returns:
         Descriptors [n, C], float32, not normalized to unit length.
 
     Raises:
-        UserError: the descriptor is unknown, or lacks what it needs.
+        UserError: The descriptor is unknown, or something that it needs is missing.
     """
     if descriptor not in DESCRIPTORS:
         raise UserError(f"descriptor: {descriptor!r} is not known; use {', '.join(DESCRIPTORS)}")
@@ -72,15 +73,18 @@ def describe(
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors [n, C] scaled to length 1; those of length 0 stay."""
+    """Scale vectors [n, C] to length 1. Vectors of length 0 stay as they are."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """Statistics of each channel over all tokens of all items; each array is [C], float64.
+    """Statistics of each channel over all tokens of all items, each float64 [C].
 
-    magnitude: mean of |x|. mean, std: of x.
+    Attributes:
+        magnitude: Mean absolute value.
+        mean: Mean.
+        std: Standard deviation.
     """
 
     magnitude: NDArray[np.float64]
@@ -89,7 +93,7 @@ class ChannelStatistics:
 
     @property
     def ratio(self) -> NDArray[np.float64]:
-        """Magnitude over the median channel's magnitude."""
+        """The magnitude of each channel over the median magnitude."""
         median = np.median(self.magnitude)
         return self.magnitude / median if median > 0 else np.where(self.magnitude > 0, np.inf, 1.0)
 
@@ -101,7 +105,7 @@ class ChannelStatistics:
 
     @classmethod
     def of(cls, items: Iterable[NDArray[np.floating]]) -> "ChannelStatistics":
-        """Statistics over `items`, each [n, C], at least one; holds one item at a time."""
+        """Compute the statistics of one or more items, each [n, C]. Only one item is in memory at a time."""
         count, total, absolute, square = 0, np.float64(0), np.float64(0), np.float64(0)
         for tokens in items:
             x = np.asarray(tokens, np.float64)

@@ -1,4 +1,4 @@
-"""Fused features: a store made of two others, computed when it is read.
+"""Fused features: two stores read as one; the fused features are computed when they are read.
 
 Method: Zhang et al., "A Tale of Two Features" (arXiv 2305.15347). Each half is reduced by PCA, resampled to one grid,
 normalized per token, weighted and concatenated.
@@ -33,14 +33,19 @@ SAMPLE_TOKENS = 50_000  # from which the axes over a data set are computed
 
 @dataclass(frozen=True)
 class PrincipalAxes:
-    """Principal axes. mean: [C]. vectors: [axes, C], orthonormal."""
+    """Principal axes.
+
+    Attributes:
+        mean: Mean of the tokens, [C].
+        vectors: Orthonormal axes, [axes, C].
+    """
 
     mean: Vectors
     vectors: Vectors
 
     @classmethod
     def of(cls, tokens: NDArray[np.floating], count: int) -> "PrincipalAxes":
-        """The `count` leading axes of tokens [n, C], exactly."""
+        """Compute the `count` leading axes of tokens [n, C] exactly."""
         x = np.asarray(tokens, np.float64)
         if count > min(x.shape):
             raise UserError(
@@ -55,21 +60,30 @@ class PrincipalAxes:
         return cls(mean.astype(np.float32), np.ascontiguousarray(vectors, np.float32))
 
     def __call__(self, tokens: Vectors) -> Vectors:
-        """Tokens [n, C] along the axes, [n, axes]."""
+        """Return tokens [n, C] along the axes, [n, axes]."""
         return np.asarray((tokens - self.mean) @ self.vectors.T, np.float32)
 
 
-def resample(tokens: Vectors, grid: tuple[int, int], wanted: tuple[int, int]) -> Vectors:
-    """A token map [h * w, C] bilinearly at another grid, half-pixel centres, [rows * columns, C]."""
-    if grid == wanted:
+def resample(tokens: Vectors, grid: tuple[int, int], new_grid: tuple[int, int]) -> Vectors:
+    """Resample a token map bilinearly, with half-pixel centres.
+
+    Args:
+        tokens: Token map in row-major order, [h * w, C].
+        grid: Rows and columns of the map.
+        new_grid: Rows and columns of the result.
+
+    Returns:
+        Token map [rows * columns, C].
+    """
+    if grid == new_grid:
         return tokens
-    rows, columns = AxisInterpolation.of(grid[0], wanted[0]), AxisInterpolation.of(grid[1], wanted[1])
+    rows, columns = AxisInterpolation.of(grid[0], new_grid[0]), AxisInterpolation.of(grid[1], new_grid[1])
     maps = tokens.reshape(*grid, -1)
     a = rows.weight.astype(np.float32)[:, None, None]
-    down = maps[rows.lower] * (1 - a) + maps[rows.upper] * a
+    resampled_rows = maps[rows.lower] * (1 - a) + maps[rows.upper] * a
     b = columns.weight.astype(np.float32)[:, None]
-    across = down[:, columns.lower] * (1 - b) + down[:, columns.upper] * b
-    return np.asarray(across.reshape(-1, maps.shape[-1]), np.float32)
+    resampled = resampled_rows[:, columns.lower] * (1 - b) + resampled_rows[:, columns.upper] * b
+    return np.asarray(resampled.reshape(-1, maps.shape[-1]), np.float32)
 
 
 def fuse(
@@ -79,29 +93,37 @@ def fuse(
     grid: tuple[int, int],
     chained: tuple[bool, bool] = (False, False),
 ) -> Vectors:
-    """Fused tokens of one image at a grid, [rows * columns, C].
+    """Fuse the tokens of one image.
 
     Args:
-        first, second: of each half, its blocks' reduced tokens and their grids, from coarse to fine.
-        weight: of the second half.
-        grid: of the result.
-        chained: whether a half's coarsest block goes through the grid of the next.
+        first: Reduced tokens and their grid for each block of the first half, from coarse to fine.
+        second: The same for the second half.
+        weight: Weight of the second half.
+        grid: Rows and columns of the result.
+        chained: For each half, whether its coarsest block is resampled to the grid of the next block first.
+
+    Returns:
+        Tokens [rows * columns, C].
     """
     halves = []
     for half, chain in zip((first, second), chained, strict=True):
         parts = [*half]
         if chain and len(parts) > 1:
-            tokens, own = parts[0]
-            parts[0] = (resample(tokens, own, parts[1][1]), parts[1][1])
-        halves.append(unit(np.concatenate([resample(tokens, own, grid) for tokens, own in parts], 1)))
+            tokens, block_grid = parts[0]
+            parts[0] = (resample(tokens, block_grid, parts[1][1]), parts[1][1])
+        resampled = [resample(tokens, block_grid, grid) for tokens, block_grid in parts]
+        halves.append(unit(np.concatenate(resampled, 1)))
     return np.concatenate([np.float32(1 - weight) * halves[0], np.float32(weight) * halves[1]], 1)
 
 
 class FusedStore(FeatureReader):
-    """A fusion, opened for reading; behaves like a store with one block and the descriptor "original".
+    """A fusion, opened for reading. It has one block and the descriptor "original".
+
+    Args:
+        path: The folder of the fusion, beside the folders of its two stores.
 
     Raises:
-        UserError: `path` holds no fusion, or one of other features than its two stores now hold.
+        UserError: `path` holds no fusion, or the features of its two stores changed.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -160,7 +182,7 @@ class FusedStore(FeatureReader):
         return self._image(item, [self._parts(number, item, self._axes) for number in (0, 1)])
 
     def pair(self, block: int, source: str, target: str) -> tuple[ImageFeatures, ImageFeatures]:
-        """The features of two images of a pair."""
+        """Read the features of the two images of a pair."""
         if not self.pairwise:
             return self.features(block, source), self.features(block, target)
         raw = {item: [self._raw(number, item) for number in (0, 1)] for item in (source, target)}
@@ -169,15 +191,13 @@ class FusedStore(FeatureReader):
             for place, count in enumerate(half.pca or ()):
                 both = np.concatenate([raw[item][number][place][0] for item in (source, target)])
                 axes[f"{number}.{place}"] = PrincipalAxes.of(both, count)
-        found = [self._image(item, [_reduced(number, raw[item][number], axes) for number in (0, 1)]) for item in raw]
-        return found[0], found[-1]
+        images = [self._image(item, [_reduced(number, raw[item][number], axes) for number in (0, 1)]) for item in raw]
+        return images[0], images[-1]
 
     def _image(self, item: str, parts: Sequence[Sequence[tuple[Vectors, tuple[int, int]]]]) -> ImageFeatures:
         grid = self.grid(item)
-        chained = (
-            self.halves[0].pca is not None,
-            self.halves[1].pca is not None,
-        )  # as sd-dino; GeoAware-SC does neither
+        # sd-dino, which reduces tokens, resamples through the next grid; GeoAware-SC does neither.
+        chained = (self.halves[0].pca is not None, self.halves[1].pca is not None)
         tokens = fuse(parts[0], parts[1], self.fusion.weight, grid, chained)
         return ImageFeatures(tokens, None, grid, self.size(item))
 
@@ -191,20 +211,25 @@ class FusedStore(FeatureReader):
 
 
 def raw_parts(store: FeatureStore, half: FusionHalf, item: str) -> list[tuple[Vectors, tuple[int, int]]]:
-    """Descriptors of an image at each block of a half, [n, C], and their grids."""
-    found = []
+    """Return the descriptors of an image at each block of a half, [n, C], and their grids."""
+    parts = []
     for block in half.blocks:
         features = store.features(block, item)
         channels = None if half.channels == "auto" else half.channels
-        found.append((features.descriptors(half.descriptor, channels), features.grid))
-    return found
+        parts.append((features.descriptors(half.descriptor, channels), features.grid))
+    return parts
 
 
 def write_fusion(path: Path, fusion: FusionSettings, stores: Sequence[FeatureStore]) -> None:
-    """Write a fusion of two stores into the folder `path`: its record, and the axes over the data set.
+    """Write a fusion of two stores: its settings, and the principal axes over the data set.
+
+    Args:
+        path: The folder to write.
+        fusion: The settings.
+        stores: The stores of the two halves.
 
     Raises:
-        UserError: the stores are of other images, or have not what the fusion names.
+        UserError: The stores have different images, or lack what the fusion names.
     """
     first, second = stores
     if (first.ids, [*map(tuple, first.sizes)]) != (second.ids, [*map(tuple, second.sizes)]):
@@ -230,7 +255,7 @@ def write_fusion(path: Path, fusion: FusionSettings, stores: Sequence[FeatureSto
 
 
 def open_store(path: Path | str) -> FeatureReader:
-    """Open the feature store, or the fusion, in the folder `path`. Raises `UserError` where it holds none."""
+    """Open the feature store or the fusion in a folder. Raises `UserError` if there is none."""
     return FusedStore(path) if (Path(path) / RECORD).exists() else FeatureStore(path)
 
 
@@ -242,7 +267,7 @@ def _width(half: FusionHalf, store: FeatureStore) -> int:
 def _sample(
     store: FeatureStore, half: FusionHalf, place: int, items: Sequence[str], rng: np.random.Generator
 ) -> Vectors:
-    """Tokens of images all over a store, at most `SAMPLE_TOKENS`."""
+    """Return tokens of images all over a store, at most `SAMPLE_TOKENS`."""
     share = SAMPLE_TOKENS / max(1, store.grids(half.blocks[place]).prod(1, dtype=np.int64).sum())
     parts: list[Vectors] = []
     for item in items:
@@ -255,11 +280,12 @@ def _sample(
 def _reduced(
     number: int, parts: Sequence[tuple[Vectors, tuple[int, int]]], axes: Mapping[str, PrincipalAxes]
 ) -> list[tuple[Vectors, tuple[int, int]]]:
-    found = []
+    """Reduce the tokens of each block of a half to its principal axes, if it has any."""
+    reduced = []
     for place, (tokens, grid) in enumerate(parts):
         reduce = axes.get(f"{number}.{place}")
-        found.append((reduce(tokens) if reduce else tokens, grid))
-    return found
+        reduced.append((reduce(tokens) if reduce else tokens, grid))
+    return reduced
 
 
 def _digest(basis: Mapping[str, NDArray[Any]]) -> str:

@@ -91,12 +91,12 @@ class FeatureStore(FeatureReader):
 
     @functools.cached_property
     def digest(self) -> str:
-        """A name of what the store holds: equal where the same images went through the same model and settings."""
+        """A name of the content: equal where the same images went through the same model and settings."""
         return fingerprint([self.attributes, self.ids, self.keys])
 
     @property
     def items_per_file(self) -> int:
-        """Items whose tokens share a file."""
+        """The number of items whose tokens share a file."""
         return int((self._arrays[f"block{self.blocks[0]}/tokens"].shards or (1,))[0])
 
     @property
@@ -111,53 +111,56 @@ class FeatureStore(FeatureReader):
 
     @property
     def norm(self) -> Norm:
-        """What the AdaLN of the model modulates."""
+        """The normalization that the model's AdaLN modulates."""
         return Norm(**(self.attributes["norm"] or {}))
 
     def grids(self, block: int) -> NDArray[np.int32]:
-        """Tokens (down, across) of a block, for each item, [items, 2]."""
-        found: NDArray[np.int32] = self._grid * self.stride(self.blocks[0]) // self.stride(block)
-        return found
+        """Return the rows and columns of tokens of each item, [items, 2]."""
+        grids: NDArray[np.int32] = self._grid * self.stride(self.blocks[0]) // self.stride(block)
+        return grids
 
     def features(self, block: int, item: str) -> ImageFeatures:
-        """The cached features of an item: tokens float16 or float32. Raises `UserError` where they are damaged."""
+        """Read the features of an item, with tokens in float16 or float32. Raises `UserError` if they are damaged."""
         tokens, rest = self.tokens(block, item), self.conditions(block, item)
         grid, size = self.grid(item, block), self.size(item)
         return ImageFeatures(tokens, rest.pop(BOTH, None), grid, size, self.massive(block), rest, self.norm)
 
     def tokens(self, block: int, item: str) -> NDArray[np.floating]:
-        """The tokens of `features` alone, [n, C]."""
+        """Read only the tokens of an item, [n, C]."""
         self._position(block)
         stored = self.stored(block, item)
         if "quantization" not in stored:
             return stored["tokens"]
         offset, scale = stored["quantization"]
-        found: NDArray[np.floating] = stored["tokens"] * scale + offset
-        return found
+        tokens: NDArray[np.floating] = stored["tokens"] * scale + offset
+        return tokens
 
     def stored(self, block: int, item: str) -> dict[str, NDArray[Any]]:
-        """The arrays in which one block of an item is kept, as they were encoded."""
+        """Read the arrays that hold one block of an item, as they were encoded."""
         index = self.index(item)
         names = [name for name in PER_ITEM if f"block{block}/{name}" in self._arrays]
         arrays = {name: self._chunk(f"block{block}/{name}", index, repr(item)) for name in names}
         return arrays | {"tokens": arrays["tokens"][: self.grids(block)[index].prod()]}
 
     def modulation(self, block: int, item: str) -> NDArray[np.float32] | None:
-        """The block's AdaLN shift, scale and gate for the item, [conditions, 3, C]; None for a model without AdaLN."""
+        """Read AdaLN shift, scale and gate of an item, [conditions, 3, C]; None for a model without AdaLN."""
         if f"block{block}/modulation" not in self._arrays:
             return None
         return self._modulation(block, int(self._prompt[self.index(item)]))
 
     def conditions(self, block: int, item: str) -> dict[str, NDArray[np.float32]]:
-        """The same, [3, C], by condition: "both" and, where the model embeds them apart, "t" and "c"."""
-        found = self.modulation(block, item)
-        return {} if found is None else dict(zip(self.attributes["conditions"], found, strict=True))
+        """Read AdaLN shift, scale and gate, [3, C], by condition.
+
+        The conditions are "both" and, for models that embed timestep and text apart, "t" and "c".
+        """
+        modulation = self.modulation(block, item)
+        return {} if modulation is None else dict(zip(self.attributes["conditions"], modulation, strict=True))
 
     def _read_modulation(self, block: int, prompt: int) -> NDArray[np.float32]:
         return self._chunk(f"block{block}/modulation", prompt, f"of prompt {self.prompts[prompt]!r}")
 
     def statistics(self, block: int) -> ChannelStatistics:
-        """The statistics of each channel over all tokens of the store."""
+        """Read the statistics of each channel over all tokens of the store."""
         self._position(block)
         if block not in self._statistics:
             try:
@@ -167,15 +170,19 @@ class FeatureStore(FeatureReader):
         return self._statistics[block]
 
     def massive(self, block: int) -> list[int]:
-        """The massive channels of a block, found in the store's features."""
+        """Return the massive channels of a block, from the statistics of the store."""
         return self.statistics(block).massive
 
     def chunk_path(self, array: str, index: int) -> Path:
-        """The file that holds the entry at `index` of an array, such as "block28/tokens"."""
+        """Return the file that holds the entry at `index` of an array, such as "block28/tokens"."""
         return chunk_path(self._arrays[array], index)
 
     def damage(self) -> Iterator[tuple[str, Path]]:
-        """Reads every chunk of every block, and gives what is damaged: (what it is, its file)."""
+        """Read every chunk of every block.
+
+        Yields:
+            A description of each damaged chunk, and its file.
+        """
         for name, array in self._arrays.items():
             _, _, kind = name.rpartition("/")
             if kind == "statistics":
@@ -204,14 +211,14 @@ class FeatureStore(FeatureReader):
             ) from None
 
     def _whole(self, name: str) -> NDArray[Any]:
-        """An array of one chunk. Raises `ValueError` where it is missing."""
+        """Read an array of one chunk. Raises `ValueError` if it is missing."""
         if not chunk_path(self._arrays[name], 0).is_file():
             raise ValueError(f"{name}: its file is missing")
         return np.asarray(self._arrays[name][:])
 
 
 def chunk_path(array: "zarr.Array[Any]", index: int) -> Path:
-    """The file of the chunk, or of the shard, that holds `array[index]`."""
+    """Return the file of the chunk, or of the shard, that holds `array[index]`."""
     first = array.shards or array.chunks
     key = array.metadata.encode_chunk_key((index // first[0], *(0,) * (array.ndim - 1)))
     store = array.store_path
@@ -219,28 +226,28 @@ def chunk_path(array: "zarr.Array[Any]", index: int) -> Path:
 
 
 def array_names(attributes: Mapping[str, Any]) -> list[str]:
-    """The arrays of a store with these attributes, the tables first."""
+    """Return the names of the arrays of a store with these attributes, the tables first."""
     kinds = ["tokens", *(["quantization"] if attributes["encoding"] == "int8" else [])]
     kinds += [*(["modulation"] if attributes["conditions"] else []), "statistics"]
     return [*TABLES, *(f"block{block}/{kind}" for block in attributes["blocks"] for kind in kinds)]
 
 
 def metadata_files(store: Path, names: Iterable[str]) -> list[Path]:
-    """The files of a store with these arrays that hold metadata or a table, the group's metadata first."""
+    """Return the files of a store that hold metadata or a table, the group's metadata first."""
     nodes = sorted({*names, *(name.partition("/")[0] for name in names)})
     tables = [store / name / key for name, key in TABLES.items()]
     return [store / "zarr.json", *(store / name / "zarr.json" for name in nodes), *tables]
 
 
 def metadata_checksum(store: Path, names: Sequence[str]) -> str:
-    """Of all that `metadata_files` names, but for the attribute `checksum`, which keeps it."""
+    """Return the checksum of all files of metadata, without the attribute `checksum` itself."""
     first, *others = metadata_files(store, names)
     group = json.loads(first.read_bytes())
     group["attributes"].pop("checksum", None)
-    found = hashlib.sha256(json.dumps(group, sort_keys=True).encode())
+    checksum = hashlib.sha256(json.dumps(group, sort_keys=True).encode())
     for path in others:
-        found.update(path.relative_to(store).as_posix().encode() + b"\n" + path.read_bytes())
-    return found.hexdigest()[:32]
+        checksum.update(path.relative_to(store).as_posix().encode() + b"\n" + path.read_bytes())
+    return checksum.hexdigest()[:32]
 
 
 def _reason(error: Exception) -> str:

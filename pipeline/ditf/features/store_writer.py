@@ -1,4 +1,4 @@
-"""Writing a feature store, task by task, so that an interruption loses nothing that was finished.
+"""Writing of feature stores, task by task, so that an interruption loses no finished work.
 
 A task is a chunk of one item, or the items of one shard where a store would have too many files. zarr writes each
 whole or not at all, so that what exists is done.
@@ -32,8 +32,12 @@ FLOAT16_MAX = float(np.finfo(np.float16).max)
 class StoreItem:
     """An image in a store.
 
-    id: of the catalog. key: hash of its content and prompt. grid: tokens (down, across) of the first block. size:
-    (width, height), pixels.
+    Attributes:
+        id: Id in the catalog.
+        key: Hash of its content and prompt.
+        grid: Rows and columns of tokens of the first block.
+        size: Width and height of the image in pixels.
+        prompt: Its prompt.
     """
 
     id: str
@@ -44,7 +48,7 @@ class StoreItem:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the first block."""
+        """The number of tokens of the first block."""
         return self.grid[0] * self.grid[1]
 
 
@@ -53,7 +57,20 @@ BlockFeatures = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
 
 def encode(tokens: NDArray[np.float32], encoding: Encoding, item: str, block: int) -> dict[str, NDArray[Any]]:
-    """The arrays in which a store keeps the tokens of one item. Raises `UserError` for values that do not fit."""
+    """Encode the tokens of one item.
+
+    Args:
+        tokens: Tokens of a block, float32 [n, C].
+        encoding: How the store keeps tokens.
+        item: Id of the item, for errors.
+        block: The block, for errors.
+
+    Returns:
+        The arrays that a store keeps.
+
+    Raises:
+        UserError: A value is not finite, or does not fit the encoding.
+    """
     largest = float(np.abs(tokens).max(initial=0))
     if not math.isfinite(largest):
         raise UserError(
@@ -74,13 +91,13 @@ def encode(tokens: NDArray[np.float32], encoding: Encoding, item: str, block: in
 
 
 def lay_out(path: Path, items: Sequence[StoreItem], attributes: Mapping[str, Any], shard: int | None = None) -> None:
-    """Make a store that lacks its features.
+    """Write the metadata and tables of a store, without features.
 
     Args:
-        path: of the store, where nothing is yet.
-        items: in the order of the store.
-        attributes: of the store; see `ditf.features.store`.
-        shard: items in a file; chosen by their number unless given.
+        path: The store. Nothing is there yet.
+        items: The items, in the order of the store.
+        attributes: The attributes of the store; see `ditf.features.store`.
+        shard: Number of items in a file. Default: chosen so that a store does not have too many files.
     """
     blocks, encoding = attributes["blocks"], attributes["encoding"]
     count, modulation_depends_on_size, conditions = (
@@ -91,7 +108,7 @@ def lay_out(path: Path, items: Sequence[StoreItem], attributes: Mapping[str, Any
     shard = min(shard or min(MOST_SHARED, math.ceil(count * len(blocks) / MOST_FILES)), count)
     conditioned = [(item.prompt, item.grid if modulation_depends_on_size else ()) for item in items]
     rows = sorted(set(conditioned))
-    prompts, row = [prompt for prompt, _ in rows], {found: number for number, found in enumerate(rows)}
+    prompts, row = [prompt for prompt, _ in rows], {key: number for number, key in enumerate(rows)}
     group = zarr.open_group(path, mode="w")
 
     def create(name: str, shape: tuple[int, ...], dtype: str, first: int, **more: Any) -> "zarr.Array[Any]":
@@ -104,7 +121,7 @@ def lay_out(path: Path, items: Sequence[StoreItem], attributes: Mapping[str, Any
         create("keys", (count,), "str", count)[:] = np.array([item.key for item in items], object)
         create("grid", (count, 2), "int32", count)[:] = np.array([item.grid for item in items], np.int32)
         create("size", (count, 2), "int32", count)[:] = np.array([item.size for item in items], np.int32)
-        create("prompt", (count,), "int32", count)[:] = np.array([row[found] for found in conditioned], np.int32)
+        create("prompt", (count,), "int32", count)[:] = np.array([row[key] for key in conditioned], np.int32)
         create("prompts", (len(prompts),), "str", len(prompts))[:] = np.array(prompts, object)
     strides = attributes["strides"]
     for block, stride, channels in zip(blocks, strides, attributes["channels"], strict=True):
@@ -132,16 +149,16 @@ def write_store(
     stride: int = 16,
     shard: int | None = None,
 ) -> FeatureStore:
-    """Make a whole store of features that are at hand, such as those of a program of your own.
+    """Write a store of features that you computed yourself.
 
     Args:
-        path: of the store.
-        items: in the order of the store.
-        features: of each item, by block.
-        encoding: of the tokens.
-        extraction_config: what made them, for a reader to see.
-        stride: pixels that a token covers along each side.
-        shard: items in a file; chosen by their number unless given.
+        path: The store.
+        items: The items, in the order of the store.
+        features: Features of each item, by block.
+        encoding: How tokens are kept.
+        extraction_config: What made the features, as information for readers.
+        stride: Pixels that a token covers along each side.
+        shard: Number of items in a file. Default: chosen so that a store does not have too many files.
     """
     remaining = iter(features)
     first = next(remaining)
@@ -163,22 +180,26 @@ def write_store(
     writer, remaining = StoreWriter(path), itertools.chain([first], remaining)
     for task in writer.tasks():
         encoded, modulations = [], []
-        for index, found in zip(task, itertools.islice(remaining, len(task)), strict=True):
-            whole = {block: np.asarray(tokens, np.float32) for block, (tokens, _) in found.items()}
-            encoded.append({block: encode(x, encoding, items[index].id, block) for block, x in whole.items()})
-            modulations.append({b: None if m is None else m.reshape(1, 3, -1) for b, (_, m) in found.items()})
+        for index, blocks_of_item in zip(task, itertools.islice(remaining, len(task)), strict=True):
+            arrays = {block: np.asarray(tokens, np.float32) for block, (tokens, _) in blocks_of_item.items()}
+            encoded.append({block: encode(x, encoding, items[index].id, block) for block, x in arrays.items()})
+            modulations.append({b: None if m is None else m.reshape(1, 3, -1) for b, (_, m) in blocks_of_item.items()})
         writer.write(task, encoded, modulations)
     writer.finish()
     return FeatureStore(path)
 
 
 def codecs() -> tuple[Any, ...]:
-    """Of every chunk: LZ4 folds the zeros of padding, CRC-32C finds damage."""
+    """Return the codecs of every chunk: LZ4 compresses the zeros of padding, CRC-32C detects damage."""
     return BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle"), Crc32cCodec()
 
 
 class StoreWriter:
-    """A store that was laid out, opened for writing; any number of processes may write different tasks of it."""
+    """A store without all its features, opened for writing. Several processes may write different tasks of it.
+
+    Args:
+        path: The store, with metadata and tables.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self._group = path, zarr.open_group(path, mode="r+")
@@ -190,7 +211,7 @@ class StoreWriter:
         self._adaln = bool(attributes["conditions"])
 
     def tasks(self) -> list[range]:
-        """The items of each task, in order."""
+        """Return the positions of the items of each task, in order."""
         size, count = (self._tokens.shards or (1,))[0], self._tokens.shape[0]
         return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
@@ -227,7 +248,13 @@ class StoreWriter:
         encoded: Sequence[Mapping[int, Mapping[str, NDArray[Any]]]],
         modulations: Sequence[Mapping[int, NDArray[np.float32] | None]],
     ) -> None:
-        """Write the items of a task: for each, by block, what `encode` made and the modulation."""
+        """Write the items of a task.
+
+        Args:
+            task: Positions of the items.
+            encoded: What `encode` returned, for each item by block.
+            modulations: Modulation [conditions, 3, C] or None, for each item by block.
+        """
         with zarr.config.set({"array.write_empty_chunks": True}):
             for block in self.blocks:
                 for prompt, index in self._prompts(task).items():
@@ -242,20 +269,21 @@ class StoreWriter:
                     array[task[0] : task[-1] + 1] = whole
 
     def finish(self) -> None:
-        """Compute the statistics of the channels. All tasks must be done."""
+        """Complete the store: compute the statistics of the channels. All tasks must be done."""
         remove_partials(self.path)
         if not all(chunk_path(self._array(f"block{block}/statistics"), 0).is_file() for block in self.blocks):
             self.write_statistics(FeatureStore(self.path))
 
     def write_statistics(self, store: FeatureStore) -> None:
-        """Write the statistics of the channels of `store`, in whose features all items are."""
+        """Compute and write the statistics of the channels of a store that has all features."""
         for block in self.blocks:
             items = tqdm(store.ids, f"channels of block {block}", unit="image", delay=2)
-            found = ChannelStatistics.of(store.tokens(block, item) for item in items)
-            self._array(f"block{block}/statistics")[:] = np.stack([found.magnitude, found.mean, found.std])
+            statistics = ChannelStatistics.of(store.tokens(block, item) for item in items)
+            values = np.stack([statistics.magnitude, statistics.mean, statistics.std])
+            self._array(f"block{block}/statistics")[:] = values
 
     def _prompts(self, task: range) -> dict[int, int]:
-        """The prompts of a task's items, each with one of these."""
+        """Return the prompts of a task, each with the first of its items."""
         return {int(self._prompt[index]): index for index in reversed(task)}
 
     def _modulation_path(self, block: int, prompt: int) -> Path:

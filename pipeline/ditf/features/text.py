@@ -21,20 +21,25 @@ DAMAGE = (SafetensorError, ValueError, TypeError, KeyError, OSError)
 
 
 def file_name(prompt: str) -> str:
-    """The name of a prompt's file."""
+    """Return the name of a prompt's file."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:32] + ".safetensors"
 
 
 def encode_prompts(
     prompts: Iterable[str], folder: Path, model: Model, backbone: Backbone, dtype: torch.dtype, device: str
 ) -> int:
-    """Encode the prompts of which `folder` has no readable file; returns how many. Encoders are loaded only if needed.
+    """Encode the prompts that have no intact file in a folder yet. The encoders are loaded only if needed.
 
     Args:
-        prompts: any number of times each.
-        folder: it also receives `extraction_config.json`: the dtype of the encoders.
-        model, backbone: whose text encoders are used.
-        dtype, device: of the encoders.
+        prompts: The prompts; duplicates are encoded once.
+        folder: The folder. It also receives `extraction_config.json` with the dtype of the encoders.
+        model: The model that has the text encoders.
+        backbone: Settings of the model's family.
+        dtype: Type of the arithmetic.
+        device: Where the encoders run.
+
+    Returns:
+        The number of prompts that were encoded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [prompt for prompt in sorted(set(prompts)) if not _is_whole(folder / file_name(prompt))]
@@ -48,7 +53,7 @@ def encode_prompts(
 
 
 def load_text(folder: Path, prompt: str) -> dict[str, torch.Tensor]:
-    """Read an encoded prompt. Raises `UserError` where it is missing or damaged."""
+    """Read an encoded prompt. Raises `UserError` if it is missing or damaged."""
     path = folder / file_name(prompt)
     try:
         return _read(path)
@@ -59,7 +64,7 @@ def load_text(folder: Path, prompt: str) -> dict[str, torch.Tensor]:
 
 
 def dtype_of(folder: Path) -> str:
-    """The dtype of the encoders that filled `folder`."""
+    """Return the dtype of the encoders that filled a folder."""
     try:
         return str(json.loads((folder / MADE_BY).read_text(encoding="utf-8"))["dtype"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -83,7 +88,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _digest(tensors: Mapping[str, Any]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(tensors):
-        found.update(name.encode() + bytes(tensors[name].contiguous().view(torch.uint8).numpy()))
-    return found.hexdigest()
+        digest.update(name.encode() + bytes(tensors[name].contiguous().view(torch.uint8).numpy()))
+    return digest.hexdigest()
