@@ -70,8 +70,8 @@ def test_sample_keypoints_show_the_same_point(sample_data: Path) -> None:
     pairs = {pair["pair"]: pair for pair in tables["pairs"]}
 
     def patch(name: str, x: int, y: int) -> np.ndarray[Any, Any]:
-        found = np.pad(images[name], 4, mode="reflect")[y : y + 9, x : x + 9].ravel()
-        return (found - found.mean()) / (found.std() + 1)
+        pixels = np.pad(images[name], 4, mode="reflect")[y : y + 9, x : x + 9].ravel()
+        return (pixels - pixels.mean()) / (pixels.std() + 1)
 
     right, wrong = [], []
     rows = tables["keypoints"]
@@ -378,8 +378,8 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     write_images(tmp_path, ["a b.png", "cats/ü.jpg", "cats/deep/2.webp", ".hidden/x.png", "cats/.y.png"])
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "list.csv").write_text("path,prompt\ncats/ü.jpg,a cat\n", encoding="utf-8")
-    found = {row["id"]: (row["category"], row["prompt"]) for row in read_folder(tmp_path, "list.csv").rows["images"]}
-    assert found == {
+    images = {row["id"]: (row["category"], row["prompt"]) for row in read_folder(tmp_path, "list.csv").rows["images"]}
+    assert images == {
         "a b.png": ("image", "a image"),
         "cats/deep/2.webp": ("deep", "a deep"),
         "cats/ü.jpg": ("cats", "a cat"),

@@ -35,9 +35,9 @@ def test_sizes(rule: Rule, img_size: int, size: tuple[int, int], stride: int, ex
 
 @given(st.sampled_from(["longer", "shorter", "square"]), st.integers(2, 30), st.integers(1, 400), st.integers(1, 400))
 def test_sides_are_whole_tokens(rule: Rule, tokens: int, width: int, height: int) -> None:
-    found = model_size(rule, 16 * tokens, width, height, 16)
-    assert all(side % 16 == 0 and side >= 16 for side in found)
-    assert 16 * tokens in found
+    sides = model_size(rule, 16 * tokens, width, height, 16)
+    assert all(side % 16 == 0 and side >= 16 for side in sides)
+    assert 16 * tokens in sides
 
 
 def test_resized_images_have_the_models_size() -> None:

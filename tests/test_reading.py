@@ -32,6 +32,7 @@ from ditf.datasets.pf_willow import PFWillow
 from ditf.datasets.spair import SPair
 from ditf.datasets.video import Video
 from ditf.errors import UserError
+from ditf.metrics.classes import by_image
 from ditf.report.tables import load_results
 from ditf.sample.ade20k import build_ade20k
 from ditf.sample.ap10k import build_ap10k
@@ -338,6 +339,10 @@ def test_masks_that_show_no_class_are_used(samples: Path, tmp_path: Path) -> Non
         save_mask(path, np.zeros((128, 160), np.uint8))
     with pytest.raises(UserError, match="like all masks of its part, shows none of the classes"):
         read("ade20k", root)
+
+
+def test_an_image_without_a_class_adds_nothing_to_the_metrics() -> None:
+    assert list(by_image("a", np.zeros((4, 4)))) == []
 
 
 def test_first_masks_are_enough_for_a_video(samples: Path, tmp_path: Path) -> None:

@@ -235,15 +235,15 @@ class DatasetReader:
     def _similar(self, base: Path, parts: Sequence[str]) -> Path | None:
         """Return the existing path whose parts equal the given ones after normalization; None if there is none."""
         path = base
-        for part in parts:
-            if not _exists(path / part):
+        for name in parts:
+            if not _exists(path / name):
                 if path not in self._names:
                     names = [child.name for child in path.iterdir()] if path.is_dir() else []
-                    self._names[path] = {normalized(name): name for name in sorted(names)}
-                if normalized(part) not in self._names[path]:
+                    self._names[path] = {normalized(existing): existing for existing in sorted(names)}
+                if normalized(name) not in self._names[path]:
                     return None
-                part = self._names[path][normalized(part)]
-            path = path / part
+                name = self._names[path][normalized(name)]
+            path = path / name
         return path
 
 

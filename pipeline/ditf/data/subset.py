@@ -16,12 +16,12 @@ from ditf.errors import UserError
 UNITS = {"pairs": "pair", "homographies": "pair", "sequences": "sequence", "images": "id"}
 
 
-def choose(catalog: Catalog, wanted: int | Sequence[str], seed: int) -> list[str]:
+def choose(catalog: Catalog, selection: int | Sequence[str], seed: int) -> list[str]:
     """Choose pairs, sequences or images of a catalog.
 
     Args:
         catalog: The catalog.
-        wanted: Number per category, or of sequences; or the names themselves.
+        selection: Number per category, or of sequences; or the names themselves.
         seed: Seed of the choice, which does not depend on the order of the catalog.
 
     Returns:
@@ -32,16 +32,16 @@ def choose(catalog: Catalog, wanted: int | Sequence[str], seed: int) -> list[str
     """
     table, key = unit_of(catalog)
     rows = catalog.rows(table)
-    if not isinstance(wanted, int):
-        if unknown := sorted(set(wanted) - {row[key] for row in rows}):
+    if not isinstance(selection, int):
+        if unknown := sorted(set(selection) - {row[key] for row in rows}):
             raise UserError(f"subset: {unknown[0]!r} is not in {catalog.folder}/{table}.parquet. Correct it.")
-        return list(wanted)
+        return list(selection)
     names_by_category: dict[str, list[str]] = {}
     for row in rows:
         names_by_category.setdefault(row.get("category", ""), []).append(row[key])
     rng, chosen = np.random.default_rng(seed), []
     for _, names in sorted(names_by_category.items()):
-        chosen += [str(name) for name in rng.permutation(sorted(names))[:wanted]]
+        chosen += [str(name) for name in rng.permutation(sorted(names))[:selection]]
     return chosen
 
 
