@@ -57,7 +57,6 @@ class Backbone(Settings):
         published: Published models by their Hub id.
         options: Loading options of `ditf.backbones.source.LoadingSettings` that the family supports.
         descriptors: Descriptors that the features of the family have.
-        imports: Modules that loading a model imports and that take long to import.
         blocks: Blocks whose features are captured in one pass, counted from 0.
         ensemble_size: Number of noise samples averaged; 1 for a family without noise.
     """
@@ -68,7 +67,6 @@ class Backbone(Settings):
     published: ClassVar[Mapping[str, HubModel]] = {}
     options: ClassVar[frozenset[str]] = frozenset()
     descriptors: ClassVar[tuple[Descriptor, ...]] = ORIGINAL
-    imports: ClassVar[tuple[str, ...]] = ("torch",)
 
     blocks: Distinct[Block]
     ensemble_size: int = Field(default=1, ge=1, le=1024)

@@ -40,7 +40,6 @@ class Diffusion(Backbone):
     denoiser: ClassVar[str] = "transformer"
     config_defaults: ClassVar[Mapping[str, Any]]
     descriptors: ClassVar[tuple[Descriptor, ...]] = MODULATED
-    imports: ClassVar[tuple[str, ...]] = ("diffusers.models.autoencoders", "diffusers.models.transformers")
     options: ClassVar[frozenset[str]] = frozenset({"offload", "quantize", "gguf", "compile", "tiling"})
 
     ensemble_size: int = Field(default=8, ge=1, le=1024)

@@ -61,7 +61,6 @@ class UNet(Diffusion):
 
     pipelines: ClassVar = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
     denoiser: ClassVar = "unet"
-    imports: ClassVar = ("diffusers.models.autoencoders", "diffusers.models.unets")
     descriptors: ClassVar = ORIGINAL
     published: ClassVar = {
         "stabilityai/stable-diffusion-2-1": HubModel("CreativeML Open RAIL++-M", 0.866, 4, 1280, 0.34, SD2),

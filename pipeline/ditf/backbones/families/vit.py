@@ -50,8 +50,6 @@ class ViT(Backbone):
         "openai/clip-vit-large-patch14": HubModel("MIT", 0.303, 24, 1024, config=CLIP),
     }
 
-    imports: ClassVar = ("ditf.backbones.networks.vit",)
-
     blocks: Distinct[Block] = Field(default=[11])
     final_norm: bool = False
 
