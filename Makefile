@@ -1,48 +1,45 @@
-# make demo   sets up, runs the whole pipeline, shows the results
-# make test   sets up, checks format and types, runs the tests
+# make demo   set up, run the whole pipeline, show the results
+# make test   set up, check the code, run all tests
+# make clean  remove the environment, data and results
+#
+# PYTHON=python3.12 chooses another Python. EXTRA chooses optional dependencies of pyproject.toml, such as EXTRA=gpu or
+# EXTRA=cpu,quantize.
 
 PYTHON ?= python3
 EXTRA ?= cpu
-CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
-PACKAGE := -c constraints.txt -e '.[$(EXTRA),dev]'
-COMPILED := torch sympy scipy diffusers transformers numpy matplotlib mpmath distributed dvc zarr
-# uv is ten times faster than pip, which takes over where only pip is set up for the network.
-install = uv pip install -q $(1) || pip install -q --no-compile $(1)
+CPU_WHEELS := https://download.pytorch.org/whl/cpu
+INSTALLED := .venv/installed-$(EXTRA)
+INSTALL := $(if $(shell command -v uv),uv pip install,pip install --no-compile)
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test clean
 
-demo: .venv/installed-$(EXTRA)
+demo: $(INSTALLED)
 	dvc repro
 	@ditf results
+	@echo
+	@echo "To use ditf and dvc in this shell: . .venv/bin/activate"
 
-test: .venv/installed-$(EXTRA) .venv/quantize/installed
+test: $(INSTALLED)
 	ruff format --check .
 	ruff check .
 	lint-imports --no-logo
 	mypy -n auto
+	# Build the documentation here.
 	pytest
 
-# On Linux without an NVIDIA GPU, torch's CPU build: its usual one brings gigabytes of CUDA.
-.venv/installed-$(EXTRA): pyproject.toml constraints.txt
+# PyPI's torch for Linux brings gigabytes of CUDA. Without an NVIDIA GPU, the CPU build is installed first.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
-	    pip install -q --no-compile --no-deps --retries 1 --timeout 20 --index-url $(CPU_WHEELS) $(TORCH) \
-	    || echo "torch's CPU build was not found; its usual build follows"; \
+	    pip install -q --no-compile --no-deps --retries 0 --timeout 15 --index-url $(CPU_WHEELS) $(TORCH) \
+	    || echo "$(CPU_WHEELS) has no answer: pip's own index decides which build of torch is installed."; \
 	fi
-	pip install -q --no-compile -c constraints.txt uv
-	$(call install,$(PACKAGE))
-	@# What takes longest to compile, on all cores; the rest is compiled when it is first imported.
-	@python -m compileall -q -j 0 -x '/(tests?|testing|_inductor|_vendor|physics|transformers/models|(modular_)?pipelines)/' \
-	    $(COMPILED:%=.venv/lib/python*/site-packages/%/) >/dev/null || true
-	@touch $@
-
-# Where these are installed, every import of diffusers takes a second more: they lie apart, for the tests of quantization.
-.venv/quantize/installed: constraints.txt | .venv/installed-$(EXTRA)
-	$(call install,-c constraints.txt --no-deps --upgrade --target .venv/quantize bitsandbytes torchao)
+	$(INSTALL) -q -c constraints.txt -e '.[$(EXTRA),dev]'
 	@touch $@
 
 clean:
