@@ -43,9 +43,10 @@ def real_davis() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep tiny models in a folder that all test processes share."""
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep tiny models in a folder that all test processes share, and let commands print 100 columns."""
     os.environ["XDG_CACHE_HOME"] = str(shared_folder(tmp_path_factory) / "home")
+    os.environ["COLUMNS"] = "100"
 
 
 @pytest.fixture(scope="session")
@@ -56,10 +57,9 @@ def tiny_flux() -> Path:
     return local_folder("flux", "tiny-0")
 
 
-@pytest.fixture
-def quantizers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The libraries that quantize; they lie apart, as they slow down every import of diffusers."""
-    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / ".venv" / "quantize")])
+@pytest.fixture(scope="session")
+def quantizers() -> None:
+    """The libraries that quantize and slow down imports of diffusers. `make test EXTRA=cpu,quantize` adds them."""
     pytest.importorskip("torchao")
     pytest.importorskip("bitsandbytes")
 
@@ -83,7 +83,7 @@ class Project:
             without: Modules whose import fails there.
         """
         path = [str(Path(sys.executable).parent), os.environ["PATH"]]
-        environment = os.environ | {"PATH": os.pathsep.join(path), "COLUMNS": "100"}
+        environment = os.environ | {"PATH": os.pathsep.join(path)}
         if without:
             poison = self.folder.parent / "-".join(("without", *without))
             for name in without:
@@ -123,6 +123,14 @@ class Project:
                 status = end.code if isinstance(end.code, int) else int(end.code is not None)
         return subprocess.CompletedProcess([name, *arguments], status, stdout.getvalue(), stderr.getvalue())
 
+    def stages(self, *names: str) -> str:
+        """Run stages in this process, one after another; all must succeed. Returns their output.
+
+        Args:
+            *names: The stages as DVC names them, such as "entries" or "predict@spair-flux".
+        """
+        return "".join(self.check("python", "-m", *f"stages.{name}".split("@")) for name in names)
+
     def check(self, *command: str, without: tuple[str, ...] = ()) -> str:
         """Run a command that must succeed. Returns its output."""
         done = self.run(*command, without=without)
@@ -158,7 +166,6 @@ def inside(folder: Path) -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.chdir(folder)
         patch.syspath_prepend(folder)
-        patch.setenv("COLUMNS", "100")
         yield patch
     for name, module in list(sys.modules.items()):  # the user's own modules, which another project may have, too
         places = [vars(module).get("__file__"), *(vars(module).get("__path__") or ())]

@@ -34,6 +34,7 @@ def kind_of(family: str) -> type[Backbone]:
     return find_type(Backbone, family)
 
 
+@pytest.mark.slow
 def test_every_kind_of_family_from_images_to_pck(project: Project) -> None:
     document, animals = project.params, project.folder / "animals"
     shutil.copytree(project.folder / "data/sample/ap-10k", animals)
@@ -53,7 +54,9 @@ def test_every_kind_of_family_from_images_to_pck(project: Project) -> None:
             "score": {"alphas": [0.1]},
         }
     (project.folder / "params.yaml").write_text(yaml.safe_dump(document))
-    project.check("dvc", "repro", *(f"score@{family}" for family in KINDS))
+    project.stages("entries", "catalog@animals")
+    for family in KINDS:
+        project.stages(*(f"{stage}@{family}" for stage in ("text", "features", "predict", "score")))
     for family in KINDS:
         found = json.loads((project.folder / f"results/{family}/metrics.json").read_text())
         wanted = document["tasks"][family]["predict"]["descriptors"]
@@ -64,7 +67,8 @@ def test_every_kind_of_family_from_images_to_pck(project: Project) -> None:
     assert "geometry aware" in project.check("ditf", "results")
     # Other conditions and blocks come from the same cache.
     project.set("tasks.sd3.predict", {"block": 4, "descriptors": ["adaln:t"]})
-    project.check("dvc", "repro", "score@sd3", without=MODELS)
+    project.check("python", "-m", "stages.predict", "sd3", without=MODELS)
+    project.stages("score@sd3")
 
 
 def test_the_published_command_takes_every_family(project: Project) -> None:

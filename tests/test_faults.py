@@ -26,6 +26,7 @@ runpy.run_module("stages.features", run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.slow
 def test_twenty_kills_of_an_extraction_lose_nothing_and_compute_nothing_twice(project: Project) -> None:
     whole, moments, kills = forget(project, "photos-flux"), random.Random(1), 0
     staging = project.folder / ".dvc/cache/ditf/features/photos-flux"
@@ -65,7 +66,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(project: Project) -> None:
     error = project.fail("python", "-c", FULL_DISK)
     assert "make space and run again" in error
     assert not (project.folder / PHOTOS).exists()
-    project.check("python", "-m", "stages.features", "photos-flux")
+    project.stages("features@photos-flux")
     assert contents(project.folder / PHOTOS) == whole
 
 

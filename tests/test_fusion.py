@@ -162,6 +162,7 @@ def test_what_is_no_fusion_is_reported(stores: list[FeatureStore], tmp_path: Pat
         open_store(tmp_path / "both")
 
 
+@pytest.mark.slow
 def test_fused_features_through_the_pipeline(project: Project) -> None:
     document = project.params
     document["models"]["dino"] = {"type": "vit", "source": "tiny-0"}
@@ -174,7 +175,8 @@ def test_fused_features_through_the_pipeline(project: Project) -> None:
     document["tasks"]["both"] = {"type": "correspondence", "predict": predict, **common}
     document["tasks"]["both-search"] = {"type": "retrieval", "predict": predict, **common}
     (project.folder / "params.yaml").write_text(yaml.safe_dump(document))
-    project.check("dvc", "repro", "score@both", "draw@both", "score@both-search")
+    project.stages("entries", "text@spair-dino", "features@spair-dino", "fusion@both")
+    project.stages(*(f"{stage}@{task}" for task in ("both", "both-search") for stage in ("predict", "score", "draw")))
     once = json.loads((project.folder / "results/both/metrics.json").read_text())["original"]
     assert 0 < once["point@0.1"] <= 100
     assert "both: PCK by category" in project.check("ditf", "results")
@@ -184,9 +186,13 @@ def test_fused_features_through_the_pipeline(project: Project) -> None:
     )
     # Another weight, and axes over each pair, run no model.
     project.set("fusions.both.weight", 1.0)
-    project.check("dvc", "repro", "score@both", without=MODELS)
+    project.check("python", "-m", "stages.fusion", "both", without=MODELS)
+    project.check("python", "-m", "stages.predict", "both", without=MODELS)
+    project.stages("score@both")
     assert json.loads((project.folder / "results/both/metrics.json").read_text())["original"] != once
     project.set("fusions.both.over", "pair")
-    project.check("dvc", "repro", "score@both", without=MODELS)
+    project.check("python", "-m", "stages.fusion", "both", without=MODELS)
+    project.check("python", "-m", "stages.predict", "both", without=MODELS)
+    project.stages("score@both")
     project.set("fusions.both.first.descriptor", "adaln+discrad")
     assert "fusions.both.first.descriptor" in project.fail("ditf", "plan")

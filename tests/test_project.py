@@ -66,6 +66,7 @@ def test_visualizations_are_made(finished: Project) -> None:
     assert (results / f"analysis/davis-flux/block{BLOCK}.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_second_run_changes_nothing(finished: Project) -> None:
     compiled = finished.folder / "pipeline/ditf/tasks/__pycache__"
     compiled.mkdir(exist_ok=True)  # which importing a module writes
@@ -78,6 +79,7 @@ def test_the_store_is_not_held_twice(finished: Project) -> None:
     assert (finished.folder / f"cache/features/spair-flux/block{BLOCK}/tokens/c.0.0.0").stat().st_nlink >= 2
 
 
+@pytest.mark.slow
 def test_metrics_never_run_a_model_nor_import_torch(project: Project) -> None:
     before = metrics(project)
     project.set("tasks.spair-flux.score.alphas", [0.05, 0.1, 0.2])
@@ -93,6 +95,7 @@ def test_metrics_never_run_a_model_nor_import_torch(project: Project) -> None:
     assert metrics(project) == before
 
 
+@pytest.mark.slow
 def test_propagation_and_the_index_never_run_a_model(project: Project) -> None:
     project.set("tasks.davis-flux.predict.topk", 3)
     project.set("tasks.spair-search.predict.kind", "PCA32,IVF8,SQ8")
@@ -102,6 +105,7 @@ def test_propagation_and_the_index_never_run_a_model(project: Project) -> None:
     assert metrics(project, "spair-search")["adaln+discard"]["recall@10"] > 0.3
 
 
+@pytest.mark.slow
 def test_a_stage_needs_nothing_of_other_entries(project: Project) -> None:
     shutil.rmtree(project.folder / "data/sample/photos")
     shutil.rmtree(project.folder / "cache/features/photos-flux")
@@ -109,6 +113,7 @@ def test_a_stage_needs_nothing_of_other_entries(project: Project) -> None:
     assert stages_run(project.check("dvc", "repro", "score@spair-flux", without=TORCH)) == {"score@spair-flux"}
 
 
+@pytest.mark.slow
 def test_two_models_side_by_side(project: Project) -> None:
     project.set("models.other-flux", {"type": "flux", "source": "tiny-1", "dtype": "auto"})
     project.set(
@@ -121,6 +126,7 @@ def test_two_models_side_by_side(project: Project) -> None:
     assert metrics(project, "spair-other") != metrics(project)
 
 
+@pytest.mark.slow
 def test_earlier_features_come_back_and_staging_serves_experiments(project: Project) -> None:
     store, timestep = project.folder / "cache/features/photos-flux", "features.photos-flux.timestep"
     before = contents(store)
@@ -137,6 +143,7 @@ def test_earlier_features_come_back_and_staging_serves_experiments(project: Proj
     assert {path.name for path in home.iterdir()} - known
 
 
+@pytest.mark.slow
 def test_an_experiment_keeps_the_comments_of_params_yaml(project: Project) -> None:
     shutil.copy(Path(__file__).parents[1] / "params.yaml", project.folder)
     before = (project.folder / "params.yaml").read_text()
@@ -146,6 +153,7 @@ def test_an_experiment_keeps_the_comments_of_params_yaml(project: Project) -> No
     assert after.count("#") == before.count("#")
 
 
+@pytest.mark.slow
 def test_push_and_pull_bring_everything_back_without_a_model(project: Project, tmp_path: Path) -> None:
     project.check("dvc", "remote", "add", "-f", "-d", "--local", "store", str(tmp_path / "remote"))
     project.check("dvc", "push")
@@ -174,9 +182,10 @@ def add_image(project: Project, number: int) -> None:
 
 
 def photos(project: Project) -> str:
-    return project.check("dvc", "repro", "features@photos-flux")
+    return project.stages("entries", "catalog@photos", "text@photos-flux", "features@photos-flux")
 
 
+@pytest.mark.slow
 def test_added_images_are_the_only_ones_extracted_whatever_came_between(project: Project) -> None:
     shutil.copytree(project.folder / "data/sample/photos", project.folder / "photos")
     project.set("datasets.photos.root", "photos")
@@ -188,27 +197,26 @@ def test_added_images_are_the_only_ones_extracted_whatever_came_between(project:
     # As in a pulled clone: nothing in staging, the current store in DVC's cache.
     shutil.rmtree(project.folder / ".dvc/cache/ditf")
     add_image(project, 1)
-    assert "1 of 8 images" in photos(project)
+    assert "1 of 8 images" in project.check("dvc", "repro", "features@photos-flux")
 
 
 def test_a_finished_store_that_dvc_does_not_hold_is_kept(project: Project) -> None:
-    stage = ("python", "-m", "stages.features", "photos-flux")
     home = project.folder / ".dvc/cache/ditf/features/photos-flux"
     project.set("features.photos-flux.timestep", 200)
-    assert "6 of 6 images" in project.check(*stage)
+    assert "6 of 6 images" in project.stages("features@photos-flux")
     for number in range(5):  # unfinished, and older
         (home / f"{number}").mkdir()
         os.utime(home / f"{number}", (number, number))
     project.set("features.photos-flux.timestep", 210)
-    assert "6 of 6 images" in project.check(*stage)
+    assert "6 of 6 images" in project.stages("features@photos-flux")
     assert len([path for path in home.iterdir() if path.is_dir()]) == 4  # the current one, and the newest three others
     project.set("features.photos-flux.timestep", 200)
-    assert "0 of 6 images" in project.check(*stage)
+    assert "0 of 6 images" in project.stages("features@photos-flux")
 
 
 def test_staging_can_lie_elsewhere(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DITF_STAGING", str(tmp_path / "staging"))
-    project.check("python", "-m", "stages.features", "photos-flux")
+    project.stages("features@photos-flux")
     assert list((tmp_path / "staging/features/photos-flux").glob("*/complete"))
 
 
@@ -330,6 +338,7 @@ def test_a_store_of_the_old_format_is_refused(project: Project) -> None:
     assert "dvc repro -f features@photos-flux" in errors
 
 
+@pytest.mark.slow
 def test_the_default_runs_where_only_the_package_is_installed(finished: Project, tmp_path: Path) -> None:
     """`ditf init` lays out the stages and parameters in an empty folder. The pipeline has its own processes here."""
     empty = Project(tmp_path / "empty")

@@ -78,6 +78,7 @@ def interrupt(process: "subprocess.Popen[str]") -> str:
     return error
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_workers_start_leaves_no_processes(project: Project) -> None:
     forget(project)
     project.set("workers", 2)
@@ -87,6 +88,7 @@ def test_ctrl_c_while_workers_start_leaves_no_processes(project: Project) -> Non
     interrupt(process)
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_and_with_killed_workers_the_bytes_are_the_same(project: Project) -> None:
     whole = forget(project)
     project.set("workers", 2)
@@ -105,6 +107,7 @@ def test_after_ctrl_c_and_with_killed_workers_the_bytes_are_the_same(project: Pr
     assert contents(project.folder / DAVIS) == whole
 
 
+@pytest.mark.slow
 def test_tasks_give_the_same_results_on_workers(project: Project) -> None:
     def results(name: str) -> dict[str, bytes]:
         return contents(project.folder / f"results/{name}")
