@@ -44,12 +44,10 @@ def main() -> None:
 
         def trained() -> None:
             training = probe.ProbeTraining(epochs=1)
-            probe.train(store.ids, read, options.channels, options.classes, training, folder / "probe", [])
+            probe.train(store.ids, read, options.channels, options.classes, training)
 
         alone()  # from here on, the store is in the page cache, and torch has imported what it needs
-        probe.train(
-            store.ids[:1], read, options.channels, options.classes, probe.ProbeTraining(epochs=1), folder / "one", 0
-        )
+        probe.train(store.ids[:1], read, options.channels, options.classes, probe.ProbeTraining(epochs=1))
         reading, _ = timed(alone)
         multiplying, _ = timed(products)
         training, _ = timed(trained)

@@ -74,9 +74,7 @@ class Segmentation(Task):
                 return tokens, probe.classes_of_tokens(truth, features.grid)
 
             training = probe.ProbeTraining(p.epochs, p.batch, p.rate, p.decay, p.seed)
-            name = [store.digest, p.model_dump(), descriptor, channels, classes, parts["train"]]
-            checkpoint = folder.with_name(f"{folder.name}.partial") / f"{descriptor}.safetensors"
-            trained = probe.train(parts["train"], read, store.channels(p.block), classes, training, checkpoint, name)
+            trained = probe.train(parts["train"], read, store.channels(p.block), classes, training)
             out.mkdir(parents=True)
             for item in tqdm(parts["test"], descriptor, unit="image", delay=1):
                 features = store.features(p.block, item)
@@ -85,9 +83,6 @@ class Segmentation(Task):
                 path = out / f"{item}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 save_mask(path, (found.astype(int) + first).astype(np.uint8))
-            checkpoint.unlink(missing_ok=True)
-        if (partial := folder.with_name(f"{folder.name}.partial")).is_dir():
-            partial.rmdir()
 
     def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
         first, classes = _classes(catalog)
