@@ -4,6 +4,7 @@ import csv
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -150,16 +151,21 @@ def found(project: Project, *command: str, without: tuple[str, ...] = ()) -> lis
 
 
 def test_search_a_point_a_region_and_a_whole_image(project: Project, tmp_path: Path) -> None:
-    rows = found(project, "search", "cat/cat_00", "--at", "150,100", "--per-image", "--k", "3")
+    rows = found(project, "search", "cat/cat_00", "--at", "150,100", "--k", "3")
     assert [row["rank"] for row in rows] == [1, 2, 3]
+    assert len({"cat/cat_00", *(row["image"] for row in rows)}) == 4
+    rows = found(project, "search", "cat/cat_00", "--at", "150,100", "--all", "--k", "3")
     assert rows[0]["image"] == "cat/cat_00"
     assert np.abs(np.subtract(rows[0]["point"], (150, 100))).max() <= 32
-    with Image.open(project.folder / "results/drawings/search_cat-cat_00_150-100_per-image.png") as sheet:
+    with Image.open(project.folder / "results/drawings/search_cat-cat_00_150-100_all.png") as sheet:
         assert sheet.width > 600
     drawing = tmp_path / "new/sheet.png"
     assert len(found(project, "search", "cat/cat_00", "--box", "140,90,141,91", "--out", str(drawing))) == 10
     assert drawing.is_file()
-    rows = found(project, "search", "cat/cat_00", "--k", "4")
+    boxes = [row["box"] for row in found(project, "search", "cat/cat_00", "--box", "96,64,160,128")]
+    assert {(round(x1 - x0, 1), round(y1 - y0, 1)) for x0, y0, x1, y1 in boxes} != {(16, 16)}
+    assert "cat/cat_00" not in [row["image"] for row in found(project, "search", "cat/cat_00", "--k", "4")]
+    rows = found(project, "search", "cat/cat_00", "--k", "4", "--all")
     assert rows[0]["image"] == "cat/cat_00"
     assert rows[0]["similarity"] == pytest.approx(1, abs=1e-4)
 
@@ -171,7 +177,7 @@ def test_search_with_any_file_and_across_data_sets(project: Project, tmp_path: P
     flags = ["--at", "150,100", "--task", "photos-search"]
     known = found(project, "search", str(copy), *flags, without=TORCH)  # its bytes are known: no model
     assert known == found(project, "search", "animal/cat.jpg", *flags)
-    assert len(found(project, "search", str(copy), "--task", "photos-search")) == 6  # all that there are
+    assert len(found(project, "search", str(copy), "--task", "photos-search")) == 5  # all others
     with Image.open(photo) as image:
         image.crop((0, 0, 200, 150)).save(tmp_path / "part.png")
     command = ("search", str(tmp_path / "part.png"), *flags)
@@ -204,10 +210,40 @@ def test_match(project: Project) -> None:
     assert len(drawings) == 2  # by their points, too: none overwrites another
 
 
+def test_match_needs_features_and_no_index(project: Project) -> None:
+    command = ("match", "cat/cat_00", "cat/cat_03", "--at", "150,100")
+    indexed = found(project, *command)
+    shutil.rmtree(project.folder / "results/spair-search/predictions")
+    shutil.rmtree(project.folder / "results/photos-search/predictions")
+    assert found(project, *command) == indexed
+    shutil.rmtree(project.folder / "cache/features")
+    error = project.fail("ditf", *command)
+    assert "no features yet. Run `dvc repro`." in error
+    assert "index" not in error
+
+
+def test_a_file_of_a_data_set_finds_its_task(project: Project) -> None:
+    (project.folder / "data/sample/photos/notes.txt").write_text("not an image")
+    rows = found(project, "search", "data/sample/photos/animal/cat.jpg", "--at", "150,100", "--k", "2")
+    assert rows == found(project, "search", "animal/cat.jpg", "--at", "150,100", "--k", "2")
+    assert "not a readable image" in project.fail("ditf", "search", "data/sample/photos/notes.txt")
+
+
+def test_a_drawing_that_cannot_be_written_loses_no_result(project: Project) -> None:
+    shutil.rmtree(project.folder / "results/drawings", ignore_errors=True)
+    (project.folder / "results/drawings").write_text("a file in the place of the folder")
+    for command in (("search", "cat/cat_00"), ("match", "cat/cat_00", "cat/cat_03")):
+        done = project.run("ditf", *command, "--at", "150,100")
+        assert done.returncode == 0, done.stderr
+        assert "cat/cat_03" in done.stdout or "similarity" in done.stdout
+        assert done.stderr.startswith("warning: results/drawings")
+
+
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
         ("search nowhere --at 1,1", "neither a file nor an image"),
+        ("search cat_00 --at 1,1", "Did you mean cat/cat_00?"),
         ("search cat/cat_00 --at 999,1", "outside cat/cat_00, which is 320x213"),
         ("search cat/cat_00 --at 1", "give 2 whole numbers"),
         ("search cat/cat_00 --at a,b", "give 2 whole numbers"),
@@ -215,7 +251,7 @@ def test_match(project: Project) -> None:
         ("search cat/cat_00 --at 1,1 --box 1,1,9,9", "give one of them"),
         ("search cat/cat_00 --k 0", "k is 0"),
         ("search cat/cat_00 --at 1,1 --k 9999999", "k is 9999999"),
-        ("search cat/cat_00 --at 1,1 --k 49 --per-image", "48 images"),
+        ("search cat/cat_00 --at 1,1 --k 48", "47 images"),
         ("search cat/cat_00 --task nope", "has no entry 'nope'. Use spair-search, photos-search"),
         ("search cat/cat_00 --task spair-serch", "Did you mean spair-search?"),
         ("search cat/cat00", "Did you mean cat/cat_00?"),
@@ -223,7 +259,7 @@ def test_match(project: Project) -> None:
         ("compare spair-flx spair-flux", "Did you mean spair-flux?"),
         ("compare spair-flux/original spair-flux/adlan", "Did you mean adaln?"),
         ("search params.yaml --task spair-search", "not a readable image"),
-        ("search params.yaml", "--task"),
+        ("search params.yaml", "not a readable image"),
         ("match cat/cat_00 nowhere --at 1,1", "neither a file nor an image"),
         ("match cat/cat_00 cat/cat_01 --at -1,1", "outside"),
         ("verify --features nope", "features has no entry 'nope'"),

@@ -100,6 +100,50 @@ def test_each_image_once(store: FeatureStore, tmp_path: Path) -> None:
     assert [p.similarity for p in places] == pytest.approx(sorted(best.values(), reverse=True), abs=1e-5)
 
 
+def test_an_image_is_left_out(store: FeatureStore, tmp_path: Path) -> None:
+    index, _ = make(tmp_path / "index", "flat", store)
+    item = store.ids[7]
+    query = index.descriptors(item)[11]
+    assert index.search(query, 1)[0].image == item
+    every = index.search(query, 50)
+    others = index.search(query, 50 - sum(hit.image == item for hit in every), exclude=item)
+    places = [(hit.image, hit.token) for hit in every if hit.image != item]
+    assert [(hit.image, hit.token) for hit in others] == places
+    images = index.search(query, len(store) - 1, per_image=True, exclude=item)
+    assert sorted([item, *(hit.image for hit in images)]) == sorted(store.ids)
+    mean = unit(index.descriptors(item).mean(0)[None])[0]
+    assert [name for name, _ in index.search_images(mean, 3)][1:] == [
+        name for name, _ in index.search_images(mean, 2, exclude=item)
+    ]
+    with pytest.raises(UserError, match="39 images to find"):
+        index.search(query, len(store), per_image=True, exclude=item)
+
+
+def test_a_region_finds_regions(store: FeatureStore, tmp_path: Path) -> None:
+    index, _ = make(tmp_path / "index", "flat", store)
+    item = store.ids[4]  # 6 rows and 6 columns on 96x100 pixels
+    tokens = index.descriptors(item).reshape(6, 6, -1)
+    query = tokens[2:4, 1:4].reshape(6, -1).mean(0)
+    hits = index.search_regions(query, (2, 3), 5)
+    assert len({hit.image for hit in hits}) == 5
+    assert (hits[0].image, hits[0].token) == (item, None)
+    assert hits[0].box == pytest.approx((16, 100 / 3, 64, 200 / 3))
+    assert hits[0].similarity == pytest.approx(1, abs=1e-5)
+    for hit in hits:  # the similarity is the greatest of all windows, pooled one by one
+        h, w = store.grid(hit.image)
+        maps = index.descriptors(hit.image).reshape(h, w, -1)
+        windows = [maps[y : y + 2, x : x + 3].reshape(6, -1).mean(0) for y in range(h - 1) for x in range(w - 2)]
+        assert hit.similarity == pytest.approx((unit(np.array(windows)) @ unit(query[None])[0]).max(), abs=1e-5)
+    assert item not in {hit.image for hit in index.search_regions(query, (2, 3), 5, exclude=item)}
+    several = [hit.box for hit in index.search_regions(query, (2, 3), 30, per_image=False) if hit.image == item]
+    assert len(several) > 1
+    for number, one in enumerate(several):
+        for other in several[:number]:
+            overlap = [min(one[k + 2], other[k + 2]) - max(one[k], other[k]) for k in (0, 1)]
+            assert min(overlap) <= 1e-6
+    assert index.search_regions(query, (99, 99), 1)[0].box[:2] == (0, 0)  # the whole image
+
+
 def test_images_by_their_mean(store: FeatureStore, tmp_path: Path) -> None:
     found, _ = make(tmp_path / "index", "ivfsq", store)
     means = unit(np.stack([found.descriptors(item).mean(0) for item in store.ids]))
@@ -120,7 +164,7 @@ def test_rows_say_where(small_store: FeatureStore, tmp_path: Path) -> None:
 
 def test_an_index_of_other_features_is_refused(small_store: FeatureStore, tmp_path: Path) -> None:
     make(tmp_path / "index", "flat", small_store)
-    with pytest.raises(UserError, match="run `dvc repro`"):
+    with pytest.raises(UserError, match="Run `dvc repro`"):
         FeatureIndex(tmp_path / "index", make_store(tmp_path / "other", 3, seed=1))
 
 

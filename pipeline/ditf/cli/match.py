@@ -21,7 +21,7 @@ def match(
 ) -> None:
     """Find corresponding points in another image.
 
-    Draws the similarity map of each point over TARGET. Requires an index, which `dvc repro` builds.
+    Draws the similarity map of each point over TARGET. Requires features, which `dvc repro` extracts.
 
     \b
     Example:
@@ -30,9 +30,9 @@ def match(
     names, drawing = (image_name(source), image_name(target)), drawing_file(out)
     params = load_project()
     warn_if_stale(params, task)
-    from ditf.project.search import match
+    from ditf.project.search import MatchRequest, match
 
-    rows, path = match(params, task, names, at, prompt, drawing)
+    rows, path = match(params, MatchRequest(*names, at, task, prompt), drawing)
     if as_json:
         print_json(rows)
     else:

@@ -17,7 +17,7 @@ def search(
         str | None, typer.Option("--box", metavar="X0,Y0,X1,Y1", help="A region of IMAGE in pixels.")
     ] = None,
     k: Annotated[int | None, typer.Option("--k", help="Number of places to find. Default: 10, or all.")] = None,
-    per_image: Annotated[bool, typer.Option("--per-image", help="Keep only the best place of each image.")] = False,
+    all_hits: Annotated[bool, typer.Option("--all", help="Include IMAGE itself, and several places per image.")] = False,
     task: TaskName = None,
     prompt: Prompt = None,
     out: Out = None,
@@ -25,21 +25,23 @@ def search(
 ) -> None:
     """Find places that look like a point, a region or an image.
 
+    IMAGE itself is left out, and each other image gives its best place only, unless you add --all.
+
     Requires an index, which `dvc repro` builds. If IMAGE is not in the data set, its features are extracted with the
     same settings and cached.
 
     \b
     Examples:
-      ditf search cat/cat_00 --at 150,120 --per-image
+      ditf search cat/cat_00 --at 150,120
       ditf search cat/cat_00 --box 100,60,200,160
       ditf search photo.jpg
     """
     name, drawing = image_name(image), drawing_file(out)
     params = load_project()
     warn_if_stale(params, task)
-    from ditf.project.search import search
+    from ditf.project.search import SearchRequest, search
 
-    rows, path = search(params, task, name, at, box, k, per_image, prompt, drawing)
+    rows, path = search(params, SearchRequest(name, at, box, k, all_hits, task, prompt), drawing)
     if as_json:
         print_json(rows)
     else:

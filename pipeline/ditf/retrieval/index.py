@@ -117,7 +117,7 @@ def build(
             inner.add(reduced)
             images.add(mean)
             exact.add(similarity)
-            boxes.append(_boxes(store, settings.block, number))
+            boxes.append(_rows_of_image(store, settings.block, store.ids[number]))
             if number + 1 == len(store) or len(boxes) == ROW_GROUP:
                 rows.write_table(pa.concat_tables(boxes))
                 boxes = []
@@ -151,12 +151,22 @@ def _in_order(results: Iterator[tuple[str, Any]], names: list[str]) -> Iterator[
         yield waiting.pop(name)
 
 
-def _boxes(store: FeatureReader, block: int, number: int) -> pa.Table:
-    """The rows of one item in rows.parquet."""
-    (h, w), size = (int(n) for n in store.grids(block)[number]), store.sizes[number]
-    y, x = (p.ravel() for p in np.indices((h, w)))
-    across, down = size[0] / w, size[1] / h
-    columns = [[store.ids[number]] * (h * w), np.arange(h * w), x * across, y * down, (x + 1) * across, (y + 1) * down]
+def token_boxes(grid: tuple[int, int], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Return the boxes x0, y0, x1, y1 of all tokens of an image in pixels, [h * w, 4].
+
+    Args:
+        grid: Rows and columns of tokens, (h, w).
+        size: Width and height of the image in pixels.
+    """
+    y, x = (index.ravel() for index in np.indices(grid))
+    width, height = size[0] / grid[1], size[1] / grid[0]
+    return np.stack([x * width, y * height, (x + 1) * width, (y + 1) * height], 1)
+
+
+def _rows_of_image(store: FeatureReader, block: int, image: str) -> pa.Table:
+    """Return the rows of an image in rows.parquet."""
+    boxes = token_boxes(store.grid(image, block), store.size(image))
+    columns = [[image] * len(boxes), np.arange(len(boxes)), *boxes.T]
     return pa.table([pa.array(c).cast(f.type) for c, f in zip(columns, ROWS, strict=True)], schema=ROWS)
 
 

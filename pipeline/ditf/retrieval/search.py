@@ -1,7 +1,7 @@
-"""Search over an index of `ditf.retrieval.index`.
+"""Search in an index that `ditf.retrieval.index` built.
 
-What the index finds is compared again by the store's own descriptors, so that similarities are exact and only
-the choice of candidates is approximate.
+The candidates that the index returns are compared again with the descriptors of the store. So similarities are exact,
+and only the choice of candidates is approximate.
 """
 
 import json
@@ -11,137 +11,234 @@ from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset
 from numpy.typing import NDArray
 
 from ditf.errors import UserError
 from ditf.features.descriptors import unit
 from ditf.features.reader import FeatureReader
 from ditf.files import fingerprint, sha256_of
-from ditf.retrieval.index import FILES, ROWS, Floats, IndexSettings, described
+from ditf.retrieval.index import FILES, Floats, IndexSettings, described, token_boxes
 
-SHORTLIST = 4  # candidates compared exactly, times k
+SHORTLIST = 4  # candidates that are compared exactly, per hit
 
 
 @dataclass(frozen=True)
 class SearchHit:
-    """A token that was found. point: its centre; box: x0, y0, x1, y1; both in pixels of the image."""
+    """A token or a region of an image that is similar to a query.
+
+    Attributes:
+        image: Id of the image.
+        token: Index of the token in row-major order; None for a region of several tokens.
+        point: Centre (x, y) in pixels of the image.
+        box: Corners (x0, y0, x1, y1) in pixels of the image.
+        similarity: Cosine similarity to the query.
+    """
 
     image: str
-    token: int
+    token: int | None
     point: tuple[float, float]
     box: tuple[float, float, float, float]
     similarity: float
 
 
 class FeatureIndex:
-    """A built index, with the store that it belongs to.
+    """An index and the store that it belongs to.
 
-    Raises `UserError` where `path` holds no index, a damaged one, or one of other features than `store`'s.
+    Args:
+        path: Folder of the index.
+        store: Store that was indexed.
+
+    Raises:
+        UserError: The folder has no index, a damaged one, or the index of another store.
     """
 
     def __init__(self, path: Path | str, store: FeatureReader) -> None:
         self.path, self.store = Path(path), store
-        extraction_config = check_index(self.path)
-        if extraction_config["store"] != store.digest:
-            raise UserError(f"{path}: not of the features that {store.path} now holds; run `dvc repro` to rebuild it")
-        self.tokens, self.factory = int(extraction_config["tokens"]), str(extraction_config["factory"])
-        kind, block, descriptor = (extraction_config[name] for name in ("kind", "block", "descriptor"))
-        self.settings = IndexSettings(kind, block, descriptor, tuple(extraction_config["channels"]))
+        record = check_index(self.path)
+        if record["store"] != store.digest:
+            raise UserError(
+                f"{path}: does not belong to the features in {store.path}. Run `dvc repro` to build it again."
+            )
+        self.tokens, self.factory = int(record["tokens"]), str(record["factory"])
+        kind, block, descriptor = (record[name] for name in ("kind", "block", "descriptor"))
+        self.settings = IndexSettings(kind, block, descriptor, tuple(record["channels"]))
         self._tokens, self._images = (faiss.read_index(str(self.path / f"{n}.faiss")) for n in ("tokens", "images"))
         self._cells = faiss.try_extract_index_ivf(self._tokens)
-        self._rows = pyarrow.dataset.dataset(self.path / "rows.parquet", schema=ROWS)
+        counts = store.grids(block).prod(1, dtype=np.int64)
+        self._starts = np.concatenate([[0], counts.cumsum()])  # first row of each image
 
     def __len__(self) -> int:
         return self.tokens
 
     def descriptors(self, item: str) -> Floats:
-        """The unit descriptors of an image of the store, [n, C], as they are indexed."""
+        """Return the unit descriptors of an image of the store, as they are indexed, [n, C]."""
         return described(self.store, self.settings, item)
 
     def nearest(self, query: Floats, k: int) -> NDArray[np.int64]:
-        """Rows of the `k` tokens nearest to `query` [C] by the index alone, best first.
+        """Return the rows of the `k` tokens nearest to a query [C] by the index alone, best first.
 
-        Where the nearest cells hold fewer, more are read; a graph may know of fewer.
+        More cells are read if the nearest ones hold fewer than `k` tokens. A graph may find fewer.
         """
         probed = self._cells.nprobe if self._cells is not None else 0
         try:
             while True:
-                found = self._tokens.search(unit(query[None]), k)[1][0]
-                found = found[found >= 0]
-                if len(found) == k or self._cells is None or self._cells.nprobe >= self._cells.nlist:
-                    return np.asarray(found)
+                rows = self._tokens.search(unit(query[None]), k)[1][0]
+                rows = rows[rows >= 0]
+                if len(rows) == k or self._cells is None or self._cells.nprobe >= self._cells.nlist:
+                    return np.asarray(rows)
                 self._cells.nprobe *= 2
         finally:
             if self._cells is not None:
                 self._cells.nprobe = probed
 
-    def search(self, query: Floats, k: int = 10, per_image: bool = False) -> list[SearchHit]:
-        """The `k` places most similar to a descriptor.
+    def search(
+        self, query: Floats, k: int = 10, per_image: bool = False, exclude: str | None = None
+    ) -> list[SearchHit]:
+        """Find the tokens that are most similar to a descriptor.
 
         Args:
-            query: [C], of any length.
-            k: places requested.
-            per_image: keep each image's best place alone.
+            query: Descriptor of any length, [C].
+            k: Number of hits.
+            per_image: Whether to return only the best hit of each image.
+            exclude: Id of an image that is left out, such as the image of the query.
 
         Returns:
-            Places, best first, with exact cosine similarities.
+            Hits, best first, with exact cosine similarities.
         """
         query = unit(np.asarray(query, np.float32)[None])[0]
-        most, what = (len(self.store), "images") if per_image else (self.tokens, "tokens")
-        if not 1 <= k <= most:
-            raise self._too_many(k, most, what)
-        requested = k
+        first, last = self._rows_of(exclude)
+        available = self._images_without(exclude) if per_image else self.tokens - (last - first)
+        self._check_count(k, available, "images" if per_image else "tokens")
+        shortlist = k
         while True:
-            requested = min(SHORTLIST * requested, self.tokens)
-            places = self._places(query, self.nearest(query, requested))
-            if per_image:  # the first of each image is its best
-                best: dict[str, SearchHit] = {}
-                for place in places:
-                    best.setdefault(place.image, place)
-                places = list(best.values())
-            if len(places) >= k or requested == self.tokens:
-                return places[:k]
+            shortlist = min(SHORTLIST * shortlist, self.tokens)
+            rows = self.nearest(query, shortlist)
+            hits = self._rescored(query, rows[(rows < first) | (rows >= last)])
+            if per_image:
+                hits = _best_per_image(hits)
+            if len(hits) >= k or shortlist == self.tokens:
+                return hits[:k]
 
-    def search_images(self, query: Floats, k: int = 10) -> list[tuple[str, float]]:
-        """The `k` images whose mean unit descriptor is most similar to `query` [C], with cosine similarities."""
-        if not 1 <= k <= len(self.store):
-            raise self._too_many(k, len(self.store), "images")
-        similarity, found = self._images.search(unit(np.asarray(query, np.float32)[None]), k)
-        return [(self.store.ids[i], float(s)) for i, s in zip(found[0], similarity[0].clip(-1, 1), strict=True)]
+    def search_regions(
+        self, query: Floats, shape: tuple[int, int], k: int = 10, per_image: bool = True, exclude: str | None = None
+    ) -> list[SearchHit]:
+        """Find the regions that are most similar to a region.
 
-    def _too_many(self, k: int, most: int, what: str) -> UserError:
-        return UserError(f"k is {k}, but {self.path} indexes {most} {what}; use 1 to {most}")
+        The images with the most similar tokens are searched for regions of the same shape. The similarity of a region
+        is the cosine similarity of the query and the mean of the region's unit descriptors.
 
-    def _places(self, query: Floats, rows: NDArray[np.int64]) -> list[SearchHit]:
-        """The places of `rows`, by exact similarity, best first."""
+        Args:
+            query: Mean unit descriptor of a region, [C].
+            shape: Rows and columns of tokens of the region.
+            k: Number of hits.
+            per_image: Whether to return only the best region of each image. Otherwise an image gives several regions
+                that do not overlap.
+            exclude: Id of an image that is left out, such as the image of the query.
+
+        Returns:
+            Regions, best first.
+        """
+        query = unit(np.asarray(query, np.float32)[None])[0]
+        images = self._images_without(exclude)
+        self._check_count(k, images if per_image else self.tokens, "images" if per_image else "tokens")
+        candidates = self.search(query, min(SHORTLIST * k, images), per_image=True, exclude=exclude)
+        hits = [hit for candidate in candidates for hit in self._regions(candidate.image, query, shape)]
+        hits.sort(key=lambda hit: -hit.similarity)
+        return (_best_per_image(hits) if per_image else hits)[:k]
+
+    def _regions(self, image: str, query: Floats, shape: tuple[int, int]) -> list[SearchHit]:
+        """Return the most similar regions of an image that do not overlap, best first."""
+        grid, size = self.store.grid(image, self.settings.block), self.store.size(image)
+        tokens = self.descriptors(image).reshape(*grid, -1)
+        rows, columns = min(shape[0], grid[0]), min(shape[1], grid[1])
+        # Means over all windows, from cumulative sums along both axes.
+        sums = np.zeros((grid[0] + 1, grid[1] + 1, tokens.shape[-1]))
+        sums[1:, 1:] = tokens.cumsum(0, dtype=np.float64).cumsum(1)
+        windows = sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
+        norms = np.maximum(np.linalg.norm(windows, axis=-1), 1e-12)
+        similarity = (windows @ query.astype(np.float64)) / norms
+        width, height = size[0] / grid[1], size[1] / grid[0]
+        hits = []
+        while np.isfinite(similarity).any():
+            y, x = (int(index) for index in np.unravel_index(similarity.argmax(), similarity.shape))
+            box = (x * width, y * height, (x + columns) * width, (y + rows) * height)
+            point = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+            hits.append(SearchHit(image, None, point, box, float(similarity[y, x].clip(-1, 1))))
+            similarity[max(y - rows + 1, 0) : y + rows, max(x - columns + 1, 0) : x + columns] = -np.inf
+        return hits
+
+    def _images_without(self, exclude: str | None) -> int:
+        return len(self.store) - (exclude in self.store)
+
+    def _rows_of(self, image: str | None) -> tuple[int, int]:
+        """Return the first row of an image in the index, and the row after its last. Other images have no rows."""
+        if image not in self.store:
+            return 0, 0
+        number = self.store.index(str(image))
+        return int(self._starts[number]), int(self._starts[number + 1])
+
+    def search_images(self, query: Floats, k: int = 10, exclude: str | None = None) -> list[tuple[str, float]]:
+        """Find the images that are most similar to a descriptor.
+
+        Args:
+            query: Mean unit descriptor of an image, [C].
+            k: Number of images.
+            exclude: Id of an image that is left out.
+
+        Returns:
+            Ids and cosine similarities, best first.
+        """
+        available = self._images_without(exclude)
+        self._check_count(k, available, "images")
+        count = k + (exclude in self.store)
+        similarity, rows = self._images.search(unit(np.asarray(query, np.float32)[None]), count)
+        images = [(self.store.ids[i], float(s)) for i, s in zip(rows[0], similarity[0].clip(-1, 1), strict=True)]
+        return [(image, value) for image, value in images if image != exclude][:k]
+
+    def _check_count(self, k: int, available: int, what: str) -> None:
+        if not 1 <= k <= available:
+            raise UserError(f"k is {k}, but {self.path} has {available} {what} to find. Use 1 to {available}.")
+
+    def _rescored(self, query: Floats, rows: NDArray[np.int64]) -> list[SearchHit]:
+        """Return the tokens at rows of the index with their exact similarities, best first."""
         if not len(rows):
             return []
-        by_image: dict[str, list[dict[str, Any]]] = {}
-        for row in self._rows.take(pa.array(rows)).to_pylist():
-            by_image.setdefault(row["image"], []).append(row)
-        places = []
-        for image, found in by_image.items():
-            features, rows_of = self.store.features(self.settings.block, image), [row["token"] for row in found]
-            near = unit(features.descriptors(self.settings.descriptor, self.settings.channels, rows_of))
-            for row, similarity in zip(found, (near @ query).clip(-1, 1), strict=True):
-                x0, y0, x1, y1 = (row[name] for name in ("x0", "y0", "x1", "y1"))
+        hits = []
+        numbers = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(numbers):
+            image, tokens = self.store.ids[number], rows[numbers == number] - self._starts[number]
+            boxes = token_boxes(self.store.grid(image, self.settings.block), self.store.size(image))[tokens]
+            features = self.store.features(self.settings.block, image)
+            descriptors = unit(features.descriptors(self.settings.descriptor, self.settings.channels, tokens))
+            similarities = (descriptors @ query).clip(-1, 1)
+            for token, (x0, y0, x1, y1), similarity in zip(tokens, boxes.tolist(), similarities, strict=True):
                 point = ((x0 + x1) / 2, (y0 + y1) / 2)
-                places.append(SearchHit(image, row["token"], point, (x0, y0, x1, y1), float(similarity)))
-        return sorted(places, key=lambda place: -place.similarity)
+                hits.append(SearchHit(image, int(token), point, (x0, y0, x1, y1), float(similarity)))
+        return sorted(hits, key=lambda hit: -hit.similarity)
+
+
+def _best_per_image(hits: list[SearchHit]) -> list[SearchHit]:
+    """Return the first hit of each image, from hits in the order of their similarity."""
+    best: dict[str, SearchHit] = {}
+    for hit in hits:
+        best.setdefault(hit.image, hit)
+    return list(best.values())
 
 
 def check_index(path: Path) -> dict[str, Any]:
-    """What `index.json` says, once every file of the index agrees with it. Raises `UserError` where one does not."""
+    """Check the files of an index against their checksums and return what `index.json` records.
+
+    Raises:
+        UserError: A file is missing or damaged.
+    """
     try:
-        extraction_config: dict[str, Any] = json.loads((path / "index.json").read_text(encoding="utf-8"))
-        if extraction_config.pop("checksum") != fingerprint(extraction_config):
+        record: dict[str, Any] = json.loads((path / "index.json").read_text(encoding="utf-8"))
+        if record.pop("checksum") != fingerprint(record):
             raise ValueError("index.json disagrees with its checksum")
         for name in FILES:
-            if sha256_of(path / name) != extraction_config["sha256"][name]:
+            if sha256_of(path / name) != record["sha256"][name]:
                 raise ValueError(f"{name} disagrees with its checksum")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a readable index ({reason:.200}); make it anew with `dvc repro -f`") from None
-    return extraction_config
+        raise UserError(f"{path}: not a readable index ({reason:.200}); build it again with `dvc repro -f`") from None
+    return record

@@ -1,4 +1,4 @@
-"""Retrieval: an index over every token of a store, and how much of exact search it finds."""
+"""Retrieval: index every token of a store, and measure how much of an exact search the index finds."""
 
 import json
 from pathlib import Path
@@ -22,19 +22,24 @@ DRAWN, PLACES = 1, 6  # searches drawn, and places of each
 
 
 class RetrievalSettings(DescriptorSettings):
-    """kind: auto, flat (exact), ivfsq, ivfpq, hnsw, or a factory string of FAISS; auto is flat up to 50,000 tokens."""
+    """How an index is built.
+
+    Attributes:
+        kind: "flat" (exact), "ivfsq", "ivfpq", "hnsw", a factory string of FAISS, or "auto", which is flat up to 50,000
+            tokens and ivfsq above.
+    """
 
     kind: str = Field(default="auto", min_length=1)
 
     @model_validator(mode="after")
     def _one_descriptor(self) -> "RetrievalSettings":
         if len(self.descriptors) != 1:
-            raise ValueError("an index is of one descriptor")
+            raise ValueError("an index has one descriptor; list one")
         return self
 
 
 class Retrieval(Task):
-    """Search by a point, a region or an image, for `ditf search` and `ditf match`."""
+    """Index the tokens of a store, for `ditf search`."""
 
     predict: RetrievalSettings
     score: Settings = Settings()
@@ -44,7 +49,7 @@ class Retrieval(Task):
         return "recall@1"
 
     def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
-        """Build the index; `recall.json` has what it loses against exact search."""
+        """Build the index, and write its recall against exact search to `recall.json`."""
         from ditf.retrieval.index import IndexSettings, build
 
         p = self.predict
@@ -58,19 +63,20 @@ class Retrieval(Task):
         return Scores({self.predict.descriptors[0]: recall}, recall)
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
-        """What the index loses against exact search."""
+        """Draw the recall against exact search."""
         recall = {row["metric"]: float(row["value"]) for row in read_csv(tables / "recall.csv")}
         return {"Recall against exact search": charts.bars(recall, "fraction of the exact neighbours")}
 
     def draw(self, store: FeatureReader, predicted: DrawingInputs, folder: Path) -> None:
-        """Searches by the middle token of a few images."""
+        """Draw searches for the middle token of a few images."""
         from ditf.retrieval.search import FeatureIndex
 
         index = FeatureIndex(predicted.folder, store)
         for number, item in enumerate(store.ids[:: max(1, len(store) // DRAWN)][:DRAWN]):
             (h, w), (width, height) = store.grid(item, self.predict.block), store.size(item)
             query = index.descriptors(item)[h // 2 * w + w // 2]
-            places = index.search(query, min(PLACES, len(store)), per_image=True)
+            exclude = item if len(store) > 1 else None
+            places = index.search(query, min(PLACES, max(1, len(store) - 1)), per_image=True, exclude=exclude)
             rows: list[dict[str, Any]] = [{"rank": rank, **vars(place)} for rank, place in enumerate(places, 1)]
             point = np.array([(w // 2 + 0.5) * width / w, (h // 2 + 0.5) * height / h])
             draw_places(folder / f"search_{number}.png", predicted.read(item), point.tolist(), rows, predicted.read)
