@@ -30,7 +30,7 @@ from ditf.features.store_writer import StoreItem, write_store
 from ditf.features.text import encode_prompts
 from ditf.files import Hashes
 from ditf.propagation.voting import PropagationConfig
-from ditf.tasks.propagation import carry
+from ditf.tasks.propagation import SequenceJob, propagate_sequence
 from ditf.workers import cluster, run
 
 IMAGES, SEQUENCES, FRAMES, GRID, SIZE = 12, 4, 10, (30, 53), (848, 480)
@@ -97,11 +97,9 @@ def _propagate(client: Any, folder: Path, store: FeatureStore, frames: int = FRA
     tasks = []
     for s in range(SEQUENCES):
         names = [(f"{s}/{t}", f"{t:05d}") for t in range(frames)]
-        described: Any = (24, "original", [])
-        tasks.append(
-            (str(s), (store, names, encode_mask(mask), described, PropagationConfig(), folder / "masks" / str(s)))
-        )
-    assert sum(count for _, count in run(client, carry, tasks)) == SEQUENCES * frames
+        job = SequenceJob(store, 24, "original", [], names, encode_mask(mask))
+        tasks.append((str(s), (job, PropagationConfig(), folder / "masks" / str(s))))
+    assert sum(count for _, count in run(client, propagate_sequence, tasks)) == SEQUENCES * frames
 
 
 if __name__ == "__main__":

@@ -12,44 +12,61 @@ Counts = NDArray[np.float64]
 
 
 def confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> Counts:
-    """How many pixels of each class, by row, are predicted as each, by column, [classes, classes].
+    """Count the pixels of each class that are predicted as each class.
 
-    truth: class of each pixel from 0; those that are not below `classes` are left out.
+    Args:
+        truth: True class of each pixel, from 0. Pixels with another value than 0..classes - 1 are left out.
+        predicted: Predicted class of each pixel.
+        classes: Number of classes.
+
+    Returns:
+        Counts by true class (rows) and predicted class (columns), [classes, classes].
     """
     counted = truth < classes
-    table = contingency_table(truth[counted].astype(int), predicted[counted].astype(int), normalize=False).toarray()
-    found = np.zeros((classes, classes))
-    found[: table.shape[0], : table.shape[1]] = table[:classes, :classes]
-    return found
+    counts = np.zeros((classes, classes))
+    if counted.any():
+        table = contingency_table(truth[counted].astype(int), predicted[counted].astype(int), normalize=False).toarray()
+        counts[: table.shape[0], : table.shape[1]] = table[:classes, :classes]
+    return counts
 
 
 def by_image(item: str, counts: Counts) -> Iterator[tuple[str, str, str, float, float]]:
-    """What an image adds to the metrics: (metric, image, class, numerator, denominator), for `intervals`."""
-    if not counts.any():
-        return  # all pixels of the image are ignored
-    right, union = np.diag(counts), counts.sum(1) + counts.sum(0) - np.diag(counts)
-    yield "pixel accuracy", item, "", 100 * float(right.sum()), float(counts.sum())
-    for n in np.flatnonzero(union):
-        yield "mIoU", item, str(n), 100 * float(right[n]), float(union[n])
+    """Yield what an image adds to the metrics, for `ditf.metrics.intervals`.
+
+    Args:
+        item: Id of the image.
+        counts: Confusion of the image. An image without counted pixels adds nothing.
+
+    Yields:
+        Metric, image, class, numerator and denominator.
+    """
+    correct, union = np.diag(counts), counts.sum(1) + counts.sum(0) - np.diag(counts)
+    if counts.any():
+        yield "pixel accuracy", item, "", 100 * float(correct.sum()), float(counts.sum())
+    for number in np.flatnonzero(union):
+        yield "mIoU", item, str(number), 100 * float(correct[number]), float(union[number])
 
 
 def summarize(counts: Iterable[Counts]) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Of the confusion of each image: mIoU and pixel accuracy in percent over all pixels, and a row per class.
+    """Compute the metrics over all images, in percent.
 
-    A class that neither the truth nor a prediction has is left out of the mean.
+    Args:
+        counts: Confusion of each image, with at least one counted pixel in all.
+
+    Returns:
+        mIoU and pixel accuracy, and a row per class. Classes in neither the truth nor the predictions are left out.
     """
     total = np.sum(list(counts), axis=0)
-    right, truth, predicted = np.diag(total), total.sum(1), total.sum(0)
-    union = truth + predicted - right
+    correct, truth, predicted = np.diag(total), total.sum(1), total.sum(0)
+    union = truth + predicted - correct
     rows = [
         {
-            "class": n,
-            "iou": 100 * right[n] / union[n],
-            "accuracy": 100 * right[n] / truth[n] if truth[n] else "",
-            "pixels": int(truth[n]),
+            "class": number,
+            "iou": 100 * correct[number] / union[number],
+            "accuracy": 100 * correct[number] / truth[number] if truth[number] else "",
+            "pixels": int(truth[number]),
         }
-        for n in range(len(total))
-        if union[n]
+        for number in np.flatnonzero(union).tolist()
     ]
     mean = math.fsum(float(row["iou"]) for row in rows) / len(rows)
-    return {"mIoU": mean, "pixel accuracy": 100 * float(right.sum() / truth.sum())}, rows
+    return {"mIoU": mean, "pixel accuracy": 100 * float(correct.sum() / truth.sum())}, rows

@@ -19,15 +19,15 @@ Bools = NDArray[np.bool_]
 
 
 def evaluate_frame(truth: Mask, prediction: Mask, objects: int) -> NDArray[np.float64]:
-    """J and F of objects 1..n in one frame.
+    """Compute J and F of the objects 1..n in one frame.
 
     Args:
-        truth: index mask [height, width]; 255 is void and counts for nothing.
-        prediction: index mask of the same shape.
-        objects: n.
+        truth: Index mask [height, width]. Pixels with 255 are void and not counted.
+        prediction: Index mask of the same shape.
+        objects: Number of objects, n.
 
     Returns:
-        [n, 2]: J (region similarity) and F (contour accuracy), each from 0 to 1.
+        J (region similarity) and F (contour accuracy) of each object as fractions, [n, 2].
     """
     valid = truth != VOID
     height, width = truth.shape
@@ -41,7 +41,7 @@ def evaluate_frame(truth: Mask, prediction: Mask, objects: int) -> NDArray[np.fl
 
 
 def statistics(values: NDArray[np.float64]) -> dict[str, float]:
-    """Mean, recall and decay of one object's measure over the frames, [frames]."""
+    """Compute mean, recall and decay of one object's J or F over the frames, [frames]."""
     ends = np.round(np.linspace(1, len(values), QUARTERS + 1) + 1e-10).astype(int) - 1
     first, last = values[ends[0] : ends[1] + 1], values[ends[-2] : ends[-1] + 1]
     return {
@@ -52,10 +52,13 @@ def statistics(values: NDArray[np.float64]) -> dict[str, float]:
 
 
 def summarize(objects: dict[str, NDArray[np.float64]]) -> dict[str, float]:
-    """The official metrics over all objects: J&F-Mean, then Mean, Recall and Decay of J and of F.
+    """Compute the official metrics over all objects, as fractions.
 
     Args:
-        objects: J and F over the frames of each object, [frames, 2], the first and the last frame left out.
+        objects: J and F of each object over the frames, [frames, 2], without the first and the last frame.
+
+    Returns:
+        J&F-Mean, and Mean, Recall and Decay of J and of F.
     """
     result = {}
     for column, measure in enumerate("JF"):
@@ -71,7 +74,7 @@ def _jaccard(truth: Bools, guess: Bools) -> float:
 
 
 def _boundary_f(truth: Bools, guess: Bools, disk: Mask, radius: int) -> float:
-    """F-measure of the boundaries, each matched where the other, dilated, covers it."""
+    """Return the F-measure of the boundaries. A boundary pixel matches if the other boundary, dilated, covers it."""
     box = _box(truth | guess, radius + 1)
     if box is None:
         return 1.0
@@ -86,14 +89,14 @@ def _boundary_f(truth: Bools, guess: Bools, disk: Mask, radius: int) -> float:
 
 
 def _boundary(mask: Bools) -> Mask:
-    """Pixels that differ from the one to the right, below, or both; at the border, from what is there."""
+    """Mark pixels that differ from the pixel to the right, below, or diagonally below, as far as these exist."""
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     edge = (mask ^ padded[:-1, 1:]) | (mask ^ padded[1:, :-1]) | (mask ^ padded[1:, 1:])
     return edge.view(np.uint8)
 
 
 def _box(mask: Bools, margin: int) -> tuple[slice, slice] | None:
-    """The bounding box of a mask, widened by `margin`; None where the mask is empty."""
+    """Return the bounding box of a mask, widened by `margin`, or None for an empty mask."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     if width == 0:
         return None

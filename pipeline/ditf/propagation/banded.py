@@ -1,4 +1,7 @@
-"""Sources inside a window by plain matrix products of bands of rows: for GPUs, where these are fast."""
+"""Label propagation inside a window with plain matrix products, one band of rows at a time.
+
+This is the search for GPUs, where matrix products are fast. On a CPU `ditf.propagation.window` is faster.
+"""
 
 import torch
 from torch import Tensor
@@ -9,37 +12,37 @@ BAND = 4  # rows of tokens whose similarities are computed at once
 
 
 class BandedSearch:
-    """Votes from sources inside a square window around each token, all similarities in float32.
+    """Search for source tokens inside a square window around each token, with similarities in float32.
 
     Args:
-        grid: tokens (down, across).
-        voting: with the window's radius.
+        grid: Rows and columns of tokens.
+        config: How labels are propagated, with the radius of the window.
     """
 
-    def __init__(self, grid: tuple[int, int], voting: PropagationConfig) -> None:
-        self._grid, self._voting = grid, voting
+    def __init__(self, grid: tuple[int, int], config: PropagationConfig) -> None:
+        self._grid, self._config = grid, config
 
     def prepare(self, descriptors: Tensor) -> Tensor:
-        """Unit descriptors [n, C] of a frame."""
+        """Return the unit descriptors of a frame, [n, C]."""
         return torch.nn.functional.normalize(descriptors, dim=1)
 
     def labels(self, target: Tensor, context: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Soft labels [n, objects + 1] of a frame, from (descriptors, labels) of each frame of context."""
-        (h, w), radius = self._grid, self._voting.radius
+        """Return the soft labels of a frame, [n, objects + 1], from descriptors and labels of the context frames."""
+        (h, w), radius = self._grid, self._config.radius
         rows, columns = (
             p.ravel().to(target.device) for p in torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
         )
         parts = []
         for top in range(0, h, BAND):
-            own = slice(top * w, min(top + BAND, h) * w)
+            band = slice(top * w, min(top + BAND, h) * w)
             near = slice(max(top - radius, 0) * w, min(top + BAND + radius, h) * w)
-            apart = (rows[own, None] - rows[near]).abs().maximum((columns[own, None] - columns[near]).abs())
+            apart = (rows[band, None] - rows[near]).abs().maximum((columns[band, None] - columns[near]).abs())
             outside = (apart > radius).repeat(1, len(context))
-            similarity = torch.cat([target[own] @ frame[near].T for frame, _ in context], 1)
+            similarity = torch.cat([target[band] @ frame[near].T for frame, _ in context], 1)
             similarity.masked_fill_(outside, -torch.inf)
-            least = similarity.topk(min(self._voting.topk, similarity.shape[1]), dim=1).values[:, -1:]
+            least = similarity.topk(min(self._config.topk, similarity.shape[1]), dim=1).values[:, -1:]
             least = least.clamp(min=torch.finfo(similarity.dtype).min)  # fewer sources than k: all of them
             token, source = (similarity >= least).nonzero(as_tuple=True)
             labels = torch.cat([known[near] for _, known in context])[source]
-            parts.append(vote(token, similarity[token, source], labels, len(similarity), self._voting))
+            parts.append(vote(token, similarity[token, source], labels, len(similarity), self._config))
         return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""Labels on the token grid: one-hot from a mask, and back to a mask."""
+"""Convert masks to labels on the token grid, and back."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +9,12 @@ from ditf.features.bilinear import AxisInterpolation
 
 
 def first_labels(mask: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.float32]:
-    """One-hot labels [objects + 1, h, w] of an index mask [height, width], resized by nearest neighbour.
+    """Resize an index mask [height, width] to the token grid by nearest neighbour.
 
-    Void, 255, counts as background.
+    Pixels with 255 are void and count as background.
+
+    Returns:
+        One-hot labels, float32 [objects + 1, h, w].
     """
     h, w = grid
     mask = np.where(mask == VOID, 0, mask).astype(np.uint8)
@@ -20,12 +23,18 @@ def first_labels(mask: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.f
 
 
 def hard_mask(soft: NDArray[np.float32], size: tuple[int, int], stride: int) -> NDArray[np.uint8]:
-    """The index mask [height, width] of soft labels [objects + 1, h, w].
+    """Convert soft labels to an index mask.
+
+    The labels are upsampled by the stride, each channel with a positive maximum is scaled to 0..1, and the greatest
+    channel wins.
 
     Args:
-        soft: upsampled by `stride`, each channel with a positive maximum scaled to 0..1; the greatest channel wins.
-        size: (width, height) of the mask, to which it is resized by nearest neighbour.
-        stride: pixels that a token covers along each side.
+        soft: Soft labels, [objects + 1, h, w].
+        size: Width and height of the mask, to which it is resized by nearest neighbour.
+        stride: Pixels that a token covers along each side.
+
+    Returns:
+        Index mask, uint8 [height, width].
     """
     _, h, w = soft.shape
     y, x = AxisInterpolation.of(h, h * stride), AxisInterpolation.of(w, w * stride)

@@ -1,4 +1,4 @@
-"""Label propagation: the first frame's labels carried through a video by nearest neighbours of descriptors.
+"""Label propagation: pass the labels of the first frame to later frames by nearest neighbours of descriptors.
 
 Method: the video-segmentation protocol of DINO (Caron et al., arXiv 2104.14294), with the settings of DiTF.
 """
@@ -20,25 +20,25 @@ from ditf.propagation.window import WindowSearch
 def propagate(
     descriptors: Iterable[NDArray[np.float32]],
     labels: NDArray[np.float32],
-    voting: PropagationConfig,
+    config: PropagationConfig,
     device: str = "cpu",
 ) -> Iterator[NDArray[np.float32]]:
-    """Carry `labels` from the first frame through the others.
+    """Propagate the labels of the first frame to all others.
 
     Args:
-        descriptors: one array [h * w, C] per frame, the first frame's first; read one at a time.
-        labels: the first frame's labels, [objects + 1, h, w].
-        voting: how labels travel.
-        device: a torch device.
+        descriptors: Descriptors [h * w, C] of each frame in order, read one at a time.
+        labels: Labels of the first frame, [objects + 1, h, w].
+        config: How labels are propagated.
+        device: Torch device.
 
     Yields:
-        Soft labels [objects + 1, h, w] of each frame but the first.
+        Soft labels of each frame after the first, [objects + 1, h, w].
     """
     frames = iter(descriptors)
-    search = _search((labels.shape[1], labels.shape[2]), voting, device)
+    search = _search((labels.shape[1], labels.shape[2]), config, device)
     known = torch.from_numpy(np.ascontiguousarray(labels.reshape(len(labels), -1).T)).to(device)
     first = (search.prepare(torch.from_numpy(next(frames)).to(device)), known)
-    recent: deque[tuple[Any, Tensor]] = deque(maxlen=voting.n_last_frames)
+    recent: deque[tuple[Any, Tensor]] = deque(maxlen=config.n_last_frames)
     for descriptor in frames:
         frame = search.prepare(torch.from_numpy(descriptor).to(device))
         soft = search.labels(frame, [first, *recent])
@@ -46,9 +46,9 @@ def propagate(
         yield soft.T.reshape(labels.shape).cpu().numpy()
 
 
-def _search(grid: tuple[int, int], voting: PropagationConfig, device: str) -> Any:
-    if not voting.radius:
-        from ditf.propagation.anywhere import AnywhereSearch  # here, as FAISS brings a second OpenMP runtime
+def _search(grid: tuple[int, int], config: PropagationConfig, device: str) -> Any:
+    if not config.radius:
+        from ditf.propagation.anywhere import GlobalSearch  # here, because FAISS loads a second OpenMP runtime
 
-        return AnywhereSearch(voting)
-    return WindowSearch(grid, voting) if device == "cpu" else BandedSearch(grid, voting)
+        return GlobalSearch(config)
+    return WindowSearch(grid, config) if device == "cpu" else BandedSearch(grid, config)

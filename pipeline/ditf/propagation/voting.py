@@ -1,20 +1,22 @@
-"""What every search shares: its settings, the k-th greatest similarity, and the vote of a token's neighbours."""
+"""The settings of label propagation, the k-th greatest similarity, and the vote of source tokens."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-GROUP = 16  # similarities whose maximum stands for them in the search for the k greatest
+GROUP = 16  # similarities that are reduced to their maximum before the k greatest are searched
 
 
 @dataclass(frozen=True)
 class PropagationConfig:
-    """How labels travel.
+    """How labels are propagated.
 
-    topk: sources kept for each token, and every tie with the last. temperature: of the weights
-    exp(similarity / temperature). n_last_frames: frames of context besides the first. radius: a source is within +-
-    this many tokens; 0 is no limit.
+    Attributes:
+        topk: Most similar source tokens that vote for each token. Ties with the last one vote, too.
+        temperature: Temperature of the weights exp(similarity / temperature).
+        n_last_frames: Preceding frames in the context besides the first frame.
+        radius: Greatest distance in rows and columns between a token and its sources. 0 means no limit.
     """
 
     topk: int = 5
@@ -24,32 +26,44 @@ class PropagationConfig:
 
 
 def kth_bound(similarity: Tensor, k: int) -> Tensor:
-    """A value per token that is at most its k-th greatest similarity, [tokens], of similarities [sources, tokens]."""
+    """Return a lower bound of each token's k-th greatest similarity.
+
+    Args:
+        similarity: Similarities of sources and tokens, [sources, tokens].
+        k: Rank.
+
+    Returns:
+        A value per token, [tokens], that at least k sources reach if there are k.
+    """
     sources = len(similarity)
     if sources >= GROUP * k:  # the k-th greatest group has k similarities at least as large as itself
-        whole = sources - sources % GROUP
-        similarity = similarity[:whole].unflatten(0, (-1, GROUP)).amax(1)
+        grouped = sources - sources % GROUP
+        similarity = similarity[:grouped].unflatten(0, (-1, GROUP)).amax(1)
     return similarity.topk(min(k, len(similarity)), dim=0).values[-1]
 
 
-def vote(token: Tensor, similarity: Tensor, labels: Tensor, count: int, voting: PropagationConfig) -> Tensor:
-    """Soft labels [count, objects + 1] of tokens from candidates for their sources.
+def vote(token: Tensor, similarity: Tensor, labels: Tensor, count: int, config: PropagationConfig) -> Tensor:
+    """Compute the soft labels of tokens from candidates for their source tokens.
 
     Args:
-        token: of each candidate, sorted, [m].
-        similarity: [m]. labels: of the candidate, [m, objects + 1].
-        count: of the tokens.
-        voting: which candidates vote, and with which weight.
+        token: Token of each candidate, sorted, [m].
+        similarity: Similarity of each candidate, [m].
+        labels: Labels of each candidate, [m, objects + 1].
+        count: Number of tokens.
+        config: Which candidates vote, and with which weight.
+
+    Returns:
+        Soft labels, [count, objects + 1].
     """
     number = torch.bincount(token, minlength=count)
     column = torch.arange(len(token), device=token.device) - (number.cumsum(0) - number)[token]
     table = similarity.new_full((count, int(number.max())), -torch.inf)
     table[token, column] = similarity
-    greatest = table.topk(min(voting.topk, table.shape[1]), dim=1).values
+    greatest = table.topk(min(config.topk, table.shape[1]), dim=1).values
     # Rows with fewer candidates than k keep them all.
     least = greatest.masked_fill(greatest.isinf(), torch.inf).amin(1)
     # Subtracting the maximum changes no weight after normalization, and keeps exp finite.
-    weight = ((similarity - greatest[token, 0]) / voting.temperature).exp()
+    weight = ((similarity - greatest[token, 0]) / config.temperature).exp()
     weight = weight * (similarity >= least[token])
     total = similarity.new_zeros(count).index_add_(0, token, weight)
     votes = labels.new_zeros(count, labels.shape[1]).index_add_(0, token, labels * weight[:, None])

@@ -1,10 +1,11 @@
-"""Video object segmentation: the first mask of each sequence carried through its frames, and J and F.
+"""Video object segmentation: propagate the first mask of each sequence through its frames, and score J and F.
 
 Protocol: DAVIS-2017 (Pont-Tuset et al., arXiv 1704.00675), by label propagation as in DINO (arXiv 2104.14294).
 """
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +38,13 @@ FRAME_SIDE = 480  # longer side of a frame in contact sheets and animations
 
 
 class PropagationSettings(DescriptorSettings):
-    """topk: sources kept for each token. temperature: of their weights. n_last_frames: frames of context besides the
-    first. size_mask_neighborhood: sources are within +- this many tokens; 0: anywhere. The defaults are the paper's.
+    """How labels are propagated. The defaults are those of the paper.
+
+    Attributes:
+        topk: Most similar source tokens that vote for each token.
+        temperature: Temperature of the weights of the votes.
+        n_last_frames: Preceding frames that are sources besides the first frame.
+        size_mask_neighborhood: Greatest distance in rows and columns between a token and its sources. 0 means no limit.
     """
 
     topk: int = Field(default=5, ge=1)
@@ -58,27 +64,25 @@ class Propagation(Task):
         return "J&F"
 
     def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
-        """Masks as `<descriptor>/<sequence>/<frame>.png`: with the true first one, as the official evaluator reads."""
-        from ditf.propagation.voting import PropagationConfig
+        """Write masks as `<descriptor>/<sequence>/<frame>.png`, with the true first mask."""
+        from ditf.propagation.voting import PropagationConfig  # here, because it imports torch
 
-        p, frames, first = self.predict, frames_of(catalog), masks_of(catalog)
+        p, frames, first_masks = self.predict, frames_of(catalog), masks_of(catalog)
         channels = p.discarded(store)
 
         def tasks() -> Iterator[tuple[str, tuple[Any, ...]]]:
             for descriptor in p.descriptors:
                 for row in catalog.rows("sequences"):
                     name, limit = row["sequence"], row["context_limit"] or p.n_last_frames
-                    voting = PropagationConfig(
-                        p.topk, p.temperature, min(p.n_last_frames, limit), p.size_mask_neighborhood
-                    )
+                    last_frames = min(p.n_last_frames, limit)
+                    config = PropagationConfig(p.topk, p.temperature, last_frames, p.size_mask_neighborhood)
                     names = [(frame["id"], frame["name"]) for frame in frames[name]]
-                    described = (p.block, descriptor, channels)
-                    out = folder.resolve() / descriptor / name
-                    yield f"{descriptor}/{name}", (store, names, first[names[0][0]], described, voting, out)
+                    job = SequenceJob(store, p.block, descriptor, channels, names, first_masks[names[0][0]])
+                    yield f"{descriptor}/{name}", (job, config, folder.resolve() / descriptor / name)
 
         total = len(p.descriptors) * sum(map(len, frames.values()))
         with tqdm(desc="propagation", total=total, unit="frame", delay=2) as bar:
-            for _, count in run(client, carry, tasks()):
+            for _, count in run(client, propagate_sequence, tasks()):
                 bar.update(count)
 
     def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
@@ -103,6 +107,9 @@ class Propagation(Task):
         for descriptor in self.predict.descriptors:
             by_object: dict[str, NDArray[np.float64]] = {}
             for sequence, (numbers, values) in measure(catalog, scored, predictions / descriptor):
+                if not numbers:
+                    print(f"{sequence}: its masks show no object; not scored")
+                    continue
                 objects = {f"{sequence}_{number}": each for number, each in zip(numbers, values, strict=True)}
                 by_object |= objects
                 tables["sequences"].append({"descriptor": descriptor, "sequence": sequence, **summarize(objects)})
@@ -115,14 +122,16 @@ class Propagation(Task):
                     (descriptor, name, sequence, "", float(each.mean(1).sum()), float(len(values)))
                     for name, each in totals.items()
                 ]
+            if not by_object:
+                return Scores({}, {})
             tables["objects"] += [
                 {"descriptor": descriptor, "object": name, **summarize({name: each})}
                 for name, each in by_object.items()
             ]
-            found = summarize(by_object)
-            tables["all"].append({"descriptor": descriptor, **found})
+            summary = summarize(by_object)
+            tables["all"].append({"descriptor": descriptor, **summary})
             names = {"J&F": "J&F-Mean", "J": "J-Mean", "F": "F-Mean"}
-            metrics[descriptor] = {short: round(found[name], 4) for short, name in names.items()}
+            metrics[descriptor] = {short: round(summary[name], 4) for short, name in names.items()}
         for name, rows in tables.items():
             write_csv(folder / f"jf_{name}.csv", rows)
         intervals.write_units(folder, units)
@@ -131,7 +140,7 @@ class Propagation(Task):
         return Scores(metrics, bars)
 
     def draw(self, store: FeatureReader, predicted: DrawingInputs, folder: Path) -> None:
-        """Each sequence as a contact sheet and an animation, and features as colours."""
+        """Draw each sequence as a contact sheet and an animation, and features as colours."""
         descriptor, frames = self.predict.descriptors[-1], frames_of(predicted.catalog)
         for sequence, rows in tqdm(frames.items(), "drawing", unit="sequence", delay=2):
             masks = predicted.folder / descriptor / sequence
@@ -143,60 +152,69 @@ class Propagation(Task):
         draw_feature_colours(folder / "features.png", predicted.read, store, names, self.predict, descriptor)
 
     def unit_scores(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
-        """J&F by frame, as `<sequence>/<frame>`."""
+        """Return J&F by frame, named `<sequence>/<frame>`."""
         rows = [row for row in read_csv(tables / "jf_frames.csv") if row["descriptor"] == descriptor]
         return {f"{row['sequence']}/{row['frame']}": float(row["J&F"]) for row in rows}
 
     def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, unit: str) -> None:
-        """A frame under its predicted mask."""
+        """Draw a frame with its predicted mask."""
         sequence, name = unit.rsplit("/", 1)
         frame = next(row for row in frames_of(predicted.catalog)[sequence] if row["name"] == name)
         mask = read_index_mask(predicted.folder / descriptor / sequence / f"{name}.png")
         contact_sheet(path, [overlay(predicted.read(frame["id"]), mask)], 1)
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
-        """J&F of each sequence by the last descriptor, from the best to the worst."""
+        """Draw J&F of each sequence with the last descriptor, best first."""
         last = self.predict.descriptors[-1]
         rows = [row for row in read_csv(tables / "jf_sequences.csv") if row["descriptor"] == last]
         if not rows:
             return {}
         values = {row["sequence"]: float(row["J&F-Mean"]) for row in rows}
-        ranked = dict(sorted(values.items(), key=lambda found: -found[1]))
+        ranked = dict(sorted(values.items(), key=lambda item: -item[1]))
         return {f"J&F by sequence ({last})": charts.bars(ranked, "J&F")}
 
 
-def carry(
-    store: FeatureReader,
-    names: list[tuple[str, str]],
-    first: bytes,
-    described: tuple[int, Descriptor, list[int]],
-    voting: "PropagationConfig",
-    folder: Path,
-) -> int:
-    """Carry a first mask through the frames of a sequence, and write every mask; returns the number of frames.
+@dataclass(frozen=True)
+class SequenceJob:
+    """A sequence whose first mask is propagated.
 
-    Args:
-        store: the features.
-        names: (id, file name) of the frames in order.
-        first: the bytes of the first mask's PNG.
-        described: block, descriptor, channels.
-        voting: how labels travel.
-        folder: to write into.
+    Attributes:
+        store: Features of the frames.
+        block: Block of the model.
+        descriptor: Descriptor that is compared.
+        channels: Massive channels, for descriptors with "+discard".
+        frames: Id and file name of each frame, in order.
+        first_mask: PNG of the first mask.
+    """
+
+    store: FeatureReader
+    block: int
+    descriptor: Descriptor
+    channels: list[int]
+    frames: list[tuple[str, str]]
+    first_mask: bytes
+
+
+def propagate_sequence(job: SequenceJob, config: "PropagationConfig", folder: Path) -> int:
+    """Propagate the first mask of a sequence and write the mask of every frame into a folder.
+
+    Returns:
+        The number of frames.
     """
     from ditf.backbones.device import choose
     from ditf.propagation.labels import first_labels, hard_mask
     from ditf.propagation.propagate import propagate
 
-    block, descriptor, channels = described
+    (first_id, first_name), *later = job.frames
     folder.mkdir(parents=True, exist_ok=True)
-    mask = decode_mask(first, folder / names[0][1])
-    save_mask(folder / f"{names[0][1]}.png", mask)
-    maps = (store.features(block, item).descriptors(descriptor, channels) for item, _ in names)
-    labels = first_labels(mask, store.grid(names[0][0], block))
-    size, stride, device = (mask.shape[1], mask.shape[0]), store.stride(block), choose("auto", "auto")[0]
-    for (_, name), soft in zip(names[1:], propagate(maps, labels, voting, device), strict=True):
+    mask = decode_mask(job.first_mask, folder / first_name)
+    save_mask(folder / f"{first_name}.png", mask)
+    maps = (job.store.features(job.block, item).descriptors(job.descriptor, job.channels) for item, _ in job.frames)
+    labels = first_labels(mask, job.store.grid(first_id, job.block))
+    size, stride, device = (mask.shape[1], mask.shape[0]), job.store.stride(job.block), choose("auto", "auto")[0]
+    for (_, name), soft in zip(later, propagate(maps, labels, config, device), strict=True):
         save_mask(folder / f"{name}.png", hard_mask(soft, size, stride))
-    return len(names)
+    return len(job.frames)
 
 
 def measure(
@@ -215,9 +233,9 @@ def measure(
                 yield row["sequence"], (pairs, row["objects"], first)
 
     with tqdm(desc="J and F", total=len(frames), unit="sequence", delay=2) as bar:
-        for found in run(None, evaluate, tasks(), cores()):
+        for result in run(None, evaluate, tasks(), cores()):
             bar.update()
-            yield found
+            yield result
 
 
 def evaluate(frames: list[tuple[bytes, Path]], objects: int, first: bytes) -> tuple[list[int], NDArray[np.float64]]:
@@ -240,11 +258,11 @@ def evaluate(frames: list[tuple[bytes, Path]], objects: int, first: bytes) -> tu
 
 
 def frames_of(catalog: Catalog) -> dict[str, list[Row]]:
-    """Rows of the table frames by sequence."""
+    """Return the rows of the table of frames, by sequence."""
     rows = catalog.rows("frames")
     return {name: list(group) for name, group in itertools.groupby(rows, lambda row: row["sequence"])}
 
 
 def masks_of(catalog: Catalog) -> dict[str, bytes]:
-    """The true masks by the frame's id, as bytes of PNGs."""
+    """Return the PNGs of the true masks, by the id of their frame."""
     return {row["id"]: row["png"] for row in catalog.rows("masks")}

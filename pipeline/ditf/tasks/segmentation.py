@@ -1,4 +1,4 @@
-"""Semantic segmentation by a linear probe on cached features: batch normalization and one linear layer.
+"""Semantic segmentation with a linear probe on cached features: batch normalization and one linear layer.
 
 Protocol: linear evaluation on ADE20K, as for DINOv2 (Oquab et al., arXiv 2304.07193).
 """
@@ -34,8 +34,12 @@ SHOWN, SHOWN_SIDE = 4, 320  # images drawn, and their longer side
 class ProbeSettings(DescriptorSettings):
     """How a probe is trained.
 
-    epochs: over all images. batch: tokens per step. rate, decay: of AdamW, with a cosine schedule. seed: of the order
-    and of the weights.
+    Attributes:
+        epochs: Passes over all training images.
+        batch: Tokens per step.
+        rate: Initial learning rate of AdamW, which follows a cosine schedule.
+        decay: Weight decay of AdamW.
+        seed: Seed of the weights and of the order of tokens.
     """
 
     epochs: int = Field(default=10, ge=1, le=10_000)
@@ -46,7 +50,7 @@ class ProbeSettings(DescriptorSettings):
 
 
 class Segmentation(Task):
-    """Semantic segmentation by a linear probe per descriptor."""
+    """Semantic segmentation with one linear probe per descriptor."""
 
     predict: ProbeSettings
     score: Settings = Settings()
@@ -79,10 +83,10 @@ class Segmentation(Task):
             for item in tqdm(parts["test"], descriptor, unit="image", delay=1):
                 features = store.features(p.block, item)
                 tokens = features.descriptors(descriptor, channels)
-                found = probe.segment(trained, tokens, features.grid, features.size)
+                predicted = probe.segment(trained, tokens, features.grid, features.size)
                 path = out / f"{item}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                save_mask(path, (found.astype(int) + first).astype(np.uint8))
+                save_mask(path, (predicted.astype(int) + first).astype(np.uint8))
 
     def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
         first, classes = _classes(catalog)
@@ -97,16 +101,20 @@ class Segmentation(Task):
                 truth = classes_of(decode_mask(png, path), first, classes)
                 counts.append(confusion(truth, classes_of(read_index_mask(path), first, classes), classes))
                 units += [(descriptor, *row) for row in by_image(item, counts[-1])]
-            found, rows = summarize(counts)
-            metrics[descriptor] = {name: round(value, 2) for name, value in found.items()}
-            bars[descriptor] = found["mIoU"]
+            if not np.any(counts):
+                raise UserError(
+                    f"{catalog.folder}: no test mask shows one of the classes. Check the masks and `classes`."
+                )
+            summary, rows = summarize(counts)
+            metrics[descriptor] = {name: round(value, 2) for name, value in summary.items()}
+            bars[descriptor] = summary["mIoU"]
             tables += [{"descriptor": descriptor, **row, "class": row["class"] + first} for row in rows]
         write_csv(folder / "classes.csv", tables)
         intervals.write_units(folder, units)
         return Scores(metrics, bars)
 
     def draw(self, store: FeatureReader, predicted: DrawingInputs, folder: Path) -> None:
-        """A few images with their true and their predicted classes, and features as colours."""
+        """Draw a few images with their true and predicted classes, and features as colours."""
         descriptor = self.predict.descriptors[-1]
         masks = {row["id"]: row["png"] for row in predicted.catalog.rows("masks")}
         names = [row["id"] for row in predicted.catalog.rows("images") if row["category"] == "test"][:SHOWN]
@@ -122,30 +130,30 @@ class Segmentation(Task):
         draw_feature_colours(folder / "features.png", predicted.read, store, names, self.predict, descriptor)
 
     def unit_scores(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
-        """Pixel accuracy by image: an image's mean over classes depends on which classes it shows."""
+        """Return pixel accuracy by image, since the mean over classes depends on the classes in the image."""
         return intervals.read_units(tables)[descriptor]["pixel accuracy"].by_unit()
 
     def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, unit: str) -> None:
-        """An image under its true and its predicted classes."""
+        """Draw an image with its true and predicted classes."""
         true = next(row["png"] for row in predicted.catalog.rows("masks") if row["id"] == unit)
         found = read_index_mask(predicted.folder / descriptor / f"{unit}.png")
         contact_sheet(path, [overlay(predicted.read(unit), mask) for mask in (decode_mask(true, Path(unit)), found)], 2)
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
-        """IoU of each class by the last descriptor, from the best to the worst."""
+        """Draw the IoU of each class with the last descriptor, best first."""
         last = self.predict.descriptors[-1]
         rows = [row for row in read_csv(tables / "classes.csv") if row["descriptor"] == last]
-        ranked = sorted(((row["class"], float(row["iou"])) for row in rows), key=lambda found: -found[1])
+        ranked = sorted(((row["class"], float(row["iou"])) for row in rows), key=lambda item: -item[1])
         return {f"IoU by class ({last})": charts.bars(dict(ranked), "IoU in percent")}
 
 
 def classes_of(mask: Mask, first: int, classes: int) -> Mask:
-    """A mask's classes from 0; 255 where it shows none of them."""
-    found = mask.astype(int) - first
-    return np.where((found >= 0) & (found < classes), found, IGNORED).astype(np.uint8)
+    """Return the classes of a mask, counted from 0. Pixels of no class get 255."""
+    shifted = mask.astype(int) - first
+    return np.where((shifted >= 0) & (shifted < classes), shifted, IGNORED).astype(np.uint8)
 
 
 def _classes(catalog: Catalog) -> tuple[int, int]:
-    """The index of the first class in masks, and how many there are."""
+    """Return the index of the first class in masks, and the number of classes."""
     rows = catalog.rows("classes")
     return min(row["index"] for row in rows), len(rows)
