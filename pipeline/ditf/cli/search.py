@@ -17,7 +17,9 @@ def search(
         str | None, typer.Option("--box", metavar="X0,Y0,X1,Y1", help="A region of IMAGE in pixels.")
     ] = None,
     k: Annotated[int | None, typer.Option("--k", help="Number of places to find. Default: 10, or all.")] = None,
-    all_hits: Annotated[bool, typer.Option("--all", help="Include IMAGE itself, and several places per image.")] = False,
+    all_hits: Annotated[
+        bool, typer.Option("--all", help="Include IMAGE itself, and several places per image.")
+    ] = False,
     task: TaskName = None,
     prompt: Prompt = None,
     out: Out = None,

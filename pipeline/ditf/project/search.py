@@ -16,7 +16,7 @@ from ditf.config.params import Params
 from ditf.data.catalog import Catalog
 from ditf.data.images import RGB, hash_pixels, read_rgb
 from ditf.datasets.folder import CATEGORY
-from ditf.errors import UserError, suggest
+from ditf.errors import UserError
 from ditf.features.descriptors import unit
 from ditf.features.fusion import open_store
 from ditf.features.reader import FeatureReader, ImageFeatures
