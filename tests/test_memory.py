@@ -168,6 +168,7 @@ def test_tiles_are_encoded_one_by_one(family: str) -> None:
     assert bool(other.mean.isfinite().all())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="on a CPU torch compiles by a C++ compiler")
 def test_compiled_blocks_give_the_same_features() -> None:
     """Of one family, as compiling takes long."""
