@@ -18,8 +18,8 @@ FEWEST = 4  # matches of a homography
 
 def project(matrix: Floats, points: Floats) -> Floats:
     """Points (x, y) [n, 2] under a homography [3, 3]."""
-    found = np.concatenate([points, np.ones((len(points), 1))], 1) @ matrix.T
-    result: Floats = found[:, :2] / found[:, 2:]
+    projected = np.concatenate([points, np.ones((len(points), 1))], 1) @ matrix.T
+    result: Floats = projected[:, :2] / projected[:, 2:]
     return result
 
 
@@ -27,17 +27,17 @@ def estimate(source: Floats, target: Floats, method: str) -> Floats | None:
     """The homography of matches [n, 2]; None where there is none. OpenCV's estimators are seeded by themselves."""
     if len(source) < FEWEST:
         return None
-    found, _ = cv2.findHomography(source, target, METHODS[method], ransacReprojThreshold=REPROJECTION)
-    return None if found is None else np.asarray(found, np.float64)
+    matrix, _ = cv2.findHomography(source, target, METHODS[method], ransacReprojThreshold=REPROJECTION)
+    return None if matrix is None else np.asarray(matrix, np.float64)
 
 
-def corner_error(found: Floats | None, truth: Floats, size: tuple[int, int]) -> float:
+def corner_error(estimated: Floats | None, truth: Floats, size: tuple[int, int]) -> float:
     """The mean distance in pixels of the corners of an image of (width, height) under two homographies."""
-    if found is None:
+    if estimated is None:
         return math.inf
     w, h = size
     corners = np.array([[0, 0], [0, h - 1], [w - 1, 0], [w - 1, h - 1]], np.float64)
-    error = float(np.linalg.norm(project(found, corners) - project(truth, corners), axis=1).mean())
+    error = float(np.linalg.norm(project(estimated, corners) - project(truth, corners), axis=1).mean())
     return error if math.isfinite(error) else math.inf
 
 

@@ -47,12 +47,12 @@ def read_units(folder: Path) -> dict[str, dict[str, "Sums"]]:
     if not (folder / FILE).exists():
         return {}
     table = pq.read_table(folder / FILE)
-    found: dict[str, dict[str, Sums]] = {}
+    metrics: dict[str, dict[str, Sums]] = {}
     for descriptor in pc.unique(table["descriptor"]).to_pylist():
         own = table.filter(pc.equal(table["descriptor"], descriptor))
         names = pc.unique(own["metric"]).to_pylist()
-        found[descriptor] = {name: Sums.of(own.filter(pc.equal(own["metric"], name))) for name in names}
-    return found
+        metrics[descriptor] = {name: Sums.of(own.filter(pc.equal(own["metric"], name))) for name in names}
+    return metrics
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def difference(first: Sums, second: Sums, seed: int = 0) -> Difference:
         np.concatenate([first.numerator, second.numerator]),
         np.concatenate([first.denominator, second.denominator]),
     )
-    found = permutation_test(
+    test = permutation_test(
         (np.arange(count), np.arange(count, 2 * count)),
         lambda one, other, axis: both.value(other) - both.value(one),
         permutation_type="samples",
@@ -125,7 +125,7 @@ def difference(first: Sums, second: Sums, seed: int = 0) -> Difference:
         rng=seed,
     )
     between = _bootstrap(lambda units, axis: second.value(units) - first.value(units), count, seed)
-    return Difference(value, between, float(found.pvalue), count)
+    return Difference(value, between, float(test.pvalue), count)
 
 
 def _bootstrap(metric: Callable[..., Any], units: int, seed: int) -> tuple[float, float] | None:
@@ -134,5 +134,7 @@ def _bootstrap(metric: Callable[..., Any], units: int, seed: int) -> tuple[float
     if units < 2:
         return None
     drawn = (np.arange(units),)
-    found = bootstrap(drawn, metric, n_resamples=RESAMPLES, batch=BATCH, method="percentile", vectorized=True, rng=seed)
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    resampled = bootstrap(
+        drawn, metric, n_resamples=RESAMPLES, batch=BATCH, method="percentile", vectorized=True, rng=seed
+    )
+    return float(resampled.confidence_interval.low), float(resampled.confidence_interval.high)

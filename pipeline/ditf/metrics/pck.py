@@ -65,10 +65,10 @@ def pck(predictions: pa.Table, alphas: Sequence[float]) -> list[dict[str, Any]]:
             members[group] = {str(name): np.flatnonzero(label == n) for n, name in enumerate(names)}
         for alpha in alphas:
             correct = error <= alpha * threshold
-            for group, found in members.items():
+            for group, groups_of_rows in members.items():
                 scores = [
                     {"value": name, **_score(correct[rows_of], pair[rows_of])}
-                    for name, rows_of in sorted(found.items())
+                    for name, rows_of in sorted(groups_of_rows.items())
                 ]
                 if group == "category":
                     mean = {key: float(np.mean([row[key] for row in scores])) for key in ("image", "point")}

@@ -146,8 +146,8 @@ def _in_order(results: Iterator[tuple[str, Any]], names: list[str]) -> Iterator[
     waiting: dict[str, Any] = {}
     for name in names:
         while name not in waiting:
-            found, result = next(results)
-            waiting[found] = result
+            finished, result = next(results)
+            waiting[finished] = result
         yield waiting.pop(name)
 
 
@@ -281,12 +281,13 @@ class _Exact:
         """Which part of the exact k nearest is among the index's k nearest, {"recall@k": mean of the queries}."""
         order = np.argsort(-self._similarity, axis=1, kind="stable")
         truth = np.take_along_axis(self._rows, order, 1)
-        found = index.search(self.queries, min(max(RECALL) + 1, self._seen))[1]
+        neighbours = index.search(self.queries, min(max(RECALL) + 1, self._seen))[1]
         result = {}
         for k in RECALL:
             if k < self._seen:
                 hits = [
-                    np.isin(t[:k], f[f != own][:k]).mean() for t, f, own in zip(truth, found, self._own, strict=True)
+                    np.isin(t[:k], f[f != own][:k]).mean()
+                    for t, f, own in zip(truth, neighbours, self._own, strict=True)
                 ]
                 result[f"recall@{k}"] = round(float(np.mean(hits)), 4)
         return result

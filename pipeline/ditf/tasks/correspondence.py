@@ -94,10 +94,10 @@ class Correspondence(Task):
         metrics: Metrics = {}
         for row in categories:
             if row["value"] == "All":
-                found = metrics.setdefault(row["descriptor"], {})
-                found[f"point@{row['alpha']:g}"] = round(row["point"], 2)
+                values = metrics.setdefault(row["descriptor"], {})
+                values[f"point@{row['alpha']:g}"] = round(row["point"], 2)
                 if row["alpha"] == headline:
-                    found[f"image@{row['alpha']:g}"] = round(row["image"], 2)
+                    values[f"image@{row['alpha']:g}"] = round(row["image"], 2)
         for row in others:
             if row["value"] == "All":
                 metrics[row["descriptor"]][f"image@{row['alpha']:g} of {row['rule']}"] = round(row["image"], 2)
@@ -128,7 +128,7 @@ class Correspondence(Task):
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """PCK over alpha and coverage by descriptor, and by group of the last descriptor."""
         last, alpha = self.predict.descriptors[-1], f"{self.headline_alpha:g}"
-        found, shown = {}, f"PCK@{alpha} per point, in percent"
+        figures, shown = {}, f"PCK@{alpha} per point, in percent"
         for title, name, x in (("PCK over alpha", "curve", "alpha"), ("PCK over coverage", "coverage", "coverage")):
             curves: dict[str, tuple[list[float], list[float]]] = {}
             for row in read_csv(tables / f"{name}.csv"):
@@ -137,11 +137,11 @@ class Correspondence(Task):
                     xs.append(float(row[x]))
                     ys.append(float(row["point"]))
             label = {"curve": "alpha", "coverage": "the most confident keypoints, in percent"}[name]
-            found[title] = charts.lines(curves, label, "PCK per point, in percent" if name == "curve" else shown)
+            figures[title] = charts.lines(curves, label, "PCK per point, in percent" if name == "curve" else shown)
         rows = [row for row in read_csv(tables / "pck.csv") if (row["descriptor"], row["alpha"]) == (last, alpha)]
         rows = [row for row in rows if row["rule"] == rows[0]["rule"]]
         groups = charts.grouped([row for row in rows if row["value"] != "All"], "group", "value", "point", shown)
-        return found | {f"PCK by {name.replace('_', ' ')} ({last})": figure for name, figure in groups.items()}
+        return figures | {f"PCK by {name.replace('_', ' ')} ({last})": figure for name, figure in groups.items()}
 
 
 def evaluate(predictions: pa.Table, catalog: Catalog, alphas: Sequence[float]) -> list[dict[str, Any]]:
@@ -156,8 +156,8 @@ def evaluate(predictions: pa.Table, catalog: Catalog, alphas: Sequence[float]) -
         for rule in pc.unique(table["rule"]).to_pylist():
             own = table.filter(pc.equal(table["rule"], rule))
             place = pc.index_in(predictions["pair"], own["pair"]).to_numpy()
-            found = by_rule(predictions, *(own[f"unit_{axis}"].to_numpy()[place] for axis in "xy"))
-            rows += [{**row, "rule": rule} for row in pck(found, alphas)]
+            rescored = by_rule(predictions, *(own[f"unit_{axis}"].to_numpy()[place] for axis in "xy"))
+            rows += [{**row, "rule": rule} for row in pck(rescored, alphas)]
     for name, members in catalog.subsets().items():
         keys = zip(predictions["pair"].to_pylist(), predictions["keypoint"].to_pylist(), strict=True)
         chosen = predictions.filter(pa.array([key in members for key in keys], pa.bool_()))

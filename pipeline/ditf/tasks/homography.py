@@ -83,9 +83,9 @@ class Homography(Task):
             tasks = (
                 (p["pair"], (*read, p["source"], p["target"], points[p["source"]], points[p["target"]])) for p in pairs
             )
-            found = dict(tqdm(run(client, match_pair, tasks, cores()), descriptor, len(pairs), unit="pair", delay=2))
+            matches = dict(tqdm(run(client, match_pair, tasks, cores()), descriptor, len(pairs), unit="pair", delay=2))
             for pair in pairs:
-                for source, target, similarity in zip(*found[pair["pair"]], strict=True):
+                for source, target, similarity in zip(*matches[pair["pair"]], strict=True):
                     rows.append((descriptor, pair["pair"], *source.tolist(), *target.tolist(), float(similarity)))
         named = [dict(zip(MATCHES.names, row, strict=True)) for row in rows]
         pq.write_table(pa.Table.from_pylist(named, schema=MATCHES), folder / "matches.parquet")
@@ -105,26 +105,26 @@ class Homography(Task):
                 if len(off):
                     within[number] = [(off <= pixels).mean() for pixels in self.score.matches]
                 row: dict[str, Any] = {"descriptor": descriptor, "pair": pair["pair"], "matches": len(off)}
-                for method, found in errors.items():
-                    found.append(corner_error(estimate(source, target, method), truth, sizes[pair["source"]]))
-                    row[f"{method} error"] = found[-1] if math.isfinite(found[-1]) else ""
+                for method, corner_errors in errors.items():
+                    corner_errors.append(corner_error(estimate(source, target, method), truth, sizes[pair["source"]]))
+                    row[f"{method} error"] = corner_errors[-1] if math.isfinite(corner_errors[-1]) else ""
                 each.append(row)
             kinds = np.array([pair["category"] for pair in pairs])
             groups = {"overall": np.ones(len(pairs), bool), **{kind: kinds == kind for kind in sorted({*kinds})}}
             named = metrics.setdefault(descriptor, {})
             units += [
                 (descriptor, f"{method}@{pixels:g}", pair["pair"], "", 100.0 * (error <= pixels), 1.0)
-                for method, found in errors.items()
+                for method, corner_errors in errors.items()
                 for pixels in self.score.corners
-                for pair, error in zip(pairs, found, strict=True)
+                for pair, error in zip(pairs, corner_errors, strict=True)
             ]
             for kind, chosen in groups.items():
                 for place, pixels in enumerate(self.score.matches):
                     value = float(within[chosen, place].mean())
                     matching.append({"descriptor": descriptor, "kind": kind, "pixels": pixels, "accuracy": 100 * value})
-                for method, found in errors.items():
+                for method, corner_errors in errors.items():
                     for pixels in self.score.corners:
-                        value = 100 * float((np.array(found)[chosen] <= pixels).mean())
+                        value = 100 * float((np.array(corner_errors)[chosen] <= pixels).mean())
                         head = {"descriptor": descriptor, "kind": kind, "method": method}
                         accuracy.append({**head, "pixels": pixels, "accuracy": value})
                         if kind == "overall":
@@ -215,14 +215,14 @@ def sample(
     # Where torch's grid_sample looks, without align_corners, for coordinates normalized as if with it; zeros outside.
     x, y = points[:, 0] * w / (width - 1) - 0.5, points[:, 1] * h / (height - 1) - 0.5
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
-    found = np.zeros((len(points), maps.shape[-1]), np.float32)
+    descriptors = np.zeros((len(points), maps.shape[-1]), np.float32)
     for down in (0, 1):
         for across in (0, 1):
             row, column = top + down, left + across
             there = (row >= 0) & (row < h) & (column >= 0) & (column < w)
             weight = (1 - np.abs(y - row)) * (1 - np.abs(x - column)) * there
-            found += (maps[row.clip(0, h - 1), column.clip(0, w - 1)] * weight[:, None]).astype(np.float32)
-    return found
+            descriptors += (maps[row.clip(0, h - 1), column.clip(0, w - 1)] * weight[:, None]).astype(np.float32)
+    return descriptors
 
 
 def mutual_neighbours(
@@ -243,19 +243,19 @@ def mutual_neighbours(
 
 def points_of(catalog: Catalog) -> dict[str, NDArray[np.float64]]:
     """The keypoints of each image, (x, y) [n, 2]."""
-    found: dict[str, list[tuple[float, float]]] = {item: [] for item in catalog.images()}
+    points_by_image: dict[str, list[tuple[float, float]]] = {item: [] for item in catalog.images()}
     for row in catalog.rows("points"):
-        found[row["id"]].append((row["x"], row["y"]))
-    return {item: np.array(points, np.float64).reshape(-1, 2) for item, points in found.items()}
+        points_by_image[row["id"]].append((row["x"], row["y"]))
+    return {item: np.array(points, np.float64).reshape(-1, 2) for item, points in points_by_image.items()}
 
 
 def _by_pair(path: Path, descriptors: Sequence[Descriptor]) -> dict[str, dict[str, tuple[Any, Any]]]:
     """The matches of each pair, points [m, 2] of both images, by descriptor."""
-    found: dict[str, dict[str, list[Any]]] = {descriptor: {} for descriptor in descriptors}
+    rows_by_pair: dict[str, dict[str, list[Any]]] = {descriptor: {} for descriptor in descriptors}
     for row in pq.read_table(path).to_pylist():
-        place = found[row["descriptor"]].setdefault(row["pair"], [])
+        place = rows_by_pair[row["descriptor"]].setdefault(row["pair"], [])
         place.append([row[name] for name in ("source_x", "source_y", "target_x", "target_y")])
     return {
         descriptor: {pair: (np.array(rows)[:, :2], np.array(rows)[:, 2:]) for pair, rows in pairs.items()}
-        for descriptor, pairs in found.items()
+        for descriptor, pairs in rows_by_pair.items()
     }

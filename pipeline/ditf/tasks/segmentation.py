@@ -120,8 +120,8 @@ class Segmentation(Task):
         names = [row["id"] for row in predicted.catalog.rows("images") if row["category"] == "test"][:SHOWN]
         tiles = []
         for item in names:
-            image, found = predicted.read(item), read_index_mask(predicted.folder / descriptor / f"{item}.png")
-            for mask in (decode_mask(masks[item], Path(item)), found):
+            image, predicted_mask = predicted.read(item), read_index_mask(predicted.folder / descriptor / f"{item}.png")
+            for mask in (decode_mask(masks[item], Path(item)), predicted_mask):
                 small = shrink(overlay(image, mask), SHOWN_SIDE)
                 tile = np.full((SHOWN_SIDE, SHOWN_SIDE, 3), 255, np.uint8)
                 tile[: small.shape[0], : small.shape[1]] = small
@@ -136,8 +136,10 @@ class Segmentation(Task):
     def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, unit: str) -> None:
         """Draw an image with its true and predicted classes."""
         true = next(row["png"] for row in predicted.catalog.rows("masks") if row["id"] == unit)
-        found = read_index_mask(predicted.folder / descriptor / f"{unit}.png")
-        contact_sheet(path, [overlay(predicted.read(unit), mask) for mask in (decode_mask(true, Path(unit)), found)], 2)
+        predicted_mask = read_index_mask(predicted.folder / descriptor / f"{unit}.png")
+        contact_sheet(
+            path, [overlay(predicted.read(unit), mask) for mask in (decode_mask(true, Path(unit)), predicted_mask)], 2
+        )
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """Draw the IoU of each class with the last descriptor, best first."""
