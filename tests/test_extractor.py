@@ -115,6 +115,15 @@ def test_several_blocks_give_a_dictionary(extractor: ditf.Extractor) -> None:
     assert not np.array_equal(features[5].tokens, features[2].tokens)
 
 
+def test_public_objects_print_in_two_lines(extractor: ditf.Extractor) -> None:
+    features = extractor(PIXELS)
+    assert repr(extractor).startswith("Extractor(flux 'tiny-0', blocks=[2], ensemble_size=1, timestep=260")
+    assert repr(features).startswith("ImageFeatures(3x4 tokens of 64 channels")
+    for value in (extractor, features):
+        assert repr(value).count("\n") <= 1
+        assert len(repr(value)) < 240
+
+
 def test_the_package_lists_its_names() -> None:
     names = {"Extractor", "FeatureStore", "ImageFeatures", "load_results", "match", "open_store", "__version__"}
     assert names <= set(dir(ditf))

@@ -113,7 +113,7 @@ def test_prompts_are_encoded_and_weights_loaded_from_the_hub() -> None:
 
 @pytest.mark.usefixtures("hub")
 def test_a_hub_that_does_not_answer_is_reported() -> None:
-    with pytest.raises(UserError, match="cannot be fetched from the Hub"):
+    with pytest.raises(UserError, match="cannot be downloaded from the Hub"):
         pin("flux", "someone/else", "main", FRESH)
 
 

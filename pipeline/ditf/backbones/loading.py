@@ -1,4 +1,4 @@
-"""Loading a part of a model's folder: safetensors only, and one line for what is wrong with it."""
+"""Load components of a model's folder. Weights are read from safetensors only."""
 
 import inspect
 import json
@@ -18,13 +18,13 @@ from ditf.errors import UserError
 
 for _library in (diffusers_logging, transformers_logging):
     _library.disable_progress_bar()
-    _library.set_verbosity_error()  # they warn of what is not used here, and of each prompt that CLIP cuts off
+    _library.set_verbosity_error()  # they warn about components that are not loaded, and about every cut prompt
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def load_component(kind: Any, folder: Path, **options: Any) -> Any:
-    """Load a diffusers or transformers model from its folder, frozen. Raises `UserError` where that fails."""
+    """Load a frozen diffusers or transformers model from its folder. Raises `UserError` if that fails."""
     check_weights(folder)
     try:
         model = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, **options)
@@ -34,15 +34,24 @@ def load_component(kind: Any, folder: Path, **options: Any) -> Any:
 
 
 def aligned(model: nn.Module) -> nn.Module:
-    """Copy a model's weights out of their mapped file: from there, sums would round as each offset happens to be."""
+    """Copy a model's weights out of their mapped file, where their alignment would change the rounding of sums."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
     return model
 
 
 def load_pipeline(name: str, folder: Path, kept: Iterable[str], dtype: torch.dtype) -> Any:
-    """Load the diffusers pipeline of a class, with the components `kept` and no others. Raises `UserError` where that
-    fails."""
+    """Load a diffusers pipeline without the components that are not needed.
+
+    Args:
+        name: Name of the pipeline's class.
+        folder: Folder of the pipeline.
+        kept: Names of the components to load.
+        dtype: Type of the computation.
+
+    Raises:
+        UserError: The pipeline cannot be loaded.
+    """
     kind = getattr(diffusers, name)
     others = dict.fromkeys(set(inspect.signature(kind).parameters) - set(kept))
     try:
@@ -56,7 +65,7 @@ def load_pipeline(name: str, folder: Path, kept: Iterable[str], dtype: torch.dty
 
 
 def weight_index(folder: Path) -> dict[str, str] | None:
-    """The file of each tensor, by name, where a folder's weights are in several files; else None."""
+    """Return the file of each tensor by its name, or None if all weights of a folder are in one file."""
     path = folder / f"{WEIGHTS}.index.json"
     if not path.exists():
         return None
@@ -68,12 +77,16 @@ def weight_index(folder: Path) -> dict[str, str] | None:
 
 
 def read_tensors(folder: Path, names: list[str], dtype: torch.dtype, device: str) -> dict[str, Tensor]:
-    """Tensors of a folder of safetensors, in one file or several, by name.
+    """Read tensors by name from the safetensors files of a diffusers component.
 
     Args:
-        folder: of a diffusers component.
-        names: of the tensors requested.
-        dtype, device: to load them as and to.
+        folder: Folder of the component.
+        names: Names of the tensors.
+        dtype: Type to which they are converted.
+        device: Device to which they are loaded.
+
+    Raises:
+        UserError: A file or a tensor is missing or damaged.
     """
     try:
         index = weight_index(folder)
@@ -91,7 +104,7 @@ def read_tensors(folder: Path, names: list[str], dtype: torch.dtype, device: str
             with safe_open(folder / part, "pt", device=device) as file:
                 for name in names:
                     if index[name] == part:
-                        # A copy, for the reason that `aligned` gives.
+                        # A copy, because of the rounding that `aligned` explains.
                         state[name] = file.get_tensor(name).to(dtype, copy=True)
         return state
     except (OSError, ValueError, KeyError, SafetensorError) as error:

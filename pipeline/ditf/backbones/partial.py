@@ -1,6 +1,5 @@
-"""The part of a diffusers model that chosen blocks need: only that is read and run."""
+"""Load and run only the part of a diffusers model that the captured blocks need."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from diffusers.models.modeling_utils import no_init_weights
 from torch import Tensor, nn
 
 from ditf.backbones.loading import WEIGHTS, read_tensors, weight_index
+from ditf.backbones.source import read_config
 from ditf.errors import UserError
 
 
@@ -20,32 +20,33 @@ from ditf.errors import UserError
 class DenoiserLayout:
     """Where a model class of diffusers keeps its blocks.
 
-    kind: the class. stacks: its lists of blocks, in the order in which they run; blocks are counted through all of
-    them. outputs: its layers after the blocks. modulation: the parts of a block that its AdaLN modulation needs. after:
-    whether a block's feature is what it returns; else it is what enters the block.
+    Attributes:
+        kind: Name of the class.
+        stacks: Attributes that hold its lists of blocks, in the order in which they run. Blocks are counted through
+            all of them.
+        outputs: Attributes that hold the layers after the blocks.
+        modulation: Parts of a block that its AdaLN modulation needs.
+        capture_output: Whether a block's feature is its output rather than its input.
     """
 
     kind: str
     stacks: tuple[str, ...] = ("transformer_blocks",)
     outputs: tuple[str, ...] = ("norm_out", "proj_out")
     modulation: tuple[str, ...] = ()
-    after: bool = False
+    capture_output: bool = False
 
     def config(self, folder: Path) -> dict[str, Any]:
-        """The config.json of a component's folder, checked to be of this class."""
+        """Read the `config.json` of a component. Raises `UserError` if it is of another class."""
         path = folder / "config.json"
-        try:
-            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{path}: not found; is the source a diffusers folder?") from None
-        except ValueError as error:
-            raise UserError(f"{path}: not valid JSON: {error}") from None
+        config = read_config(path)
         if config.get("_class_name") != self.kind:
-            raise UserError(f"{path}: _class_name is {config.get('_class_name')!r}, not {self.kind}")
+            raise UserError(
+                f"{path}: _class_name is {config.get('_class_name')!r}, not {self.kind}. Use the type of that model."
+            )
         return config
 
     def skeleton(self, config: Mapping[str, Any]) -> Any:
-        """The whole model of a configuration, its weights on the meta device."""
+        """Build the model of a configuration with its weights on the meta device."""
         try:
             with init_empty_weights(), no_init_weights():
                 return getattr(diffusers, self.kind).from_config(dict(config)).requires_grad_(False).eval()
@@ -53,11 +54,11 @@ class DenoiserLayout:
             raise UserError(f"config.json of {self.kind}: cannot be used: {' '.join(str(error).split())}") from None
 
     def blocks(self, model: nn.Module) -> list[nn.Module]:
-        """The blocks of a model, in the order in which they run."""
+        """Return the blocks of a model in the order in which they run."""
         return [block for stack in self.stacks for block in getattr(model, stack)]
 
     def needed(self, model: nn.Module, deepest: int) -> list[str]:
-        """Of a whole model's tensors, those that features at block `deepest` and before need."""
+        """Return the names of the tensors that features up to block `deepest` need."""
         first, offsets = 0, {}
         for stack in self.stacks:
             offsets[stack] = first
@@ -74,7 +75,7 @@ class DenoiserLayout:
                     continue
                 if (
                     block == deepest
-                    and not self.after
+                    and not self.capture_output
                     and not any(f"{rest}.".startswith(f"{m}.") for m in self.modulation)
                 ):
                     continue
@@ -82,15 +83,17 @@ class DenoiserLayout:
         return kept
 
     def check(self, blocks: Iterable[int], model: nn.Module, folder: Path) -> None:
-        """Raises `UserError` for a block that the model has not."""
+        """Raise `UserError` for a block that the model does not have."""
         count, deepest = len(self.blocks(model)), max(blocks)
         if deepest >= count:
-            raise UserError(f"blocks: {deepest} is not a block of {folder}, which has 0..{count - 1}")
+            raise UserError(f"blocks: {deepest} is not a block of {folder}, which has 0..{count - 1}.")
 
     def weight_patterns(self, folder: Path, blocks: Iterable[int]) -> list[str]:
-        """The names of the weight files that features at `blocks` need.
+        """Return the names of the weight files that the captured blocks need.
 
-        `folder` holds the config and, if the weights are in several files, their index.
+        Args:
+            folder: Folder with the model's `config.json` and, if the weights are in several files, their index.
+            blocks: Captured blocks.
         """
         index = weight_index(folder)
         if index is None:
@@ -98,13 +101,19 @@ class DenoiserLayout:
         return sorted({index[n] for n in self.needed(self.skeleton(self.config(folder)), max(blocks)) if n in index})
 
     def load(self, folder: Path, blocks: Iterable[int], dtype: torch.dtype, device: str) -> tuple[Any, list[str]]:
-        """Read from a component's folder, in safetensors, what `blocks` need.
+        """Load the part of a model that the captured blocks need.
+
+        Args:
+            folder: Folder of a component with safetensors weights.
+            blocks: Captured blocks.
+            dtype: Type of the computation.
+            device: A torch device.
 
         Returns:
-            The model, without what is not needed, and the names of the tensors that were read.
+            The model without the other parts, and the names of the tensors that were read.
 
         Raises:
-            UserError: a file is missing, has other tensors than the class, or `blocks` has one that the model has not.
+            UserError: A file is missing or has other tensors than the class, or the model does not have such a block.
         """
         model = self.skeleton(self.config(folder))
         self.check(blocks, model, folder)
@@ -117,7 +126,7 @@ class DenoiserLayout:
         return model, names
 
     def fill(self, model: nn.Module, state: Mapping[str, Tensor], device: str) -> None:
-        """Give a skeleton its weights, and take away what then has none."""
+        """Give a skeleton its weights and remove the modules that have none."""
         model.load_state_dict(state, assign=True, strict=False)
         for buffer in model.buffers():
             buffer.data = buffer.data.to(device)
@@ -126,25 +135,34 @@ class DenoiserLayout:
 
 
 def capture(
-    model: nn.Module, stack: Sequence[nn.Module], blocks: Iterable[int], arguments: Mapping[str, Any], after: bool
+    model: nn.Module,
+    stack: Sequence[nn.Module],
+    blocks: Iterable[int],
+    arguments: Mapping[str, Any],
+    capture_output: bool,
 ) -> dict[int, Tensor]:
-    """Run a model up to the deepest of `blocks`, and give what enters each, or what it returns where `after`.
+    """Run a model up to the deepest captured block.
 
     Args:
-        model: it is called with `arguments`.
-        stack: its blocks, in the order in which they run.
-        blocks: numbers of blocks in the stack.
+        model: The model.
+        stack: Its blocks in the order in which they run.
+        blocks: Numbers of the captured blocks in `stack`.
+        arguments: Arguments of the model's forward pass.
+        capture_output: Capture the outputs of the blocks instead of their inputs.
+
+    Returns:
+        The hidden states that enter each block, or that it returns.
     """
-    found: dict[int, Tensor] = {}
+    captured: dict[int, Tensor] = {}
     deepest, handles = max(blocks), []
 
     def remember(block: int, value: Any) -> None:
-        found[block] = value[0] if isinstance(value, tuple) else value
+        captured[block] = value[0] if isinstance(value, tuple) else value
         if block == deepest:
             raise _ReachedError
 
     def hook(block: int) -> Any:
-        if after:
+        if capture_output:
             return stack[block].register_forward_hook(lambda _module, _args, output: remember(block, output))
         return stack[block].register_forward_pre_hook(
             lambda _module, args, named: remember(block, named.get("hidden_states", args)), with_kwargs=True
@@ -158,15 +176,15 @@ def capture(
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return captured
 
 
 class _ReachedError(Exception):
-    """The deepest captured block is reached; nothing after it has to run."""
+    """Stops a forward pass at the deepest captured block."""
 
 
 def prune(model: nn.Module, needed: Iterable[str]) -> None:
-    """Take away the weights of a whole model that are not needed."""
+    """Remove the weights of a model whose names are not in `needed`."""
     kept = set(needed)
     for prefix, module in model.named_modules():
         for name, weight in list(module.named_parameters(recurse=False)):
@@ -177,7 +195,7 @@ def prune(model: nn.Module, needed: Iterable[str]) -> None:
 
 
 def strip(model: nn.Module) -> None:
-    """Replace the modules of which all weights are on the meta device by ones that do nothing; they never run."""
+    """Replace modules whose weights were not loaded with `nn.Identity`; they never run."""
     for name, child in model.named_children():
         weights = list(child.parameters())
         if weights and all(weight.is_meta for weight in weights) and not isinstance(child, nn.ModuleList):

@@ -1,4 +1,4 @@
-"""Where a model comes from: a Hub id, a local folder, or `tiny-SEED`; pinned, so that features say what made them."""
+"""Sources of models: a Hub id, a local folder, or "tiny-SEED". A model is pinned by a commit or by its files' hash."""
 
 import json
 import os
@@ -18,10 +18,10 @@ from ditf.files import Hashes, fingerprint
 from ditf.registry import find_type, version_of
 from ditf.settings import Settings, invalid, parse, problem
 
-SETTINGS = ("*.json", "*.txt", "*.model")  # of a component, all but its weights
+SETTINGS = ("*.json", "*.txt", "*.model")  # files of a component besides its weights
 TINY = "tiny-"
 PINNED = ("family", "source", "revision", "digest", "weights")
-RECORDED = ("dtype", "quantize", "tiling")  # of how it is loaded, what decides features
+RECORDED = ("dtype", "quantize", "tiling")  # loading options that change features
 
 
 class LoadingSettings(Settings):
@@ -72,7 +72,7 @@ class ModelSettings(LoadingSettings):
 
     @property
     def backbone(self) -> BackboneClass:
-        """The class of the family."""
+        """The settings class of the family."""
         return find_type(Backbone, self.type)
 
     @model_validator(mode="after")
@@ -101,9 +101,13 @@ class ModelSettings(LoadingSettings):
 class Model:
     """A pinned model.
 
-    family: of its backbone. source: a Hub id, a local folder, or "tiny-SEED" for a random model of the family.
-    revision: on the Hub. digest: of a folder, the hash of its files, wherever it lies; of a Hub id, the commit.
-    weights: the hash of a GGUF file. loading: how it is loaded.
+    Attributes:
+        family: Type of its backbone.
+        source: Hub id, local folder, or "tiny-SEED" for a tiny random model of the family.
+        revision: Branch, tag or commit on the Hub.
+        digest: The commit of a Hub id, or the hash of a folder's files, which does not depend on where the folder is.
+        weights: Hash of a GGUF file; empty without one.
+        loading: How the model is loaded.
     """
 
     family: str
@@ -115,12 +119,12 @@ class Model:
 
     @property
     def backbone(self) -> type[Backbone]:
-        """The class of the family."""
+        """The settings class of the family."""
         return find_type(Backbone, self.family)
 
     @property
     def extraction_config(self) -> dict[str, str]:
-        """What of the model determines features: not where it lies."""
+        """What determines the features of the model, which does not include where its files are."""
         extraction_config = {"family": self.family, "digest": self.digest, "version": version_of(self.backbone)}
         changed = {"weights": self.weights, "quantize": self.loading.quantize, "tiling": self.loading.tiling}
         return extraction_config | {
@@ -150,18 +154,18 @@ class Model:
         return {name: getattr(self, name) for name in PINNED} | loading
 
     def check(self, hashes: Hashes) -> None:
-        """Raises `UserError` where the source no longer holds what was pinned."""
+        """Raise `UserError` if the source no longer holds what was pinned."""
         revision = self.digest if is_hub(self.source) else self.revision
         found = pin(self.family, self.source, revision, hashes, self.loading)
         if (found.digest, found.weights) != (self.digest, self.weights):
-            raise UserError(f"{self.source}: its files changed since it was pinned; run `dvc repro`, or put them back")
+            raise UserError(f"{self.source}: its files changed since it was pinned. Run `dvc repro`, or restore them.")
 
     def component(self, name: str, weights: Iterable[str] = ("*.safetensors",)) -> Path:
-        """The folder of a component, fetched from the Hub where needed.
+        """Return the folder of a component; files on the Hub are downloaded first.
 
         Args:
-            name: such as "vae"; "" for the model's own folder.
-            weights: patterns of the weight files requested, within the component.
+            name: Name of the component, such as "vae"; "" for the model's own folder.
+            weights: Patterns of the component's weight files that are needed.
         """
         if not is_hub(self.source):
             return local_folder(self.family, self.source) / name
@@ -229,21 +233,21 @@ def check_weights(folder: Path) -> None:
 
 
 def is_hub(source: str) -> bool:
-    """Whether `source` is the id of a Hub repository. Raises `UserError` where it is nothing known."""
+    """Return whether a source is the id of a Hub repository. Raises `UserError` if it is no source at all."""
     if source.startswith(TINY) or Path(source).is_dir():
         return False
     if Path(source).is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
-        raise UserError(f"source: {source!r} is not a folder, a Hub id like 'owner/name', or 'tiny-SEED'")
+        raise UserError(f"source: {source!r} is not a folder, a Hub id like 'owner/name', or 'tiny-SEED'. Correct it.")
     return True
 
 
 def local_folder(family: str, source: str) -> Path:
-    """The folder of a source that is not on the Hub. A tiny model is made there, when it is first asked for."""
+    """Return the folder of a source that is not on the Hub. A tiny model is created there when first used."""
     if not source.startswith(TINY):
         return Path(source)
     seed = source.removeprefix(TINY)
     if not seed.isdecimal() or int(seed) >= 2**32:
-        raise UserError(f"source: {source!r}: the seed of a tiny model is a number, as in 'tiny-0'")
+        raise UserError(f"source: {source!r}: the seed of a tiny model is a number, as in 'tiny-0'.")
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ditf"
     backbone = find_type(Backbone, family)
     extraction_config = fingerprint([family, version_of(backbone), version("ditf"), version("torch")])
@@ -267,8 +271,8 @@ def _fetch(source: str, revision: str, patterns: list[str]) -> Path:
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"source: {source!r} at {revision!r} cannot be fetched from the Hub ({reason:.200}); accept its licence "
-            "there and run `hf auth login`, or give a local folder"
+            f"source: {source!r} at {revision!r} cannot be downloaded from the Hub ({reason:.200}). Check the "
+            "name, accept its licence there and run `hf auth login`, or give a local folder."
         ) from None
 
 

@@ -70,6 +70,9 @@ class FeatureIndex:
     def __len__(self) -> int:
         return self.tokens
 
+    def __repr__(self) -> str:
+        return f"FeatureIndex({str(self.path)!r}, {self.tokens:,} tokens, {self.factory!r}, {self.settings.descriptor})"
+
     def descriptors(self, item: str) -> Floats:
         """Return the unit descriptors of an image of the store, as they are indexed, [n, C]."""
         return described(self.store, self.settings, item)

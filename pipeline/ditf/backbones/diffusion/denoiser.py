@@ -152,26 +152,26 @@ class LoadedDiffusion(LoadedBackbone):
         return self._encoder
 
     def width(self) -> int:
-        """Channels of the residual stream."""
+        """Return the channels of the residual stream."""
         return int(self.model.inner_dim)
 
     def block(self, number: int) -> nn.Module:
-        """A block of the denoiser, of which what its modulation needs is where the model runs."""
+        """Return a block of the denoiser whose modulation layers are where the model runs."""
         return self._resident.get(number) or self.layout.blocks(self.model)[number]
 
     def to(self, device: str) -> None:
-        """Move the whole denoiser."""
+        """Move the denoiser to a device."""
         self.model.to(device)
         self.device = torch.device(device)
 
     def keep_resident(self, device: str) -> None:
-        """Move all but the blocks, and copy there what the modulation of the captured blocks needs."""
+        """Move everything but the blocks to a device, and copy the modulation layers of the captured blocks there."""
         layout = self.layout
         for name, child in self.model.named_children():
             if name not in layout.stacks:
                 child.to(device)
-        for own in (*self.model.parameters(recurse=False), *self.model.buffers(recurse=False)):
-            own.data = own.data.to(device)
+        for tensor in (*self.model.parameters(recurse=False), *self.model.buffers(recurse=False)):
+            tensor.data = tensor.data.to(device)
         for number in self.blocks:
             block = self.block(number)
             parts = {name: getattr(block, name) for name in layout.modulation if hasattr(block, name)}
@@ -182,37 +182,42 @@ class LoadedDiffusion(LoadedBackbone):
         return self.encoder.encode(pixels)
 
     def capture(self, encoded: Posterior, text: Text, generators: list[torch.Generator]) -> dict[int, Tensor]:
-        shape = (2, *encoded.mean.shape)  # of each sample: one for the posterior, one for z_t
+        shape = (2, *encoded.mean.shape)  # noise for sampling the posterior, and noise for z_t
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         return self.features(self.encoder.noisy(encoded, noise, *self.noise_factors), text)
 
     def features(self, latents: Tensor, text: Text) -> dict[int, Tensor]:
-        """Image tokens at each block, [n, tokens, C], in the model's dtype.
+        """Return the image tokens at each captured block, [n, tokens, C], in the model's dtype.
 
         Args:
-            latents: noisy latents, [n, C, h, w].
-            text: of all of them.
+            latents: Noisy latents [n, C, h, w].
+            text: The encoded prompt of all of them.
 
         Raises:
-            UserError: the blocks are to be compiled, and cannot be here.
+            UserError: The blocks cannot be compiled on this machine.
         """
         layout = self.layout
         try:
             with torch.inference_mode():
                 arguments = self.arguments(latents.to(self.device, self.dtype), self.batch(text, len(latents)))
-                found = capture(self.model, layout.blocks(self.model), self.blocks, arguments, layout.after)
-        except BackendCompilerFailed as error:  # of the first pass, with which the blocks are compiled
+                states = capture(self.model, layout.blocks(self.model), self.blocks, arguments, layout.capture_output)
+        except BackendCompilerFailed as error:  # the first pass compiles the blocks
             reason = " ".join(str(error.inner_exception).split())
-            raise UserError(f"compile: torch's compiler fails here ({reason:.200}); set it to false") from None
+            raise UserError(f"compile: torch's compiler fails here ({reason:.200}). Set it to false.") from None
         count = latents.shape[-2] * latents.shape[-1] // self.patch**2
-        return {block: self.image_tokens(block, hidden, count) for block, hidden in found.items()}
+        return {block: self.image_tokens(block, hidden, count) for block, hidden in states.items()}
 
     @abstractmethod
     def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What the denoiser is called with. text: with a batch axis, like `latents`."""
+        """Return the arguments of the denoiser's forward pass.
+
+        Args:
+            latents: Noisy latents [n, C, h, w].
+            text: The encoded prompt with a batch axis of n.
+        """
 
     def image_tokens(self, block: int, hidden: Tensor, count: int) -> Tensor:
-        """The `count` image tokens of the residual stream of a block, [n, count, C]."""
+        """Return the `count` image tokens of a block's hidden states, [n, count, C]."""
         return hidden
 
     def modulation(self, encoded: Posterior, text: Text, condition: Condition) -> dict[int, Tensor]:
@@ -223,22 +228,28 @@ class LoadedDiffusion(LoadedBackbone):
             return {block: self.adaln(block, vector).reshape(-1, self.channels)[:3] for block in self.blocks}
 
     def embedding(self, text: Mapping[str, Tensor], latents: tuple[int, ...], condition: Condition) -> Any:
-        """What the model embeds for its AdaLN of `condition`. text: a batch of one. latents: their size (h, w)."""
+        """Return the vector that the AdaLN layers of all blocks take.
+
+        Args:
+            text: The encoded prompt with a batch axis of 1.
+            latents: Height and width of the latents.
+            condition: Whether timestep, text or both are embedded.
+        """
         raise NotImplementedError
 
     def adaln(self, block: int, embedding: Any) -> Tensor:
-        """Shift, scale, gate, and whatever follows, of a block's AdaLN before its attention, [..., C]."""
+        """Return shift, scale and gate of a block's AdaLN before its attention, and whatever follows, [..., C]."""
         raise NotImplementedError
 
     def batch(self, text: Text, n: int) -> dict[str, Tensor]:
-        """An encoded prompt n times, where the model is; what is not a number of the model's dtype stays what it is."""
+        """Repeat an encoded prompt n times on the model's device; floating-point tensors get the model's dtype."""
         moved = {k: x.to(self.device, self.dtype if x.is_floating_point() else None) for k, x in text.items()}
         return {name: x.expand(n, *x.shape) for name, x in moved.items()}
 
     def full(self, n: int, value: float) -> Tensor:
-        """A number n times, in the model's dtype."""
+        """Return a value n times, in the model's dtype."""
         return torch.full((n,), value, device=self.device, dtype=self.dtype)
 
     def timesteps(self, n: int) -> Tensor:
-        """The timestep n times, exact in float32."""
+        """Return the timestep n times, in float32, where it is exact."""
         return torch.full((n,), float(self.settings.timestep), device=self.device)

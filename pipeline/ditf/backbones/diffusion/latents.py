@@ -1,4 +1,4 @@
-"""From pixels to noisy latents: one encoding per image, from which every noise sample is made."""
+"""From pixels to noisy latents. An image is encoded once, and every noise sample starts from that encoding."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Posterior:
 
 @contextmanager
 def _one_thread(device: str) -> Iterator[None]:
-    """On a CPU, one thread: the VAE alone rounds otherwise with another number, and features would depend on it."""
+    """Use one thread on a CPU, since the rounding of the VAE depends on the number of threads."""
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)
@@ -40,14 +40,15 @@ def _one_thread(device: str) -> Iterator[None]:
 
 
 class LatentEncoder:
-    """Images to noisy latents.
+    """Encodes images and adds noise to their latents.
 
     Args:
-        vae: an autoencoder of one of `KINDS`.
-        dtype, device: of it.
+        vae: Autoencoder of one of `KINDS`.
+        dtype: Type of the computation.
+        device: Device of the autoencoder.
 
     Attributes:
-        stride: pixels that a latent covers along each side.
+        stride: Pixels that a latent covers along each side.
     """
 
     def __init__(self, vae: Any, dtype: torch.dtype, device: str) -> None:
@@ -60,7 +61,7 @@ class LatentEncoder:
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype, device: str, tiling: bool = False) -> LatentEncoder:
-        """Read the `vae/` of a diffusers folder, in safetensors. Raises `UserError` where that fails."""
+        """Load the autoencoder of a diffusers folder. Raises `UserError` if that fails."""
         try:
             kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -74,7 +75,7 @@ class LatentEncoder:
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Posterior:
-        """Encode one image, [3, height, width] in -1..1; both sides are multiples of the model's stride."""
+        """Encode one image, float32 [3, height, width] in -1..1, whose sides are multiples of the model's stride."""
         image = pixels[None].to(self.device, self.dtype)
         with _one_thread(self.device):
             if self.kind == "AutoencoderDC":  # has no posterior
@@ -88,12 +89,13 @@ class LatentEncoder:
         return Posterior(mean.float(), std.float())
 
     def noisy(self, posterior: Posterior, noise: Tensor, signal: float, sigma: float) -> Tensor:
-        """Noisy latents `z_t = signal z + sigma eps`, [n, C, height, width], float32.
+        """Return noisy latents `z_t = signal z + sigma eps`, float32 [n, C, height, width].
 
         Args:
-            posterior: of the image; z is sampled from it, then shifted and scaled as the autoencoder says.
-            noise: standard normal, for z and for eps, [n, 2, C, height, width].
-            signal, sigma: of the timestep; rectified flow has 1 - t/1000 and t/1000.
+            posterior: Posterior of the image. z is sampled from it, then shifted and scaled as the autoencoder says.
+            noise: Standard normal noise for z and for eps, [n, 2, C, height, width].
+            signal: Factor of the signal; 1 - t/1000 for rectified flow.
+            sigma: Factor of the noise; t/1000 for rectified flow.
         """
         noise = noise.to(self.device)
         z = posterior.mean + posterior.std * noise[:, 0]
@@ -101,7 +103,7 @@ class LatentEncoder:
         return signal * ((z - shift) * scale) + sigma * noise[:, 1]
 
     def _standardization(self) -> tuple[Any, Any]:
-        """What is subtracted from z, and what it is then multiplied by."""
+        """Return what is subtracted from z, and the factor by which z is then multiplied."""
         config = self.vae.config
         if self.kind == "AutoencoderKLFlux2":
             norm = self.vae.bn
@@ -114,20 +116,20 @@ class LatentEncoder:
 
 
 def patches(latents: Tensor) -> Tensor:
-    """Squares of 2x2 latents as channels: [..., C, h, w] to [..., C * 4, h/2, w/2]."""
+    """Turn squares of 2x2 latents into channels: [..., C, h, w] to [..., C * 4, h/2, w/2]."""
     *_, h, w = latents.shape
     split = latents.unflatten(-1, (w // 2, 2)).unflatten(-3, (h // 2, 2))
     return split.movedim((-3, -1), (-4, -3)).flatten(-5, -3)
 
 
 def tokens(latents: Tensor) -> Tensor:
-    """Latents as a sequence, row-major: [n, C, h, w] to [n, h * w, C]."""
+    """Turn latents into a row-major sequence: [n, C, h, w] to [n, h * w, C]."""
     return latents.flatten(2).transpose(1, 2)
 
 
 def positions(h: int, w: int, columns: int = 3) -> Tensor:
-    """Position ids of image tokens, [h * w, columns]: 0, the row, the column, then zeros."""
-    rows, across = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    found = torch.zeros(h * w, columns)
-    found[:, 1], found[:, 2] = rows.flatten(), across.flatten()
-    return found
+    """Return the position ids of image tokens, [h * w, columns]: 0, the row, the column, then zeros."""
+    row, column = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    ids = torch.zeros(h * w, columns)
+    ids[:, 1], ids[:, 2] = row.flatten(), column.flatten()
+    return ids

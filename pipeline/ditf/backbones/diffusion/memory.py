@@ -1,4 +1,4 @@
-"""Models larger than a GPU's memory: blocks that come when they run, and weights of fewer bits."""
+"""Fit models into a GPU's memory: offloaded blocks, quantized weights and GGUF files."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ HOOK = "group_offloading"  # the name of diffusers' hook
 
 
 def offload_blocks(loaded: LoadedDiffusion, device: str) -> None:
-    """Keep the blocks of a model in the CPU's memory; each is on `device` while it runs.
+    """Keep the blocks of a model in the CPU's memory, and copy each to `device` while it runs.
 
-    On a GPU, the next block is copied meanwhile. By diffusers' group offloading.
+    On a GPU, the next block is copied while one runs. This uses the group offloading of diffusers.
     """
     loaded.keep_resident(device)
     layout = loaded.layout
-    running = layout.blocks(loaded.model)[: max(loaded.blocks) + layout.after]
+    running = layout.blocks(loaded.model)[: max(loaded.blocks) + layout.capture_output]
     stream = device != "cpu"
     holder = nn.Module()
     holder.blocks = nn.ModuleList(running)
@@ -43,7 +43,7 @@ def offload_blocks(loaded: LoadedDiffusion, device: str) -> None:
 
 
 def offload_encoders(pipeline: Any, device: str) -> None:
-    """Keep the text encoders of a pipeline in the CPU's memory; each layer is on `device` while it runs."""
+    """Keep the text encoders of a pipeline in the CPU's memory, and copy each layer to `device` while it runs."""
     where = (torch.device(device), torch.device("cpu"))
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
@@ -51,16 +51,16 @@ def offload_encoders(pipeline: Any, device: str) -> None:
 
 
 def quantize(layout: DenoiserLayout, model: nn.Module, how: str, dtype: torch.dtype) -> None:
-    """Give the linear layers of the blocks weights of 8 or 4 bits; those of the modulation stay exact.
+    """Store the weights of the blocks' linear layers in 8 or 4 bits. The modulation stays exact.
 
     Args:
-        layout: of the model.
-        model: on the CPU.
-        how: "int8", by torchao, or "nf4", by bitsandbytes.
-        dtype: of the arithmetic.
+        layout: Layout of the model.
+        model: The model on the CPU.
+        how: "int8" (by torchao) or "nf4" (by bitsandbytes).
+        dtype: Type of the computation.
 
     Raises:
-        UserError: the library is not installed.
+        UserError: The library is not installed.
     """
     library = _imported("torchao.quantization" if how == "int8" else "bitsandbytes", f"quantize: {how}")
     for block in layout.blocks(model):
@@ -83,20 +83,20 @@ def quantize(layout: DenoiserLayout, model: nn.Module, how: str, dtype: torch.dt
 def read_gguf(
     layout: DenoiserLayout, folder: Path, file: Path, blocks: Iterable[int], dtype: torch.dtype
 ) -> tuple[Any, list[str]]:
-    """Read a transformer of quantized weights from a GGUF file, by diffusers; what `blocks` do not need is let go.
+    """Read a transformer with quantized weights from a GGUF file, and keep the part that the captured blocks need.
 
     Args:
-        layout: of the model.
-        folder: with the model's config.json.
-        file: of weights.
-        blocks: that are captured.
-        dtype: of the arithmetic.
+        layout: Layout of the model.
+        folder: Folder with the model's `config.json`.
+        file: The GGUF file.
+        blocks: Captured blocks.
+        dtype: Type of the computation.
 
     Returns:
         The model on the CPU, and the names of the tensors that are kept.
 
     Raises:
-        UserError: the file cannot be read, or the library gguf is not installed.
+        UserError: The file cannot be read, or the library gguf is not installed.
     """
     _imported("gguf", "gguf")
     layout.config(folder)
@@ -108,7 +108,7 @@ def read_gguf(
             dtype=dtype,
             local_files_only=True,
         )
-    except Exception as error:  # of whatever kind its readers raise
+    except Exception as error:  # the readers of diffusers raise exceptions of many kinds
         reason = " ".join(str(error).split())
         raise UserError(f"{file}: cannot be read as the GGUF file of {layout.kind}: {reason:.200}") from None
     layout.check(blocks, model, folder)
@@ -118,7 +118,7 @@ def read_gguf(
 
 
 def compile_blocks(layout: DenoiserLayout, network: Any) -> None:
-    """Compile what repeats within a model, as diffusers names it; where it names nothing, the model's blocks."""
+    """Compile the modules that diffusers names as repeated; if it names none, compile the blocks."""
     try:
         network.compile_repeated_blocks()
     except ValueError:

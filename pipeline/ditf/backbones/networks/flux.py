@@ -1,4 +1,4 @@
-"""The FLUX.1 transformer: its arguments, and the AdaLN modulation of its blocks."""
+"""FLUX.1: the arguments of its transformer in diffusers, and the AdaLN of its blocks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ TEXT_TOKENS = 512
 
 
 class LoadedFlux(LoadedDiffusion):
-    """Double blocks, then single blocks; each has the layer of its own AdaLN."""
+    """FLUX.1, cut off before the deepest captured block. Every block has an AdaLN layer of its own."""
 
     layout = DenoiserLayout(
         "FluxTransformer2DModel", ("transformer_blocks", "single_transformer_blocks"), modulation=("norm1", "norm")
@@ -24,7 +24,7 @@ class LoadedFlux(LoadedDiffusion):
 
     @staticmethod
     def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
-        """T5 embeddings, 512 tokens padded and without attention mask, and the pooled CLIP vector."""
+        """Return T5 embeddings of 512 tokens, padded and without attention mask, and the pooled CLIP vector."""
         length = min(TEXT_TOKENS, pipeline.tokenizer_2.model_max_length)
         embeds, pooled, _ = pipeline.encode_prompt(
             prompt=prompt, prompt_2=None, device=device, max_sequence_length=length
@@ -51,16 +51,16 @@ class LoadedFlux(LoadedDiffusion):
         time, scale = self.full(1, self.settings.timestep / 1000) * 1000, self._guidance(1)
         if condition == "both":
             return layers(time, pooled) if scale is None else layers(time, scale * 1000, pooled)
-        found = layers.timestep_embedder(layers.time_proj(time).to(self.dtype))
-        return (
-            found if scale is None else found + layers.guidance_embedder(layers.time_proj(scale * 1000).to(self.dtype))
-        )
+        embedding = layers.timestep_embedder(layers.time_proj(time).to(self.dtype))
+        if scale is not None:
+            embedding += layers.guidance_embedder(layers.time_proj(scale * 1000).to(self.dtype))
+        return embedding
 
     def adaln(self, block: int, embedding: Any) -> Tensor:
         layers = self.block(block)
         norm: Any = getattr(layers, "norm1", None) or layers.norm
-        found: Tensor = norm.linear(norm.silu(embedding))
-        return found
+        modulation: Tensor = norm.linear(norm.silu(embedding))
+        return modulation
 
     def _guidance(self, n: int) -> Tensor | None:
         return self.full(n, self.settings.guidance) if self.model.config.guidance_embeds else None

@@ -1,4 +1,4 @@
-"""The FLUX.2 transformer: its arguments, and the AdaLN modulation of its blocks."""
+"""FLUX.2: the arguments of its transformer in diffusers, and the AdaLN that its blocks share."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from ditf.types import Condition
 
 
 class LoadedFlux2(LoadedDiffusion):
-    """Double blocks, then single blocks; the encoder gives latents of 2x2 squares already."""
+    """FLUX.2, cut off before the deepest captured block. Its latents are 2x2 squares already."""
 
     layout = DenoiserLayout("Flux2Transformer2DModel", stacks=("transformer_blocks", "single_transformer_blocks"))
     patch = 1
@@ -21,7 +21,7 @@ class LoadedFlux2(LoadedDiffusion):
 
     @staticmethod
     def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
-        """Hidden states of three layers of the language model, side by side, 512 tokens."""
+        """Return the hidden states of three layers of the language model, concatenated, for 512 tokens."""
         return {"prompt_embeds": pipeline.encode_prompt(prompt=prompt, device=device)[0][0]}
 
     def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -49,8 +49,8 @@ class LoadedFlux2(LoadedDiffusion):
     def adaln(self, block: int, embedding: Any) -> Tensor:
         double = block < self.model.config.num_layers
         layer = self.model.double_stream_modulation_img if double else self.model.single_stream_modulation
-        found: Tensor = layer(embedding)
-        return found
+        modulation: Tensor = layer(embedding)
+        return modulation
 
     def _guidance(self, n: int) -> Tensor | None:
         return self.full(n, self.settings.guidance) if self.model.config.guidance_embeds else None

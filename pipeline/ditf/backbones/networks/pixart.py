@@ -1,4 +1,4 @@
-"""The PixArt transformer: its arguments, and the AdaLN modulation of its blocks."""
+"""PixArt: the arguments of its transformer in diffusers, and its AdaLN-single."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,10 @@ from ditf.types import Condition
 
 
 class LoadedPixArt(LoadedDiffusion):
-    """The 1024-pixel models of alpha embed the image's size, too, so that their modulation depends on it."""
+    """PixArt, cut off before the deepest captured block.
+
+    The modulation of the 1024-pixel models of PixArt-alpha depends on the size of the image, which they embed.
+    """
 
     layout = DenoiserLayout(
         "PixArtTransformer2DModel",
@@ -29,7 +32,7 @@ class LoadedPixArt(LoadedDiffusion):
 
     @staticmethod
     def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
-        """T5 embeddings and their attention mask: 120 tokens for alpha, 300 for Sigma."""
+        """Return T5 embeddings and their attention mask: 120 tokens for alpha, 300 for Sigma."""
         embeds, mask, _, _ = pipeline.encode_prompt(prompt=prompt, device=device, do_classifier_free_guidance=False)
         return {"prompt_embeds": embeds[0], "mask": mask[0]}
 
@@ -52,8 +55,8 @@ class LoadedPixArt(LoadedDiffusion):
 
     def adaln(self, block: int, embedding: Any) -> Tensor:
         table: Any = self.block(block).scale_shift_table
-        found: Tensor = table + embedding.reshape(6, -1)
-        return found
+        modulation: Tensor = table + embedding.reshape(6, -1)
+        return modulation
 
     def _size(self, n: int, latents: tuple[int, ...]) -> dict[str, Tensor | None]:
         if not self.modulation_depends_on_size:

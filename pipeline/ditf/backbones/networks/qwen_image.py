@@ -1,4 +1,4 @@
-"""The Qwen-Image transformer: its arguments, and the AdaLN modulation of its blocks."""
+"""Qwen-Image: the arguments of its transformer in diffusers, and the AdaLN of its blocks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +12,13 @@ from ditf.types import Condition
 
 
 class LoadedQwenImage(LoadedDiffusion):
-    """Each block has a layer of its own that modulates its image stream."""
+    """Qwen-Image, cut off before the deepest captured block. Each block has an AdaLN layer for its image stream."""
 
     layout = DenoiserLayout("QwenImageTransformer2DModel", modulation=("img_mod",))
 
     @staticmethod
     def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
-        """Qwen2.5-VL's last hidden states of the prompt's own tokens, without the template's."""
+        """Return the last hidden states of Qwen2.5-VL for the prompt, without those of the chat template."""
         return {"prompt_embeds": pipeline.encode_prompt(prompt=prompt, device=device)[0][0]}
 
     def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -36,5 +36,5 @@ class LoadedQwenImage(LoadedDiffusion):
 
     def adaln(self, block: int, embedding: Any) -> Tensor:
         layer: Any = self.block(block).img_mod
-        found: Tensor = layer(embedding)
-        return found
+        modulation: Tensor = layer(embedding)
+        return modulation

@@ -1,4 +1,4 @@
-"""The SANA transformer: its arguments, and the AdaLN modulation of its blocks."""
+"""SANA: the arguments of its transformer in diffusers, and its AdaLN-single."""
 
 import inspect
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from ditf.types import Condition
 
 
 class LoadedSana(LoadedDiffusion):
-    """AdaLN-single: one modulation for all blocks, that each shifts by its own table."""
+    """SANA, cut off before the deepest captured block. Each block adds its own table to the shared modulation."""
 
     layout = DenoiserLayout(
         "SanaTransformer2DModel",
@@ -24,7 +24,7 @@ class LoadedSana(LoadedDiffusion):
 
     @staticmethod
     def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
-        """Gemma's embeddings and their attention mask, 300 tokens, after the pipeline's own instruction."""
+        """Return Gemma's embeddings and their attention mask, 300 tokens, with the pipeline's own instruction."""
         instruction = inspect.signature(pipeline.__call__).parameters["complex_human_instruction"].default
         embeds, mask, _, _ = pipeline.encode_prompt(
             prompt=prompt,
@@ -51,5 +51,5 @@ class LoadedSana(LoadedDiffusion):
 
     def adaln(self, block: int, embedding: Any) -> Tensor:
         table: Any = self.block(block).scale_shift_table
-        found: Tensor = table + embedding.reshape(6, -1)
-        return found
+        modulation: Tensor = table + embedding.reshape(6, -1)
+        return modulation

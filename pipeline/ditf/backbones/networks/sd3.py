@@ -1,4 +1,4 @@
-"""The Stable Diffusion 3 transformer: its arguments, and the AdaLN modulation of its blocks."""
+"""Stable Diffusion 3: the arguments of its transformer in diffusers, and the AdaLN of its blocks."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -13,7 +13,10 @@ from ditf.types import Condition
 
 
 class LoadedSD3(LoadedDiffusion):
-    """Each block has its own AdaLN; those with two attentions have a second one, which is not the descriptor's."""
+    """Stable Diffusion 3, cut off before the deepest captured block.
+
+    Every block has its own AdaLN. Blocks with two attentions have a second one, which the descriptor does not use.
+    """
 
     layout = DenoiserLayout("SD3Transformer2DModel", modulation=("norm1",))
     conditions = ("both", "t", "c")
@@ -27,7 +30,7 @@ class LoadedSD3(LoadedDiffusion):
 
     @staticmethod
     def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
-        """Both CLIPs' and T5's embeddings, 77 + 256 tokens, and both pooled CLIP vectors."""
+        """Return the embeddings of both CLIP encoders and T5, 77 + 256 tokens, and both pooled CLIP vectors."""
         embeds, _, pooled, _ = pipeline.encode_prompt(
             prompt=prompt, prompt_2=None, prompt_3=None, device=device, do_classifier_free_guidance=False
         )
@@ -51,5 +54,5 @@ class LoadedSD3(LoadedDiffusion):
 
     def adaln(self, block: int, embedding: Any) -> Tensor:
         norm: Any = self.block(block).norm1
-        found: Tensor = norm.linear(norm.silu(embedding))
-        return found
+        modulation: Tensor = norm.linear(norm.silu(embedding))
+        return modulation

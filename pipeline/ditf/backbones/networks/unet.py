@@ -1,4 +1,4 @@
-"""The U-Net of Stable Diffusion: its arguments, and the AdaLN modulation of its blocks."""
+"""Stable Diffusion's U-Net: its arguments in diffusers, and the sizes of its up blocks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +15,9 @@ from ditf.backbones.source import Model
 
 
 class LoadedUNet(LoadedDiffusion):
-    """Up blocks, of which each has a stride and a width of its own."""
+    """A U-Net, cut off after the deepest captured up block. Each up block has its own stride and channels."""
 
-    layout = DenoiserLayout("UNet2DConditionModel", ("up_blocks",), ("conv_norm_out", "conv_out"), after=True)
+    layout = DenoiserLayout("UNet2DConditionModel", ("up_blocks",), ("conv_norm_out", "conv_out"), capture_output=True)
     norm = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -26,12 +26,12 @@ class LoadedUNet(LoadedDiffusion):
 
     @staticmethod
     def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
-        """CLIP embeddings, 77 tokens without attention mask; for XL of both CLIPs, and the pooled vector."""
-        found = pipeline.encode_prompt(
+        """Return CLIP embeddings of 77 tokens without attention mask; XL adds a second encoder and a pooled vector."""
+        encoded = pipeline.encode_prompt(
             prompt=prompt, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
-        pooled = {"pooled": found[2][0]} if len(found) > 2 else {}
-        return {"prompt_embeds": found[0][0], **pooled}
+        pooled = {"pooled": encoded[2][0]} if len(encoded) > 2 else {}
+        return {"prompt_embeds": encoded[0][0], **pooled}
 
     @classmethod
     def schedule(cls, settings: Diffusion, model: Model) -> tuple[float, float]:
@@ -45,7 +45,7 @@ class LoadedUNet(LoadedDiffusion):
         return self.latent_stride * 2 ** max(0, len(widths) - 2 - block), widths[-1 - block]
 
     def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
-        found: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "sample": latents,
             "timestep": self.timesteps(len(latents)),
             "encoder_hidden_states": text["prompt_embeds"],
@@ -54,8 +54,8 @@ class LoadedUNet(LoadedDiffusion):
             height, width = (side * self.latent_stride for side in latents.shape[-2:])
             sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype, device=self.device)
             times = sizes.expand(len(latents), -1)
-            found["added_cond_kwargs"] = {"text_embeds": text["pooled"], "time_ids": times}
-        return found
+            arguments["added_cond_kwargs"] = {"text_embeds": text["pooled"], "time_ids": times}
+        return arguments
 
     def image_tokens(self, block: int, hidden: Tensor, count: int) -> Tensor:
         return tokens(hidden)

@@ -1,4 +1,4 @@
-"""Vision transformers of the transformers library, loaded and run."""
+"""Vision transformers of the transformers library: loading, preprocessing and capturing blocks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,19 @@ from ditf.errors import UserError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SIZES = ("patch_size", "hidden_size", "num_hidden_layers")
-OFFSET = 0.1  # of patches, that the published DINOv2 adds before it scales its position embeddings
+OFFSET = 0.1  # patches that the published DINOv2 adds before it scales its position embeddings
 
 
 class LoadedViT(LoadedBackbone):
-    """The blocks of a vision transformer up to the deepest captured one."""
+    """A vision transformer, cut off after the deepest captured block.
+
+    Args:
+        model: The model of the transformers library.
+        blocks: Blocks whose outputs are captured.
+        final_norm: Apply the model's last normalization to the features.
+        mean: Mean of each colour channel of the model's training images.
+        std: Standard deviation of each colour channel.
+    """
 
     def __init__(
         self, model: Any, blocks: Iterable[int], final_norm: bool, mean: list[float], std: list[float]
@@ -36,10 +44,17 @@ class LoadedViT(LoadedBackbone):
 
     @classmethod
     def load(cls, folder: Path, blocks: Iterable[int], final_norm: bool, dtype: torch.dtype, device: str) -> LoadedViT:
-        """Read from a transformers folder, in safetensors, the blocks up to the deepest of `blocks`.
+        """Load the blocks up to the deepest captured one.
+
+        Args:
+            folder: Folder of a transformers model with safetensors weights.
+            blocks: Blocks whose outputs are captured.
+            final_norm: Apply the model's last normalization to the features.
+            dtype: Type of the computation.
+            device: A torch device.
 
         Raises:
-            UserError: the folder has no vision transformer of patches, or not these blocks.
+            UserError: The folder has no vision transformer with patches, or the model does not have such a block.
         """
         config = _config(folder)
         if max(blocks) >= config.num_hidden_layers:
@@ -56,18 +71,20 @@ class LoadedViT(LoadedBackbone):
 
     @torch.inference_mode()
     def capture(self, encoded: Tensor, text: Text, generators: list[torch.Generator]) -> dict[int, Tensor]:
-        named = {"pixel_values": encoded}
+        arguments: dict[str, Any] = {"pixel_values": encoded}
         if "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters:
-            named["interpolate_pos_encoding"] = True  # type: ignore[assignment]
-        found = capture(self.model, list(blocks_of(self.model)), self.blocks, named, after=True)
+            arguments["interpolate_pos_encoding"] = True
+        outputs = capture(self.model, list(blocks_of(self.model)), self.blocks, arguments, capture_output=True)
         if self.final_norm:
-            found = {block: final_norm_of(self.model)(hidden) for block, hidden in found.items()}
+            outputs = {block: final_norm_of(self.model)(hidden) for block, hidden in outputs.items()}
         patches = encoded.shape[-2] * encoded.shape[-1] // self.stride**2
-        return {block: hidden[:, -patches:] for block, hidden in found.items()}  # class and register tokens come first
+        return {
+            block: hidden[:, -patches:] for block, hidden in outputs.items()
+        }  # class and register tokens come first
 
 
 def _config(folder: Path) -> Any:
-    """The configuration of the vision transformer in a folder."""
+    """Read the configuration of the vision transformer in a folder."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
@@ -80,41 +97,43 @@ def _config(folder: Path) -> Any:
 
 
 def blocks_of(model: nn.Module) -> nn.ModuleList:
-    """The blocks of a vision transformer: its only list of modules that are alike."""
+    """Return the blocks of a vision transformer: its longest list of modules."""
     return max((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len)
 
 
 def final_norm_of(model: nn.Module) -> Any:
-    """The normalization after the last block."""
+    """Return the normalization after the last block."""
     return next(getattr(model, name) for name in ("layernorm", "norm", "post_layernorm") if hasattr(model, name))
 
 
 def _standardization(folder: Path, kind: str) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each colour, as the model's own preprocessing has them."""
+    """Return mean and standard deviation of each colour channel from the model's preprocessing configuration."""
     path = folder / "preprocessor_config.json"
     if not path.exists() and kind.startswith("dino"):
         return list(IMAGENET[0]), list(IMAGENET[1])
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        mean, std = found["image_mean"], found["image_std"]
+        preprocessing = json.loads(path.read_text(encoding="utf-8"))
+        mean, std = preprocessing["image_mean"], preprocessing["image_std"]
         if len(mean) != 3 or len(std) != 3 or min(map(float, std)) <= 0:
             raise ValueError(f"image_mean {mean}, image_std {std}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: gives no mean and standard deviation of colours ({error})") from None
+        raise UserError(
+            f"{path}: gives no mean and standard deviation of colours ({error}). Download it again."
+        ) from None
     return mean, std
 
 
 def _published_positions(model: Any) -> Any:
-    """How the published DINOv2 scales its position embeddings; transformers' own way leaves out its offset."""
+    """Return a function that scales position embeddings like the published DINOv2, which adds an offset."""
 
     def positions(embeddings: Tensor, height: int, width: int) -> Tensor:
         table: Tensor = model.embeddings.position_embeddings
         side = round((table.shape[1] - 1) ** 0.5)
-        down, across = (pixels // model.config.patch_size for pixels in (height, width))
-        if (down, across) == (side, side):
+        rows, columns = (pixels // model.config.patch_size for pixels in (height, width))
+        if (rows, columns) == (side, side):
             return table
         grid = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
-        scale = ((down + OFFSET) / side, (across + OFFSET) / side)
+        scale = ((rows + OFFSET) / side, (columns + OFFSET) / side)
         scaled = nn.functional.interpolate(grid, scale_factor=scale, mode="bicubic").to(table.dtype)
         return torch.cat([table[:, :1], scaled.flatten(2).transpose(1, 2)], 1)
 

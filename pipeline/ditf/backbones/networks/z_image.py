@@ -1,4 +1,4 @@
-"""The Z-Image transformer: its arguments, and the AdaLN modulation of its blocks."""
+"""Z-Image: the arguments of its transformer in diffusers, and the AdaLN of its blocks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from ditf.types import Condition, Norm
 
 
 class LoadedZImage(LoadedDiffusion):
-    """Blocks after the refiners, on the image's tokens followed by the text's."""
+    """Z-Image, cut off before the deepest captured block. Its tokens are those of the image, then those of the text."""
 
     layout = DenoiserLayout(
         "ZImageTransformer2DModel",
@@ -27,7 +27,7 @@ class LoadedZImage(LoadedDiffusion):
 
     @staticmethod
     def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
-        """Qwen3's hidden states before its last layer, of the prompt in its chat template."""
+        """Return the hidden states of Qwen3 before its last layer, for the prompt in its chat template."""
         return {"prompt_embeds": pipeline.encode_prompt(prompt, device, do_classifier_free_guidance=False)[0][0]}
 
     def width(self) -> int:
@@ -45,7 +45,9 @@ class LoadedZImage(LoadedDiffusion):
     def adaln(self, block: int, embedding: Any) -> Tensor:
         layers: Any = self.block(block)
         scale, gate, *_ = layers.adaLN_modulation(embedding)[0].chunk(4)
-        weight = layers.attention_norm1.weight  # the norm's own, which a store's norm has not
+        weight = (
+            layers.attention_norm1.weight
+        )  # of the model's RMS norm, included in the scale because `Norm` has no weights
         return torch.stack([torch.zeros_like(scale), weight * (1 + scale) - 1, gate.tanh()])
 
     def _time(self, n: int) -> Tensor:
