@@ -1,6 +1,5 @@
 """The command `ditf`: the published commands, results, search and match."""
 
-import csv
 import importlib.metadata
 import json
 import os
@@ -18,7 +17,7 @@ from typer.testing import CliRunner
 from ditf.cli.app import app
 from ditf.features.store import FeatureStore
 from ditf.files import fingerprint
-from tests.conftest import BLOCK, MODELS, SHARED, TORCH, Project
+from tests.conftest import TORCH, Project
 
 
 def test_results(project: Project) -> None:
@@ -77,72 +76,6 @@ def test_help_has_an_example_of_every_command_and_needs_no_library() -> None:
 
 def test_the_version(finished: Project) -> None:
     assert finished.check("ditf", "--version").strip() == importlib.metadata.version("ditf")
-
-
-@pytest.mark.slow
-def test_the_published_spair_command(project: Project, tmp_path: Path) -> None:
-    out = tmp_path / "new" / "out"
-    command = (
-        f"ditf spair --dataset_path data/sample/SPair-71k --save_path {out} --dit_model flux --img_size 160 160 "
-        f"--t 260 --k {BLOCK} --ensemble_size 2 --cd --model tiny-0"
-    )
-    entries = project.params
-    shown = project.check(*command.split())
-    assert "astronaut" in shown
-    assert "All" in shown
-    with (out / "tables/pck.csv").open() as file:
-        rows = {(r["value"], r["alpha"]): r["point"] for r in csv.DictReader(file) if r["group"] == "category"}
-    known = json.loads((project.folder / "results/spair-flux/metrics.json").read_text())["adaln+discard"]
-    assert float(rows["All", "0.1"]) == pytest.approx(known["point@0.1"], abs=0.01)
-    assert (out / "visualizations/matches_best.png").is_file()
-    for section, before in entries.items():  # the entries that were there are as they were
-        if isinstance(before, dict):
-            assert {key: project.params[section][key] for key in before} == before
-    # Without --cd: the features are there. What was delivered before is replaced, what is the user's own stays.
-    (out / "my notes.txt").write_text("mine")
-    (out / "visualizations/stale.png").write_bytes(b"")
-    (out / ".ditf-delivered").open("a").write("visualizations/stale.png\n")
-    project.check(*[word for word in command.split() if word != "--cd"], without=MODELS)
-    assert (out / "my notes.txt").is_file()
-    assert not (out / "visualizations/stale.png").exists()
-
-
-@pytest.mark.slow
-def test_the_published_davis_command(project: Project, tmp_path: Path) -> None:
-    """Over two real sequences where they are present, else over the sample's."""
-    real = SHARED / "data/DAVIS"
-    root, sequence = (real, "car-shadow") if real.is_dir() else ("data/sample/DAVIS", "one-disc")
-    flags = f"--data_path {root} --output_dir {tmp_path}/out --img_size 96 --k 4 --t 90 --cd --ensemble_size 1"
-    shown = project.check("ditf", "davis", *flags.split(), "--model", "tiny-0", "--year", "2017")
-    assert "J and F over all objects" in shown
-    assert json.loads((tmp_path / "out/metrics.json").read_text())["adaln+discard"]["J&F"] > 0.1
-    assert len(list((tmp_path / f"out/predictions/adaln+discard/{sequence}").glob("*.png"))) >= 12
-    assert (tmp_path / f"out/visualizations/{sequence}.gif").is_file()
-
-
-@pytest.mark.parametrize(
-    ("command", "expected"),
-    [
-        ("spair --dataset_path nowhere --save_path out", "--dataset_path: nowhere is not a folder"),
-        ("spair --dataset-path nowhere --save-path out --ensemble-size 2", "--dataset_path: nowhere is not a folder"),
-        ("spair --dataset_path data --save_path params.yaml", "params.yaml: not a folder"),
-        ("spair --dataset_path data --save_path out --img_size 640 480", "--img_size: 640 480"),
-        ("spair --dataset_path data --save_path out --dit_model sd9", "'sd9' is not known"),
-        ("spair --dataset_path data --save_path out --t 2000", "features.spair-command.timestep"),
-        ("davis --data_path data --output_dir out --img_size 8", "features.davis-command.img_size"),
-        ("davis --data_path data --output_dir out --year 2018", "datasets.davis-command.year"),
-        pytest.param(
-            "davis --data_path data --output_dir out --model tiny-0",
-            "a stage failed, as reported above",
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_a_published_command_that_fails_changes_nothing(project: Project, command: str, expected: str) -> None:
-    before = (project.folder / "params.yaml").read_bytes()
-    assert expected in project.fail("ditf", *command.split())
-    assert (project.folder / "params.yaml").read_bytes() == before
-    assert not (project.folder / "out").exists()
 
 
 def found(project: Project, *command: str, without: tuple[str, ...] = ()) -> list[dict[str, Any]]:

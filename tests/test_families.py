@@ -15,7 +15,9 @@ from ditf.backbones.base import Backbone
 from ditf.backbones.diffusion.settings import Diffusion
 from ditf.backbones.networks.vit import blocks_of
 from ditf.backbones.source import Model, pin
-from ditf.cli.scripts import seen_by
+from ditf.cli.davis import PAPER as DAVIS
+from ditf.cli.published_run import ModelFlags, model_entries
+from ditf.cli.spair import PAPER as SPAIR
 from ditf.config.schema import FeaturesEntry
 from ditf.errors import UserError
 from ditf.files import Hashes
@@ -72,14 +74,15 @@ def test_every_kind_of_family_from_images_to_pck(project: Project) -> None:
 
 
 def test_the_published_command_takes_every_family(project: Project) -> None:
-    seen = seen_by("vit", "tiny-0", (None, None, None), (28, 260), False, 168)
-    assert seen.features == {"img_size": 168, "blocks": [11]}
-    assert seen.predict == {"block": 11, "descriptors": ["original"]}
-    sd3 = seen_by("sd3", None, (4, 300, 2), (28, 260), True, 640)
-    assert sd3.model["source"] == "stabilityai/stable-diffusion-3.5-medium"
-    assert sd3.features == {"img_size": 640, "timestep": 300, "ensemble_size": 2, "blocks": [4]}
-    assert sd3.predict["descriptors"] == ["adaln+discard"]
-    assert seen_by("flux", None, (None, None, None), (24, 90), False, 960).features["timestep"] == 90
+    vit = model_entries(ModelFlags("vit", "tiny-0", None, None, None, False, 168), SPAIR)
+    assert vit["features"] == {"img_size": 168, "blocks": [11]}
+    assert vit["tasks"]["predict"] == {"block": 11, "descriptors": ["original"]}
+    sd3 = model_entries(ModelFlags("sd3", None, 4, 300, 2, True, 640), SPAIR)
+    assert sd3["models"]["source"] == "stabilityai/stable-diffusion-3.5-medium"
+    assert sd3["features"] == {"img_size": 640, "timestep": 300, "ensemble_size": 2, "blocks": [4]}
+    assert sd3["tasks"]["predict"]["descriptors"] == ["adaln+discard"]
+    flux = model_entries(ModelFlags("flux", None, None, None, None, False, 960), DAVIS)
+    assert flux["features"] == {"img_size": 960, "timestep": 90, "blocks": [24]}
     command = "ditf spair --dataset_path data/sample/SPair-71k --dit_model vit --model tiny-0 --save_path out"
     for flags, expected in (
         ("--t 3", "have no timestep"),

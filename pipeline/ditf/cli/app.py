@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ditf.cli.compare import compare
+from ditf.cli.davis import davis
 from ditf.cli.frames import frames
 from ditf.cli.init import init
 from ditf.cli.match import match
@@ -18,8 +19,8 @@ from ditf.cli.plan import plan
 from ditf.cli.prepare import prepare
 from ditf.cli.repair import repair
 from ditf.cli.results import results
-from ditf.cli.scripts import davis, spair
 from ditf.cli.search import search
+from ditf.cli.spair import spair
 from ditf.cli.verify import verify
 
 # Plain help texts, since rich takes longer to load than the command runs.
