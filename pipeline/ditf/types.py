@@ -1,27 +1,29 @@
-"""Types that all parts of the package share: descriptors, AdaLN conditions and normalizations, encodings."""
+"""Types and constants that all parts of the package share."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 Descriptor = Literal["original", "adaln", "adaln+discard", "adaln:t", "adaln:t+discard", "adaln:c", "adaln:c+discard"]
 DESCRIPTORS: tuple[Descriptor, ...] = get_args(Descriptor)
-ORIGINAL = DESCRIPTORS[:1]  # descriptors of a model without AdaLN
-MODULATED = DESCRIPTORS[:3]  # descriptors of a model whose AdaLN does not embed timestep and text separately
+ORIGINAL = DESCRIPTORS[:1]  # the descriptor of models without AdaLN
+MODULATED = DESCRIPTORS[:3]  # descriptors of models whose AdaLN does not embed timestep and text separately
 
-# What an AdaLN is modulated by: everything that the model embeds ("both"), its timestep only, or its text only.
+# The input of the AdaLN modulation: everything that the model embeds ("both"), the timestep only, or the text only.
 Condition = Literal["both", "t", "c"]
 BOTH: Condition = "both"
 
-STORE_VERSION = 6  # of stores, and of extraction as far as all families share it; part of what features are known by
+# The version of the store format and of the extraction code that all families share. It is part of the fingerprint of
+# features.
+STORE_VERSION = 6
 
-Encoding = Literal["float16", "float32", "int8"]  # how a store keeps tokens
-Noise = Literal["per-image", "shared"]
-Rule = Literal["longer", "shorter", "square"]  # how an image is resized for a model
+Encoding = Literal["float16", "float32", "int8"]  # the number format of tokens in a store
+Noise = Literal["per-image", "shared"]  # whether images of one size share their noise
+Rule = Literal["longer", "shorter", "square"]  # the side of an image that is resized to a given length
 
 
 @dataclass(frozen=True)
 class Norm:
-    """The normalization that an AdaLN modulates: over the channels, without affine parameters.
+    """A normalization over channels without affine parameters, whose result an AdaLN modulates.
 
     Attributes:
         kind: "layer" for a layer norm, "rms" for an RMS norm.
