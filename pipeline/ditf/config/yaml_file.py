@@ -1,6 +1,7 @@
 """Reading and editing YAML files as DVC does: with ruamel.yaml, as YAML 1.2."""
 
 import io
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,7 @@ def parse_yaml(text: str, where: str) -> Any:
         if any(character in node.value for character in FRAGILE) and (in_mapping or not quoted):
             raise UserError(
                 f"{where}: line {node.start_mark.line + 1}: {node.value!r} stands inside {{ }} or [ ] and contains "
-                "':' or '?', which DVC cannot read after it has rewritten the file. Write each key on its own line, "
-                "without braces."
+                f"':' or '?', which DVC cannot read after it has rewritten the file. {_robust_spelling(node.value)}"
             )
     try:
         return _reader().load(text)
@@ -130,6 +130,15 @@ def _flow_scalars(
     elif isinstance(node, SequenceNode):
         for child in node.value:
             yield from _flow_scalars(child, in_flow or bool(node.flow_style), in_mapping)
+
+
+def _robust_spelling(value: str) -> str:
+    """Return what to write instead of a value that is fragile inside { } and [ ]."""
+    if re.fullmatch(r"tiny:\d+", value):
+        return f"Write {value.replace(':', '-')}."
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+        return f"Write {value.replace(':', '.')} if it names a class. Otherwise write each key on its own line."
+    return "Write each key on its own line, without braces."
 
 
 def _with_entry(text: str, section: str, name: str, entry: Mapping[str, Any], where: str) -> str:
