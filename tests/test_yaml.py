@@ -52,7 +52,7 @@ VALUES = ["tiny:0", "my.module:Class", "http://x/y", "C:\\x", "1:30", "what?", "
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("text", ["m: {{a: '{}'}}", "m: {{'{}': 1}}", "m: {{a: ['{}']}}", "m: {{a: {{b: '{}'}}}}"])
 def test_fragile_spellings_are_refused(value: str, text: str) -> None:
-    with pytest.raises(UserError, match="^params.yaml: line 2: .* [Ww]rite .*[.]$"):
+    with pytest.raises(UserError, match=r"^params.yaml: line 2: .* [Ww]rite "):
         parse_yaml("x: 1\n" + text.format(value), "params.yaml")
 
 
