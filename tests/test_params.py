@@ -89,7 +89,7 @@ T, U = "tasks.spair-flux", "tasks.davis-flux"
         (f"{U}.predict.temperature", 0.0, rf"{U}.predict.temperature"),
         (f"{U}.predict.temperature", float("inf"), rf"{U}.predict.temperature"),
         (f"{U}.predict.topk", 0, rf"{U}.predict.topk"),
-        ("tasks.photos-search.predict.descriptors", ["original", "adaln"], "an index is of one descriptor"),
+        ("tasks.photos-search.predict.descriptors", ["original", "adaln"], "an index has one descriptor"),
         ("models.tiny-flux.device", "tpu", "models.tiny-flux.device"),
         ("models.tiny-flux.batch_size", 0, "models.tiny-flux.batch_size"),
         ("models.tiny-flux.source", "", "models.tiny-flux.source"),
