@@ -2,8 +2,8 @@
 
 import shutil
 
-from ditf.drawing.charts import save
-from ditf.drawing.pictures import draw_channels
+from ditf.drawing.features import draw_channels
+from ditf.drawing.figures import save
 from ditf.features.store import FeatureStore
 from ditf.project.paths import FEATURES, RESULTS
 from ditf.report import analysis

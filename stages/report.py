@@ -1,13 +1,14 @@
 """All results on one page -> report.html."""
 
 from ditf.files import write_atomically
+from ditf.project.freshness import stale_tasks
 from ditf.project.paths import REPORT, RESULTS
 from ditf.report.page import render
 from stages import Params, run
 
 
 def main(params: Params) -> None:
-    write_atomically(REPORT, render(params, RESULTS).encode())
+    write_atomically(REPORT, render(params, RESULTS, stale_tasks(params)).encode())
     print(f"{REPORT}: {REPORT.stat().st_size / 1e6:.1f} MB")
 
 

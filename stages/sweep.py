@@ -11,7 +11,7 @@ from ditf.backbones.device import choose
 from ditf.data.catalog import Catalog, texts_of
 from ditf.data.subset import choose as choose_subset
 from ditf.data.subset import write_subset
-from ditf.drawing.charts import save
+from ditf.drawing.figures import save
 from ditf.features.extractor import key_of
 from ditf.features.text import encode_prompts
 from ditf.files import exclusive, fingerprint

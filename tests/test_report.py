@@ -17,9 +17,10 @@ from PIL import Image
 from ditf.config.params import load_params
 from ditf.errors import UserError
 from ditf.metrics.intervals import difference, interval, read_units
+from ditf.report import leaderboard
 from ditf.report.compare import compare
 from ditf.report.page import render
-from tests.conftest import BLOCK, Project
+from tests.conftest import Project
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 PROBE = """
@@ -115,14 +116,44 @@ def test_it_holds_metrics_intervals_published_numbers_and_provenance(report: str
     low, high = interval(sums) or (0, 0)
     value = metrics["adaln"]["point@0.1"]
     assert sums.value() == pytest.approx(value, abs=0.005)
-    assert f"{value:.4g} [{low:.4g}, {high:.4g}]" in report
-    assert re.search(r"published, arXiv 2505.18584</td><td>FLUX.1-dev</td>.*67.1", report)
+    assert f"{value:.2f} [{low:.2f}, {high:.2f}]" in report
+    assert "published, arXiv" not in report  # these results are not those of the official split
     run = json.loads((results / "davis-flux/run.json").read_text())
     assert run["store"] in report
     assert "tiny random model" in report
-    charts = ("PCK over alpha", "PCK by category", "J&amp;F by sequence", "matches worst", f"maps{BLOCK}", "two-cross")
+    charts = (
+        "PCK over alpha",
+        "PCK by category",
+        "J&amp;F by sequence",
+        "Matches of the worst pair",
+        "Masks of two-cross",
+    )
     for name in charts:
         assert name in report
+
+
+def test_it_is_readable(report: str, finished: Project) -> None:
+    jf = json.loads((finished.folder / "results/davis-flux/metrics.json").read_text())["adaln+discard"]["J&F"]
+    assert f"{100 * jf:.2f}" in report and f"{jf:.4g}<" not in report  # in percent
+    assert not re.search(r"<td[^>]*>-?\d+\.\d{5,}</td>", report)  # few digits
+    assert re.search(r">&lt;0\.001<|>0\.\d{3}<", report)  # p-values
+    assert all(text in report for text in ("ensemble size", "over <b>units</b>", "Summary", ">hard<", ">target<"))
+    assert not re.search(r'<img [^>]*alt="[^"]{0,20}"', report)  # alternative texts say what is seen
+    assert report.count('<svg role="img" aria-label=') == report.count("<svg")
+    assert "Recall against exact search" not in report  # of exact indexes there is nothing to draw
+    assert "position: sticky" in report and "background: white" not in report
+
+
+def test_published_results_are_shown_for_the_official_split_only() -> None:
+    rows = list(leaderboard._published("correspondence", "spair", "test", {12234}))
+    assert {row["model"] for row in rows} >= {"FLUX.1-dev", "DINOv2"}
+    assert not list(leaderboard._published("correspondence", "spair", "test", {42}))
+
+
+def test_the_page_names_what_is_stale(finished: Project) -> None:
+    params = load_params(finished.folder / "params.yaml")
+    page = render(params, finished.folder / "results", {"spair-flux": "tasks.spair-flux.score changed"})
+    assert page.count("Stale: run <code>dvc repro</code>") == 1
 
 
 def test_the_intervals_table_agrees_with_the_metrics_of_every_task(finished: Project) -> None:
@@ -160,7 +191,7 @@ def test_compare_prints_the_paired_difference_and_draws_what_changed_most(finish
     changes = [abs(row["difference"]) for row in found["changed"]]
     assert changes == sorted(changes, reverse=True) and len(changes) == 6
     with Image.open(drawing) as shown:
-        assert shown.size[0] == 1400
+        assert shown.size[0] == 1200
 
 
 def test_compare_with_an_earlier_revision(project: Project) -> None:

@@ -1,45 +1,30 @@
-"""Charts of tables of results, and images side by side, as matplotlib figures."""
+"""Charts of tables of results, as matplotlib figures."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
-from ditf.data.images import PNG_COMPRESSION
+from ditf.drawing.figures import MARK, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_BARS = 40
-
-
-def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure, in inches."""
-    from matplotlib.figure import Figure  # here, since most commands draw nothing and would wait for it
-
-    return Figure(figsize=(width, height), layout="tight")
-
-
-def show(axes: Any, image: NDArray[Any], title: str = "", **options: Any) -> None:
-    """Draw an image, with `options` of `imshow`, without ticks."""
-    axes.imshow(image, **options)
-    axes.axis("off")
-    if title:
-        axes.set_title(title, y=1.0, fontsize=9, parse_math=False)  # to find a place for it takes as long as the rest
-
-
-def save(figure: "Figure", path: Path) -> None:
-    """Write a figure, at 100 dots per inch."""
-    figure.savefig(path, dpi=100, pil_kwargs={"compress_level": PNG_COMPRESSION} if path.suffix == ".png" else {})
+BAR = "#4878a8"
 
 
 def lines(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> "Figure":
-    """Curves by their name, each as xs and ys, with the names of the axes."""
+    """Return a chart of curves.
+
+    Args:
+        curves: The xs and ys of each curve by its name.
+        x: Label of the horizontal axis.
+        y: Label of the vertical axis.
+    """
     figure = new_figure(5, 3.4)
     axes = figure.subplots()
-    for name, (xs, ys) in curves.items():
-        axes.plot(xs, ys, label=name, linewidth=1.8, marker="o" if len(xs) < 12 else None, markersize=4)
+    for number, (name, (xs, ys)) in enumerate(curves.items()):
+        style = ("-", "--", ":", "-.")[number % 4]  # so that curves differ without colour, too
+        axes.plot(xs, ys, style, label=name, linewidth=1.8, marker="o" if len(xs) < 12 else None, markersize=4)
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.25)
     if len(curves) > 1:
@@ -47,14 +32,23 @@ def lines(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str,
     return figure
 
 
-def bars(values: Mapping[str, float], x: str) -> "Figure":
-    """Horizontal bars by name in the order given, each with its value; of more than 40, the first and the last 20."""
+def bars(values: Mapping[str, float], x: str, totals: Collection[str] = ()) -> "Figure":
+    """Return a chart of horizontal bars, each with its value.
+
+    Args:
+        values: Lengths of the bars by their names, from top to bottom. Of more than 40, only the first
+            and the last 20 are drawn.
+        x: Label of the horizontal axis.
+        totals: Names of bars that stand for all others, such as a mean. They have another colour.
+    """
     names = list(values)
     if len(names) > MOST_BARS:
         names = names[: MOST_BARS // 2] + names[-MOST_BARS // 2 :]
     figure = new_figure(5, 0.9 + 0.25 * len(names))
     axes = figure.subplots()
-    axes.bar_label(axes.barh(names, [values[name] for name in names], height=0.7), fmt=_short, padding=3)
+    colours = [MARK if name in totals else BAR for name in names]
+    drawn = axes.barh(names, [values[name] for name in names], height=0.7, color=colours)
+    axes.bar_label(drawn, fmt="{:.1f}", padding=3)
     axes.set(xlabel=x)
     axes.margins(x=0.15, y=0.01)
     axes.invert_yaxis()
@@ -62,12 +56,16 @@ def bars(values: Mapping[str, float], x: str) -> "Figure":
 
 
 def grouped(rows: Sequence[Mapping[str, Any]], group: str, value: str, y: str, x: str) -> dict[str, "Figure"]:
-    """`bars` of each group that has several. group, value, y: columns of the group, the bar's name, its length."""
+    """Return `bars` for each group that has several values.
+
+    Args:
+        rows: Rows of a table.
+        group: Column with the group.
+        value: Column with the name of a bar. The bars "All" and "Mean" are totals.
+        y: Column with the length of a bar.
+        x: Label of the horizontal axis.
+    """
     groups: dict[str, dict[str, float]] = {}
     for row in rows:
         groups.setdefault(row[group], {})[row[value]] = float(row[y])
-    return {name: bars(values, x) for name, values in groups.items() if len(values) > 1}
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1 else f"{value:.1f}"
+    return {name: bars(values, x, ("All", "Mean")) for name, values in groups.items() if len(values) > 1}

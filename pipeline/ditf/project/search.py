@@ -359,7 +359,8 @@ def _hits(index: FeatureIndex, query: Query, request: SearchRequest) -> tuple[tu
 
 def _draw_hits(path: Path, library: ImageLibrary, query: Query, mark: tuple[int, ...], rows: Rows) -> Path | None:
     """Draw a query and its hits. Return the file, or None if nothing could be drawn or written."""
-    from ditf.drawing.pictures import draw_places  # here, because matplotlib takes long to import
+    from ditf.drawing.matches import NamedImage  # here, because matplotlib takes long to import
+    from ditf.drawing.places import draw_places
 
     shown = {row["image"]: library.pixels(row["image"]) for row in rows[:DRAWN_HITS]}
     available = {image: pixels for image, pixels in shown.items() if pixels is not None}
@@ -368,7 +369,7 @@ def _draw_hits(path: Path, library: ImageLibrary, query: Query, mark: tuple[int,
         return None
     with warning_if_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw_places(path, query.pixels, mark, drawn, available.__getitem__)
+        draw_places(path, NamedImage(query.name, query.pixels), mark, drawn, available.__getitem__)
         return path
     return None
 
@@ -419,12 +420,13 @@ def match(params: Params, request: MatchRequest, out: Path | None = None) -> tup
     ]
     if source.pixels is None or target.pixels is None:
         return rows, None
-    from ditf.drawing.pictures import draw_similarity  # here, because matplotlib takes long to import
+    from ditf.drawing.matches import NamedImage, draw_similarity  # here, because matplotlib takes long to import
 
     path = out or drawing_path("match", source.name, target.name, *request.at)
     with warning_if_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw_similarity(path, source.pixels, target.pixels, rows, maps)
+        images = NamedImage(source.name, source.pixels), NamedImage(target.name, target.pixels)
+        draw_similarity(path, *images, rows, maps)
         return rows, path
     return rows, None
 

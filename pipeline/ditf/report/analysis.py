@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ditf.drawing.charts import new_figure, show
-from ditf.drawing.pictures import feature_colours, spread
+from ditf.drawing.features import feature_colours
+from ditf.drawing.figures import new_figure, show, spread
 from ditf.features.descriptors import unit
 from ditf.features.store import FeatureStore
 from ditf.types import BOTH, MODULATED, ORIGINAL, Descriptor

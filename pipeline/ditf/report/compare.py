@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from ditf.config.params import FILE, Params, load_params
 from ditf.data.catalog import Catalog
-from ditf.data.images import read_rgb
-from ditf.drawing.charts import new_figure, save, show
+from ditf.drawing.figures import new_figure, save, show
 from ditf.errors import UserError, suggest
 from ditf.metrics.display import in_percent
 from ditf.metrics.intervals import Sums, difference, read_units
@@ -179,10 +181,11 @@ def _draw(
     for result, side in zip(results, SIDES, strict=True):
         inputs = DrawingInputs(catalog, read, result.folder / "predictions")
         for row in changed:
-            result.task.draw_unit(folder / "unit.tif", inputs, result.descriptor, row["unit"])  # TIFF: not compressed
-            pictures[row["unit"], side] = read_rgb(folder / "unit.tif")
+            result.task.draw_unit(folder / "unit.png", inputs, result.descriptor, row["unit"])
+            with Image.open(folder / "unit.png") as picture:
+                pictures[row["unit"], side] = np.asarray(picture)
     height, width = next(iter(pictures.values())).shape[:2]
-    figure = new_figure(14, len(changed) * (7 * height / width + 0.5) + 0.4)
+    figure = new_figure(12, len(changed) * (6 * height / width + 0.5) + 0.4)
     for axes, row in zip(figure.subplots(len(changed), 2, squeeze=False), changed, strict=True):
         for cell, result, side in zip(axes, results, SIDES, strict=True):
             score = in_percent(task.headline, row[side])

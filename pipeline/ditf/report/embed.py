@@ -1,41 +1,42 @@
-"""Figures and pictures as they stand inside a page."""
+"""Figures and images as they are embedded in a page."""
 
 import base64
 import io
 from pathlib import Path
 
 import matplotlib as mpl
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from PIL import Image
 
-INK = "#010203"  # stands for the text's colour, which the page decides
-QUALITY, EFFORT = 85, 2  # of pictures; with more effort they are no smaller
+from ditf.drawing.figures import recolour
+
+INK = "#010203"  # stands for the colour of the page's text
+QUALITY, EFFORT = 85, 2  # of WebP; more effort does not make photographs smaller
 
 
-def svg(figure: Figure, salt: str) -> Markup:
-    """A figure as SVG whose text and axes have the colour of the page's text.
+def svg(figure: Figure, salt: str, alt: str) -> Markup:
+    """Return a figure as SVG whose text and axes have the colour of the page's text.
 
-    salt: makes the names inside it unlike those of other figures of the page.
+    Args:
+        figure: The figure, which is changed.
+        salt: A text that is different for each figure of the page, since it makes the ids inside unique.
+        alt: What the figure shows.
     """
+    recolour(figure, INK)
     for axes in figure.axes:
-        axes.tick_params(colors=INK)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_edgecolor(INK)
-    for text in figure.findobj(Text):
-        assert isinstance(text, Text)
-        text.set(color=INK, parse_math=False)
-    found = io.StringIO()
+    buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False}):
-        figure.savefig(found, format="svg", transparent=True, metadata={"Date": None})
-    page = found.getvalue()
-    return Markup(page[page.index("<svg") :].replace(INK, "currentColor"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1))
 
 
 def data_uri(path: Path) -> str:
-    """A picture or an animation as an address that holds it, as WebP: of photographs a tenth of a PNG's bytes."""
-    found = io.BytesIO()
+    """Return an image or an animation as a WebP data URI, a tenth of the size of a PNG of photographs."""
+    buffer = io.BytesIO()
     with Image.open(path) as picture:
-        picture.save(found, "WEBP", quality=QUALITY, method=EFFORT, save_all=True)
-    return f"data:image/webp;base64,{base64.b64encode(found.getvalue()).decode()}"
+        picture.save(buffer, "WEBP", quality=QUALITY, method=EFFORT, save_all=True)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

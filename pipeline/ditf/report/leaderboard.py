@@ -11,6 +11,7 @@ from typing import Any
 
 from ditf.config.params import Params
 from ditf.config.schema import FeaturesEntry
+from ditf.metrics.display import in_percent, p_text
 from ditf.metrics.intervals import Sums, difference, interval, read_units
 from ditf.tasks.base import Task
 
@@ -19,20 +20,38 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric. interval: of 95 %, where it is known."""
+    """A metric in percent.
+
+    Attributes:
+        value: The metric.
+        interval: Its 95 % interval, or None if it is not known.
+    """
 
     value: float
     interval: tuple[float, float] | None = None
 
+    @classmethod
+    def of(cls, metric: str, value: float, interval: tuple[float, float] | None) -> "Estimate":
+        """Return an estimate of a metric that is stored in percent or as a fraction."""
+        low, high = interval or (0.0, 0.0)
+        bounds = (in_percent(metric, low), in_percent(metric, high)) if interval else None
+        return cls(in_percent(metric, value), bounds)
+
     def __str__(self) -> str:
-        shown = f"{self.value:.4g}"
-        return shown + (" [{:.4g}, {:.4g}]".format(*self.interval) if self.interval else "")
+        shown = f"{self.value:.2f}"
+        return shown + (" [{:.2f}, {:.2f}]".format(*self.interval) if self.interval else "")
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """A benchmark. title: its task and data set. rows: of every descriptor of every task, and the published ones, the
-    best first. differences: between any two of them, where both have results for the same units."""
+    """The results of a benchmark.
+
+    Attributes:
+        title: Task and data set.
+        headline: The metric by which results are ranked.
+        rows: A row for every descriptor of every task, and the published results, the best first.
+        differences: A row for every two results that have scores for the same units.
+    """
 
     title: str
     headline: str
@@ -41,7 +60,12 @@ class Leaderboard:
 
 
 def leaderboards(params: Params, results: Path) -> list[Leaderboard]:
-    """Of the tasks that have results in a folder, a table for each benchmark: kind of task, data set and its folder."""
+    """Return a leaderboard for each benchmark: a type of task, a data set and its folder.
+
+    Args:
+        params: Parameters of the project.
+        results: Folder with the results of tasks. Tasks without results are left out.
+    """
     benchmarks: dict[tuple[str, ...], list[str]] = {}
     for name, task in params.tasks.items():
         path = results / name / "metrics.json"
@@ -55,7 +79,7 @@ def leaderboards(params: Params, results: Path) -> list[Leaderboard]:
 def _leaderboard(params: Params, results: Path, key: tuple[str, ...], names: list[str]) -> Leaderboard:
     kind, dataset, split, root = key
     headline, rows = params.tasks[names[0]].headline, []
-    parts: dict[str, Sums] = {}
+    scores: dict[str, Sums] = {}
     for name in names:
         metrics = json.loads((results / name / "metrics.json").read_text(encoding="utf-8"))
         units = read_units(results / name / "tables")
@@ -67,21 +91,26 @@ def _leaderboard(params: Params, results: Path, key: tuple[str, ...], names: lis
             }
             for metric in sorted(values, key=lambda name: name != headline):
                 sums = units.get(descriptor, {}).get(metric)
-                row[metric] = Estimate(values[metric], interval(sums) if sums else None)
+                row[metric] = Estimate.of(metric, values[metric], interval(sums) if sums else None)
                 if sums and metric == headline:
-                    parts[row["result"]] = sums
+                    scores[row["result"]] = sums
                     row["units"] = len(sums.units)
             rows.append(row)
-    rows += [row for row in _published(kind, dataset, split) if headline in row]
+    # The official split is recognized by its size. Published results of other data are not comparable.
+    sizes = {row.get("units") for row in rows}
+    rows += [row for row in _published(kind, dataset, split, sizes) if headline in row]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     rows = [{column: row.get(column) for column in columns} for row in rows]
     rows.sort(key=lambda row: -row[headline].value if row[headline] else 0.0)
     title = f"{kind.rpartition(':')[2]} on {dataset.rpartition(':')[2]}{f', split {split}' if split else ''} ({root})"
-    return Leaderboard(title, headline, rows, _differences(parts))
+    return Leaderboard(title, headline, rows, _differences(scores, headline))
 
 
 def settings(params: Params, task: Task) -> Row:
-    """What a result is of: model, block, timestep, ensemble size and image size; of both halves of a fusion."""
+    """Return the settings behind a result: model, block, timestep, ensemble size, image size.
+
+    A fusion has those of both halves.
+    """
     fusion = params.fusions.get(task.features)
     names = [fusion.first.features, fusion.second.features] if fusion else [task.features]
     entries: list[FeaturesEntry] = [params.features[name] for name in names]
@@ -101,11 +130,11 @@ def settings(params: Params, task: Task) -> Row:
     }
 
 
-def _published(kind: str, dataset: str, split: str) -> Iterator[Row]:
-    """Published numbers of a benchmark."""
+def _published(kind: str, dataset: str, split: str, sizes: set[Any]) -> Iterator[Row]:
+    """Yield published results of a benchmark if its official number of pairs or images is among `sizes`."""
     text = resources.files("ditf.report").joinpath("published.csv").read_text(encoding="utf-8")
     for row in csv.DictReader(text.splitlines()):
-        if (row["task"], row["dataset"], row["split"]) == (kind, dataset, split):
+        if (row["task"], row["dataset"], row["split"]) == (kind, dataset, split) and int(row["units"]) in sizes:
             value = Estimate(float(row["value"]))
             yield {
                 "result": f"published, {row['source']}",
@@ -115,12 +144,12 @@ def _published(kind: str, dataset: str, split: str) -> Iterator[Row]:
             }
 
 
-def _differences(parts: dict[str, Sums]) -> list[Row]:
+def _differences(scores: dict[str, Sums], metric: str) -> list[Row]:
+    """Return the paired difference of every two results that have scores for the same units."""
     rows: list[Row] = []
-    for (one, first), (other, second) in itertools.combinations(parts.items(), 2):
+    for (one, first), (other, second) in itertools.combinations(scores.items(), 2):
         if first.units == second.units:
-            found = difference(first, second)
-            rows.append(
-                {"first": one, "second": other, "difference": Estimate(found.value, found.interval), "p": found.p}
-            )
+            test = difference(first, second)
+            estimate = Estimate.of(metric, test.value, test.interval)
+            rows.append({"first": one, "second": other, "difference": estimate, "p": p_text(test.p)})
     return rows

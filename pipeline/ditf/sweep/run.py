@@ -15,7 +15,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from ditf.data.catalog import Catalog
-from ditf.drawing.charts import new_figure
+from ditf.drawing.figures import new_figure
 from ditf.errors import UserError
 from ditf.features.extract import extract
 from ditf.features.extractor import ExtractionJob, ImageSource

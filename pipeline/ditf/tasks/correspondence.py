@@ -16,10 +16,12 @@ from pydantic import BeforeValidator, Field, FiniteFloat, SerializeAsAny
 
 from ditf.data.catalog import Catalog
 from ditf.drawing import charts
-from ditf.drawing.pictures import draw_feature_colours, draw_matches
+from ditf.drawing.features import draw_feature_colours
+from ditf.drawing.matches import NamedImage, draw_matches
 from ditf.features.reader import FeatureReader
 from ditf.matching.matchers.base import Matcher
 from ditf.matching.pairs import NEAREST, MatchingJob, predict
+from ditf.metrics.display import group_value
 from ditf.metrics.intervals import write_units
 from ditf.metrics.pck import by_coverage, by_pair, by_rule, over_alpha, pck
 from ditf.registry import validate_as_type
@@ -104,7 +106,7 @@ class Correspondence(Task):
         return Scores(metrics, {row["value"]: row["point"] for row in shown if row["descriptor"] == last})
 
     def draw(self, store: FeatureReader, predicted: DrawingInputs, folder: Path) -> None:
-        """The best, the median and the worst pair, and features as colours."""
+        """Draw the best, the median and the worst pair, and features as colours."""
         descriptor = self.predict.descriptors[-1]
         table = pq.read_table(predicted.folder / "predictions.parquet", filters=[("descriptor", "=", descriptor)])
         rows = {name: list(group) for name, group in itertools.groupby(table.to_pylist(), lambda row: row["pair"])}
@@ -117,16 +119,17 @@ class Correspondence(Task):
         draw_feature_colours(folder / "features.png", predicted.read, store, list(images), self.predict, descriptor)
 
     def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, unit: str) -> None:
-        """The matches of a pair."""
+        """Draw the matches of a pair."""
         filters = [("descriptor", "=", descriptor), ("pair", "=", unit)]
         rows = pq.read_table(predicted.folder / "predictions.parquet", filters=filters).to_pylist()
         pair = next(row for row in predicted.catalog.rows("pairs") if row["pair"] == unit)
-        draw_matches(
-            path, unit, predicted.read(pair["source"]), predicted.read(pair["target"]), rows, self.headline_alpha
-        )
+        images = [NamedImage(pair[side], predicted.read(pair[side])) for side in ("source", "target")]
+        pixels = self.headline_alpha * pair["threshold"]
+        rule = f"{self.headline_alpha:g} x {predicted.catalog.threshold} = {pixels:.1f} pixels"
+        draw_matches(path, images[0], images[1], rows, self.headline_alpha, f"error at most {rule}")
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
-        """PCK over alpha and coverage by descriptor, and by group of the last descriptor."""
+        """Return charts of PCK over alpha and coverage by descriptor, and by group for the last descriptor."""
         last, alpha = self.predict.descriptors[-1], f"{self.headline_alpha:g}"
         figures, shown = {}, f"PCK@{alpha} per point, in percent"
         for title, name, x in (("PCK over alpha", "curve", "alpha"), ("PCK over coverage", "coverage", "coverage")):
@@ -139,8 +142,12 @@ class Correspondence(Task):
             label = {"curve": "alpha", "coverage": "the most confident keypoints, in percent"}[name]
             figures[title] = charts.lines(curves, label, "PCK per point, in percent" if name == "curve" else shown)
         rows = [row for row in read_csv(tables / "pck.csv") if (row["descriptor"], row["alpha"]) == (last, alpha)]
-        rows = [row for row in rows if row["rule"] == rows[0]["rule"]]
-        groups = charts.grouped([row for row in rows if row["value"] != "All"], "group", "value", "point", shown)
+        named = [
+            {**row, "value": group_value(row["group"], row["value"])}
+            for row in rows
+            if row["rule"] == rows[0]["rule"] and row["value"] != "All"
+        ]
+        groups = charts.grouped(named, "group", "value", "point", shown)
         return figures | {f"PCK by {name.replace('_', ' ')} ({last})": figure for name, figure in groups.items()}
 
 

@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from ditf.data.catalog import Catalog
 from ditf.drawing import charts
-from ditf.drawing.pictures import draw_feature_colours, draw_matches, spread
+from ditf.drawing.features import draw_feature_colours
+from ditf.drawing.figures import spread
+from ditf.drawing.matches import NamedImage, draw_matches
 from ditf.features.descriptors import unit
 from ditf.features.reader import FeatureReader, ImageFeatures
 from ditf.matching.pairs import descriptors_at
@@ -168,7 +170,9 @@ class Homography(Task):
             }
             for n in spread(range(len(source)), SHOWN_MATCHES)
         ]
-        draw_matches(path, name, predicted.read(pair["source"]), predicted.read(pair["target"]), rows, SHOWN_PIXELS)
+        images = [NamedImage(pair[side], predicted.read(pair[side])) for side in ("source", "target")]
+        criterion = f"within {SHOWN_PIXELS:g} pixels ({len(rows)} of {len(source)} matches are drawn)"
+        draw_matches(path, images[0], images[1], rows, SHOWN_PIXELS, criterion)
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """Mean matching accuracy over the threshold, by descriptor and kind of sequence."""

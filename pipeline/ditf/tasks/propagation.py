@@ -15,10 +15,12 @@ from pydantic import Field, FiniteFloat
 from tqdm import tqdm
 
 from ditf.data.catalog import Catalog, Row
-from ditf.data.images import shrink
+from ditf.data.images import RGB, shrink
 from ditf.data.masks import decode_mask, read_index_mask, save_mask
 from ditf.drawing import charts
-from ditf.drawing.pictures import animation, contact_sheet, draw_feature_colours, overlay, spread
+from ditf.drawing.features import draw_feature_colours
+from ditf.drawing.figures import contact_sheet, label, spread
+from ditf.drawing.masks import animation, object_legend, overlay
 from ditf.features.reader import FeatureReader
 from ditf.metrics import intervals
 from ditf.metrics.segmentation import evaluate_frame, summarize
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
     from ditf.propagation.voting import PropagationConfig
 
-SHEET_COLUMNS, SHEET_FRAMES = 4, 16
+SHEET_COLUMNS, SHEET_FRAMES = 3, 9
+MOST_OBJECTS = 12  # in a legend
 FRAME_SIDE = 480  # longer side of a frame in contact sheets and animations
 
 
@@ -142,36 +145,56 @@ class Propagation(Task):
     def draw(self, store: FeatureReader, predicted: DrawingInputs, folder: Path) -> None:
         """Draw each sequence as a contact sheet and an animation, and features as colours."""
         descriptor, frames = self.predict.descriptors[-1], frames_of(predicted.catalog)
+        objects = {row["sequence"]: row["objects"] for row in predicted.catalog.rows("sequences")}
+        truth = masks_of(predicted.catalog)
         for sequence, rows in tqdm(frames.items(), "drawing", unit="sequence", delay=2):
-            masks = predicted.folder / descriptor / sequence
-            shown = (overlay(predicted.read(row["id"]), read_index_mask(masks / f"{row['name']}.png")) for row in rows)
-            images = [shrink(image, FRAME_SIDE) for image in shown]
-            contact_sheet(folder / f"{sequence}.png", spread(images, SHEET_FRAMES), SHEET_COLUMNS)
+            images = [_draw_frame(predicted, descriptor, sequence, row, truth.get(row["id"])) for row in rows]
+            legend = object_legend(min(objects[sequence], MOST_OBJECTS), any(row["id"] in truth for row in rows))
+            contact_sheet(folder / f"{sequence}.png", spread(images, SHEET_FRAMES), SHEET_COLUMNS, legend=legend)
             animation(folder / f"{sequence}.gif", images)
         names = [rows[n]["id"] for rows in frames.values() for n in dict.fromkeys((0, len(rows) // 2))]
         draw_feature_colours(folder / "features.png", predicted.read, store, names, self.predict, descriptor)
 
     def unit_scores(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
-        """Return J&F by frame, named `<sequence>/<frame>`."""
+        """Return J&F of each frame, named `<sequence>/<frame>`."""
         rows = [row for row in read_csv(tables / "jf_frames.csv") if row["descriptor"] == descriptor]
         return {f"{row['sequence']}/{row['frame']}": float(row["J&F"]) for row in rows}
 
     def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, unit: str) -> None:
-        """Draw a frame with its predicted mask."""
+        """Draw a frame under its predicted mask, with the true outlines."""
         sequence, name = unit.rsplit("/", 1)
         frame = next(row for row in frames_of(predicted.catalog)[sequence] if row["name"] == name)
-        mask = read_index_mask(predicted.folder / descriptor / sequence / f"{name}.png")
-        contact_sheet(path, [overlay(predicted.read(frame["id"]), mask)], 1)
+        truth = masks_of(predicted.catalog).get(frame["id"])
+        image = _draw_frame(predicted, descriptor, sequence, frame, truth)
+        contact_sheet(path, [image], 1, FRAME_SIDE)
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
-        """Draw J&F of each sequence with the last descriptor, best first."""
+        """Return a chart of J&F of each sequence for the last descriptor, from the best to the worst."""
         last = self.predict.descriptors[-1]
         rows = [row for row in read_csv(tables / "jf_sequences.csv") if row["descriptor"] == last]
         if not rows:
             return {}
-        values = {row["sequence"]: float(row["J&F-Mean"]) for row in rows}
-        ranked = dict(sorted(values.items(), key=lambda item: -item[1]))
-        return {f"J&F by sequence ({last})": charts.bars(ranked, "J&F")}
+        values = {row["sequence"]: 100 * float(row["J&F-Mean"]) for row in rows}
+        ranked = dict(sorted(values.items(), key=lambda pair: -pair[1]))
+        return {f"J&F by sequence ({last})": charts.bars(ranked, "J&F in percent")}
+
+
+def _draw_frame(
+    predicted: DrawingInputs, descriptor: Descriptor, sequence: str, frame: Row, truth: bytes | None
+) -> RGB:
+    """Return a frame under its predicted mask, with its name and, where known, the true outlines.
+
+    Args:
+        predicted: Predictions and images.
+        descriptor: The descriptor whose mask is drawn.
+        sequence: Name of the sequence.
+        frame: Row of the catalog's table `frames`.
+        truth: Bytes of the true mask's PNG, or None.
+    """
+    path = predicted.folder / descriptor / sequence / f"{frame['name']}.png"
+    true_mask = decode_mask(truth, path) if truth else None
+    image = shrink(overlay(predicted.read(frame["id"]), read_index_mask(path), true_mask), FRAME_SIDE)
+    return label(image, f"frame {frame['name']}", max(12, max(image.shape) // 12))
 
 
 @dataclass(frozen=True)

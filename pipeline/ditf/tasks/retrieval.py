@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from ditf.data.catalog import Catalog
 from ditf.drawing import charts
-from ditf.drawing.pictures import draw_places
+from ditf.drawing.matches import NamedImage
+from ditf.drawing.places import draw_places
 from ditf.features.reader import FeatureReader
 from ditf.settings import Settings
 from ditf.tasks.base import DescriptorSettings, DrawingInputs, Scores, Task, read_csv, write_csv
@@ -63,12 +64,14 @@ class Retrieval(Task):
         return Scores({self.predict.descriptors[0]: recall}, recall)
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
-        """Draw the recall against exact search."""
-        recall = {row["metric"]: float(row["value"]) for row in read_csv(tables / "recall.csv")}
-        return {"Recall against exact search": charts.bars(recall, "fraction of the exact neighbours")}
+        """Return a chart of what the index loses against exact search; none for an index that loses nothing."""
+        recall = {row["metric"]: 100 * float(row["value"]) for row in read_csv(tables / "recall.csv")}
+        if all(value == 100 for value in recall.values()):
+            return {}
+        return {"Recall against exact search": charts.bars(recall, "exact neighbours that the index finds, in percent")}
 
     def draw(self, store: FeatureReader, predicted: DrawingInputs, folder: Path) -> None:
-        """Draw searches for the middle token of a few images."""
+        """Draw searches by the middle token of a few images."""
         from ditf.retrieval.search import FeatureIndex
 
         index = FeatureIndex(predicted.folder, store)
@@ -79,4 +82,5 @@ class Retrieval(Task):
             places = index.search(query, min(PLACES, max(1, len(store) - 1)), per_image=True, exclude=exclude)
             rows: list[dict[str, Any]] = [{"rank": rank, **vars(place)} for rank, place in enumerate(places, 1)]
             point = np.array([(w // 2 + 0.5) * width / w, (h // 2 + 0.5) * height / h])
-            draw_places(folder / f"search_{number}.png", predicted.read(item), point.tolist(), rows, predicted.read)
+            query = NamedImage(item, predicted.read(item))
+            draw_places(folder / f"search_{number}.png", query, point.tolist(), rows, predicted.read)

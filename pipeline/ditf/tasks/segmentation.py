@@ -14,7 +14,9 @@ from ditf.data.catalog import Catalog
 from ditf.data.images import shrink
 from ditf.data.masks import Mask, decode_mask, read_index_mask, save_mask
 from ditf.drawing import charts
-from ditf.drawing.pictures import contact_sheet, draw_feature_colours, overlay
+from ditf.drawing.features import draw_feature_colours
+from ditf.drawing.figures import contact_sheet, label
+from ditf.drawing.masks import colour_of, overlay
 from ditf.errors import UserError
 from ditf.features.reader import FeatureReader
 from ditf.metrics import intervals
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 IGNORED = 255
 SHOWN, SHOWN_SIDE = 4, 320  # images drawn, and their longer side
+MOST_CLASSES = 12  # in a legend
 
 
 class ProbeSettings(DescriptorSettings):
@@ -114,38 +117,39 @@ class Segmentation(Task):
         return Scores(metrics, bars)
 
     def draw(self, store: FeatureReader, predicted: DrawingInputs, folder: Path) -> None:
-        """Draw a few images with their true and predicted classes, and features as colours."""
+        """Draw a few images with their true and their predicted classes, and features as colours."""
         descriptor = self.predict.descriptors[-1]
-        masks = {row["id"]: row["png"] for row in predicted.catalog.rows("masks")}
         names = [row["id"] for row in predicted.catalog.rows("images") if row["category"] == "test"][:SHOWN]
-        tiles = []
-        for item in names:
-            image, predicted_mask = predicted.read(item), read_index_mask(predicted.folder / descriptor / f"{item}.png")
-            for mask in (decode_mask(masks[item], Path(item)), predicted_mask):
-                small = shrink(overlay(image, mask), SHOWN_SIDE)
-                tile = np.full((SHOWN_SIDE, SHOWN_SIDE, 3), 255, np.uint8)
-                tile[: small.shape[0], : small.shape[1]] = small
-                tiles.append(tile)
-        contact_sheet(folder / "classes.png", tiles, 2)
+        self._draw_classes(folder / "classes.png", predicted, descriptor, names)
         draw_feature_colours(folder / "features.png", predicted.read, store, names, self.predict, descriptor)
 
+    def _draw_classes(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, items: list[str]) -> None:
+        """Draw images under their true and their predicted classes, a row each, with a legend of the classes."""
+        masks = {row["id"]: row["png"] for row in predicted.catalog.rows("masks") if row["id"] in items}
+        tiles, present = [], set[int]()
+        for item in items:
+            image, truth = predicted.read(item), decode_mask(masks[item], Path(item))
+            answer = read_index_mask(predicted.folder / descriptor / f"{item}.png")
+            for title, mask in (("true", truth), ("predicted", answer)):
+                tiles.append(label(shrink(overlay(image, mask), SHOWN_SIDE), title, 22))
+                present |= set(np.unique(mask).tolist())
+        names = {row["index"]: row["name"] for row in predicted.catalog.rows("classes")}
+        legend = [(colour_of(index), names[index]) for index in sorted(present) if index in names]
+        contact_sheet(path, tiles, 2, SHOWN_SIDE, legend[:MOST_CLASSES])
+
     def unit_scores(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
-        """Return pixel accuracy by image, since the mean over classes depends on the classes in the image."""
+        """Return the pixel accuracy of each image, since its mean over classes depends on which classes it shows."""
         return intervals.read_units(tables)[descriptor]["pixel accuracy"].by_unit()
 
     def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, unit: str) -> None:
-        """Draw an image with its true and predicted classes."""
-        true = next(row["png"] for row in predicted.catalog.rows("masks") if row["id"] == unit)
-        predicted_mask = read_index_mask(predicted.folder / descriptor / f"{unit}.png")
-        contact_sheet(
-            path, [overlay(predicted.read(unit), mask) for mask in (decode_mask(true, Path(unit)), predicted_mask)], 2
-        )
+        """Draw an image under its true and its predicted classes."""
+        self._draw_classes(path, predicted, descriptor, [unit])
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
-        """Draw the IoU of each class with the last descriptor, best first."""
+        """Return a chart of the IoU of each class for the last descriptor, from the best to the worst."""
         last = self.predict.descriptors[-1]
         rows = [row for row in read_csv(tables / "classes.csv") if row["descriptor"] == last]
-        ranked = sorted(((row["class"], float(row["iou"])) for row in rows), key=lambda item: -item[1])
+        ranked = sorted(((row["class"], float(row["iou"])) for row in rows), key=lambda pair: -pair[1])
         return {f"IoU by class ({last})": charts.bars(dict(ranked), "IoU in percent")}
 
 

@@ -21,7 +21,7 @@ for (const table of document.querySelectorAll("table")) {
 for (const input of document.querySelectorAll("input[type=search]")) {
   input.addEventListener("input", () => {
     const wanted = input.value.trim().toLowerCase();
-    for (const row of input.parentElement.querySelector("tbody").rows) {
+    for (const row of input.nextElementSibling.querySelector("tbody").rows) {
       row.hidden = !row.textContent.toLowerCase().includes(wanted);
     }
   });
