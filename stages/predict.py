@@ -8,7 +8,6 @@ from ditf.data.catalog import Catalog
 from ditf.errors import UserError
 from ditf.features.fusion import open_store
 from ditf.project.paths import CATALOGS, FEATURES, RESULTS
-from ditf.tasks.base import provenance
 from ditf.workers import cluster
 from stages import Params, record_run, run
 
@@ -23,7 +22,7 @@ def main(params: Params, name: str) -> None:
     start = time.monotonic()
     with cluster(params.workers) as client:
         task.make_predictions(store, catalog, folder, client)
-    record = json.dumps(provenance(task, store), indent=1) + "\n"
+    record = json.dumps(task.provenance(store), indent=1) + "\n"
     (RESULTS / name / "run.json").write_text(record, encoding="utf-8")
     record_run("predict", name, start)
 

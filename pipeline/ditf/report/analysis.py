@@ -1,4 +1,4 @@
-"""The paper's evidence about massive activations, from a store alone: which channels, where, and what AdaLN does.
+"""Analysis of massive activations in a store: which channels are massive, where, and what AdaLN does to them.
 
 Method: Gan et al., "Unleashing Diffusion Transformers for Visual Correspondence by Modulating Massive Activations"
 (arXiv 2505.18584), sections 3 and 4.
@@ -19,84 +19,84 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LARGEST = 10  # channels listed per block
-IMAGES, TOKENS = 16, 256  # of which similarities are taken
+IMAGES, TOKENS = 16, 256  # images, and tokens of each, whose similarities are computed
 SHOWN = 4  # images in maps
 
 Rows = list[dict[str, Any]]
 
 
 def channels(store: FeatureStore, block: int) -> Rows:
-    """All channels, the largest first: magnitude, mean, std, ratio to the median magnitude, and whether massive."""
-    found = store.statistics(block)
+    """Return a row per channel, the largest first: magnitude, mean, std, ratio to the median magnitude, massive."""
+    statistics = store.statistics(block)
     return [
         {
             "channel": int(channel),
-            **{key: float(getattr(found, key)[channel]) for key in ("magnitude", "mean", "std", "ratio")},
-            "massive": int(channel in found.massive),
+            **{key: float(getattr(statistics, key)[channel]) for key in ("magnitude", "mean", "std", "ratio")},
+            "massive": int(channel in statistics.massive),
         }
-        for channel in np.argsort(-found.magnitude)
+        for channel in np.argsort(-statistics.magnitude)
     ]
 
 
 def largest(store: FeatureStore) -> Rows:
-    """The ten largest channels of each block, with their rank in the block's AdaLN.
+    """Return the ten largest channels of each block, with their ranks in the block's AdaLN.
 
-    `gate rank`, and so on: where the channel stands among the magnitudes of the gate, averaged over prompts; 1 is the
-    largest. Empty for models without AdaLN.
+    The columns "shift rank", "scale rank" and "gate rank" rank channels by their magnitude, averaged over prompts; rank
+    1 is the largest. Models without AdaLN do not have these columns.
     """
     rows: Rows = []
     for block in store.blocks:
         ranks = _ranks(store, block)
         for row in channels(store, block)[:LARGEST]:
-            own = {f"{name} rank": int(rank[row["channel"]]) for name, rank in ranks.items()}
-            rows.append({"block": block, **row, **own})
+            ranks_of_channel = {f"{name} rank": int(rank[row["channel"]]) for name, rank in ranks.items()}
+            rows.append({"block": block, **row, **ranks_of_channel})
     return rows
 
 
 def _ranks(store: FeatureStore, block: int) -> dict[str, NDArray[np.int64]]:
-    """The rank of every channel in shift, scale and gate."""
+    """Return the rank of every channel in shift, scale and gate."""
     first = {prompt: item for item, prompt in zip(reversed(store.ids), reversed(store.prompt_of), strict=True)}
-    found = [store.conditions(block, item) for item in first.values()]
-    if not all(BOTH in each for each in found):
+    conditions = [store.conditions(block, item) for item in first.values()]
+    if not all(BOTH in condition for condition in conditions):
         return {}
-    magnitude = np.mean([np.abs(each[BOTH]) for each in found], axis=0)
+    magnitude = np.mean([np.abs(condition[BOTH]) for condition in conditions], axis=0)
     ranks = np.argsort(np.argsort(-magnitude, axis=1), axis=1) + 1
     return dict(zip(("shift", "scale", "gate"), ranks, strict=True))
 
 
 def descriptors_of(store: FeatureStore) -> tuple[Descriptor, ...]:
-    """What can be told apart: with AdaLN, the features as they are, modulated, and modulated after discard."""
+    """Return the descriptors to compare: with AdaLN original, adaln and adaln+discard, else original."""
     return MODULATED if store.attributes["conditions"] else ORIGINAL
 
 
 def similarities(store: FeatureStore, block: int) -> dict[Descriptor, NDArray[np.float32]]:
-    """Mutual cosine similarities of different tokens of the same image, of at most 16 images and 256 tokens each."""
-    found: dict[Descriptor, list[NDArray[np.float32]]] = {name: [] for name in descriptors_of(store)}
+    """Return cosine similarities of pairs of tokens of the same image, for at most 16 images and 256 tokens of each."""
+    values_of: dict[Descriptor, list[NDArray[np.float32]]] = {name: [] for name in descriptors_of(store)}
     for item in spread(store.ids, IMAGES):
         features = store.features(block, item)
         rows = np.array(spread(range(len(features.tokens)), TOKENS))
         above = np.triu_indices(len(rows), 1)
-        for name, values in found.items():
+        for name, values in values_of.items():
             vectors = unit(features.descriptors(name, rows=rows))
             values.append((vectors @ vectors.T)[above])
-    return {name: np.concatenate(values) for name, values in found.items()}
+    return {name: np.concatenate(values) for name, values in values_of.items()}
 
 
-def similarity_rows(block: int, found: dict[Descriptor, NDArray[np.float32]]) -> Rows:
-    """Their mean and percentiles: the lower, the more spread out the descriptors are."""
+def similarity_rows(block: int, similarities: dict[Descriptor, NDArray[np.float32]]) -> Rows:
+    """Return mean and percentiles of similarities. The lower they are, the more descriptors differ within an image."""
     rows: Rows = []
-    for name, values in found.items():
+    for name, values in similarities.items():
         low, middle, high = (float(x) for x in np.percentile(values, [5, 50, 95]))
         head: dict[str, Any] = {"block": block, "descriptor": name, "mean": float(values.mean())}
         rows.append({**head, "5 %": low, "median": middle, "95 %": high})
     return rows
 
 
-def draw_similarities(found: dict[Descriptor, NDArray[np.float32]], block: int) -> "Figure":
-    """How mutual similarities are distributed, by descriptor."""
+def draw_similarities(similarities: dict[Descriptor, NDArray[np.float32]], block: int) -> "Figure":
+    """Draw histograms of similarities by descriptor."""
     figure = new_figure(6, 3.4)
     axes = figure.subplots()
-    for name, values in found.items():
+    for name, values in similarities.items():
         axes.hist(
             values, bins=np.linspace(-1, 1, 81).tolist(), histtype="step", density=True, linewidth=1.6, label=name
         )
@@ -106,24 +106,24 @@ def draw_similarities(found: dict[Descriptor, NDArray[np.float32]], block: int) 
 
 
 def draw_over_blocks(store: FeatureStore) -> "Figure":
-    """Magnitudes of the channels that are massive in any block, and the median channel's, over blocks."""
+    """Draw the magnitudes over blocks of the channels that are massive in any block, and of the median channel."""
     figure = new_figure(6, 3.4)
     axes = figure.subplots()
     magnitudes = {block: store.statistics(block).magnitude for block in store.blocks}
     massive = sorted({channel for block in store.blocks for channel in store.massive(block)})
     for channel in massive:
-        values = [found[channel] if channel < len(found) else np.nan for found in magnitudes.values()]
-        axes.plot(store.blocks, values, "o-", label=f"channel {channel}")
-    axes.plot(store.blocks, [np.median(found) for found in magnitudes.values()], "k--", label="median channel")
+        curve = [values[channel] if channel < len(values) else np.nan for values in magnitudes.values()]
+        axes.plot(store.blocks, curve, "o-", label=f"channel {channel}")
+    axes.plot(store.blocks, [np.median(values) for values in magnitudes.values()], "k--", label="median channel")
     axes.set(yscale="log", xlabel="block", ylabel="mean magnitude", xticks=store.blocks)
     axes.legend(frameon=False)
     return figure
 
 
 def draw_maps(store: FeatureStore, block: int) -> "Figure":
-    """Of a few images, a row each: the largest channel over the image, and each descriptor as colours.
+    """Draw a few images, a row each: the largest channel over the image, and each descriptor as colours.
 
-    Colours are the first three principal components, common to the images.
+    Colours are the first three principal components of the descriptors, common to the images.
     """
     items, names = spread(store.ids, SHOWN), descriptors_of(store)
     channel = int(np.argmax(store.statistics(block).magnitude))
@@ -140,5 +140,5 @@ def draw_maps(store: FeatureStore, block: int) -> "Figure":
         values = np.asarray(one.tokens[:, channel], np.float32).reshape(one.grid)
         show(cells[0], values, f"channel {channel}\n{item}" if number == 0 else item, extent=extent)
         for axes, name in zip(cells[1:], names, strict=True):
-            show(axes, colours[name][number], name if number == 0 else "", extent=extent)
+            show(axes, colours[name][number], f"PCA, {name}" if number == 0 else "", extent=extent)
     return figure

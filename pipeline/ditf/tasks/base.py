@@ -1,4 +1,4 @@
-"""Tasks: each file takes cached features and a catalog to predictions, metrics and visualizations."""
+"""What all tasks share. A task turns cached features and a catalog into predictions, metrics and visualizations."""
 
 import csv
 from abc import abstractmethod
@@ -27,10 +27,12 @@ Channels = Literal["auto"] | list[Annotated[int, Field(ge=0)]]
 
 
 class DescriptorSettings(Settings):
-    """Which descriptors a task reads from a store.
+    """Settings of the descriptors that a task reads from a store.
 
-    block: of the store's. descriptors: any of original, adaln, adaln+discard; the last one is drawn. channels: what
-    adaln+discard sets to 0: "auto" for the massive channels that are found in the store, or a list.
+    Attributes:
+        block: A captured block of the store.
+        descriptors: Descriptors to evaluate. The last one is drawn.
+        channels: Channels that adaln+discard sets to 0: "auto" for the massive channels of the store, or a list.
     """
 
     block: int = Field(ge=0)
@@ -38,13 +40,18 @@ class DescriptorSettings(Settings):
     channels: Channels = "auto"
 
     def discarded(self, store: FeatureReader) -> list[int]:
-        """The channels to discard."""
+        """Return the channels to discard."""
         return store.massive(self.block) if self.channels == "auto" else list(self.channels)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What `dvc metrics` and `dvc plots` show. metrics: few, with short names, by descriptor. bars: of one plot."""
+    """Scores that `dvc metrics` and `dvc plots` show.
+
+    Attributes:
+        metrics: A few metrics with short names, by descriptor.
+        bars: Lengths of the bars of one plot, by their names.
+    """
 
     metrics: Metrics
     bars: dict[str, float]
@@ -52,8 +59,13 @@ class Scores:
 
 @dataclass(frozen=True)
 class DrawingInputs:
-    """What a task draws from. catalog: of its data set. read: gives the pixels of an image by its id. folder: of its
-    predictions."""
+    """What a task draws from.
+
+    Attributes:
+        catalog: Catalog of the task's data set.
+        read: Returns the pixels of an image by its id.
+        folder: Folder of the task's predictions.
+    """
 
     catalog: Catalog
     read: Callable[[str], RGB]
@@ -61,11 +73,16 @@ class DrawingInputs:
 
 
 class Task(Settings):
-    """An entry of `tasks`: what is done with the features of a data set.
+    """An entry of `tasks`: an evaluation of the features of a data set.
 
-    A subclass adds two fields of settings: `predict` decides predictions, `score` only metrics. DVC tracks each apart.
+    A subclass narrows the types of the settings `predict` and `score`. DVC tracks each on its own.
 
-    type: its registered name or dotted path. dataset: whose catalog is read. features: whose store is read.
+    Attributes:
+        type: Name of a built-in task, or "package.module.Class".
+        dataset: The entry of `datasets` whose catalog is read.
+        features: The entry of `features` or `fusions` whose store is read.
+        predict: Settings that predictions depend on.
+        score: Settings that only metrics depend on.
     """
 
     registry: ClassVar[str] = "ditf.tasks"
@@ -81,22 +98,41 @@ class Task(Settings):
     @property
     @abstractmethod
     def headline(self) -> str:
-        """The metric by which results are ranked."""
+        """Name of the metric by which results are ranked."""
 
     @abstractmethod
     def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
-        """Write predictions into `folder`, by the workers of `client` if there are any."""
+        """Write predictions.
+
+        Args:
+            store: The features.
+            catalog: Catalog of the data set.
+            folder: Folder to write into.
+            client: Dask client whose workers compute, or None to compute in this process.
+        """
 
     @abstractmethod
     def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
-        """Score the predictions in a folder of `make_predictions`; write tables into `folder`."""
+        """Score predictions and write tables.
+
+        Args:
+            catalog: Catalog of the data set.
+            predictions: Folder that `make_predictions` wrote.
+            folder: Folder for the tables.
+        """
 
     @abstractmethod
     def draw(self, store: FeatureReader, predicted: DrawingInputs, folder: Path) -> None:
-        """Write visualizations into `folder`."""
+        """Write visualizations.
+
+        Args:
+            store: The features.
+            predicted: Predictions, catalog and images.
+            folder: Folder to write into.
+        """
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
-        """What the report draws of the tables of `compute_metrics`, by title."""
+        """Return charts for the report by title, from the tables of `compute_metrics`."""
         return {}
 
     def unit_scores(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
@@ -107,9 +143,32 @@ class Task(Settings):
         """Draw the prediction of one of `unit_scores`, in the format that the suffix of `path` names."""
         raise UserError(f"{self.type}: tasks of this type cannot draw single results")
 
+    def provenance(self, store: FeatureReader) -> dict[str, Any]:
+        """Return what made the predictions, as plain values.
+
+        It holds nothing that differs from run to run, because DVC tracks the file.
+
+        Args:
+            store: The features that the task read.
+
+        Returns:
+            The store's digest, its images and bytes and what made it; the settings of the predictions, with the
+            discarded channels; and library versions.
+        """
+        return {
+            "store": store.digest,
+            "extraction_config": store.attributes.get("extraction_config", store.attributes),
+            "source": store.attributes.get("source", ""),
+            "images": len(store),
+            "bytes": bytes_in(store.path),
+            "predict": self.predict.model_dump(),
+            "discarded": self.predict.discarded(store),
+            "versions": versions_of(LIBRARIES),
+        }
+
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table of `write_csv`; none where there is no file."""
+    """Return the rows of a table that `write_csv` wrote; none if there is no file."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
@@ -117,7 +176,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the same keys as CSV, fractions with six digits; no rows, no file."""
+    """Write rows with the same keys as CSV, floats with six digits. Without rows, no file is written."""
     if not rows:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,28 +184,3 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-
-
-def provenance(task: Task, store: FeatureReader) -> dict[str, Any]:
-    """Return what made a task's predictions, as plain values.
-
-    It holds nothing that differs from run to run, because DVC tracks the file.
-
-    Args:
-        task: The task.
-        store: The features that it read.
-
-    Returns:
-        The store's digest, its images and bytes and what made it; the settings of the predictions, with the discarded
-        channels; and library versions.
-    """
-    return {
-        "store": store.digest,
-        "extraction_config": store.attributes.get("extraction_config", store.attributes),
-        "source": store.attributes.get("source", ""),
-        "images": len(store),
-        "bytes": bytes_in(store.path),
-        "predict": task.predict.model_dump(),
-        "discarded": task.predict.discarded(store),
-        "versions": versions_of(LIBRARIES),
-    }
