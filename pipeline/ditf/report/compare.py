@@ -184,9 +184,11 @@ def _draw(
             result.task.draw_unit(folder / "unit.png", inputs, result.descriptor, row["unit"])
             with Image.open(folder / "unit.png") as picture:
                 pictures[row["unit"], side] = np.asarray(picture)
-    height, width = next(iter(pictures.values())).shape[:2]
-    figure = new_figure(12, len(changed) * (6 * height / width + 0.5) + 0.4)
-    for axes, row in zip(figure.subplots(len(changed), 2, squeeze=False), changed, strict=True):
+    shapes = [pictures[row["unit"], SIDES[0]].shape for row in changed]
+    heights = [6 * shape[0] / shape[1] + 0.5 for shape in shapes]
+    figure = new_figure(12, sum(heights))
+    grid = figure.subplots(len(changed), 2, squeeze=False, height_ratios=heights)
+    for axes, row in zip(grid, changed, strict=True):
         for cell, result, side in zip(axes, results, SIDES, strict=True):
             score = in_percent(task.headline, row[side])
             show(cell, pictures[row["unit"], side], f"{result.name}: {score:.1f} %")
