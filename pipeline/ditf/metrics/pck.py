@@ -1,4 +1,4 @@
-"""PCK: the percentage of correct keypoints, per image and per point, as SPair-71k's evaluation counts it."""
+"""PCK: the percentage of correct keypoints, per image and per point, as in the evaluation of SPair-71k."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,8 @@ from ditf.metrics.intervals import Row
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-# One row per keypoint and descriptor; any other columns are groups. Points in pixels; confidence: by which a matcher
-# ranks its matches; error: pixels from prediction to
-# truth; threshold: the pixels that alpha multiplies.
+# Columns of a table of predictions, with a row per keypoint and descriptor. Other columns are groups of pairs. Points,
+# `error` (the distance between prediction and truth) and `threshold` (which alpha multiplies) are in pixels.
 PREDICTIONS = pa.schema(
     [
         pa.field(name, kind, nullable=False)
@@ -37,21 +36,28 @@ PREDICTIONS = pa.schema(
     ]
 )
 
-
-CURVE = tuple(n / 100 for n in range(1, 21))  # alphas
-COVERAGES = tuple(range(100, 0, -10))  # percent of the keypoints, the most confident first
+CURVE = tuple(n / 100 for n in range(1, 21))  # alphas of `over_alpha`
+COVERAGES = tuple(range(100, 0, -10))  # in percent of the keypoints
 
 
 def pck(predictions: pa.Table, alphas: Sequence[float]) -> list[dict[str, Any]]:
-    """PCK of every group of predictions.
+    """Compute PCK for every group of pairs.
 
     Args:
-        predictions: a table with the columns of `PREDICTIONS`, and others by which to group.
-        alphas: a keypoint is correct if its error is at most alpha * threshold.
+        predictions: Table with the columns of `PREDICTIONS`. Pairs are also grouped by each of the other columns.
+        alphas: A keypoint is correct if its error is at most alpha times the threshold.
 
     Returns:
-        Rows with descriptor, group ("category" or another column), value (of that column; for categories also "All"
-        and "Mean"), alpha, image and point (PCK in percent, per image and per point), pairs and keypoints (counts).
+        Rows with these keys:
+
+        - descriptor
+        - group: "category" or another column
+        - value: value of that column; for categories also "All" for all keypoints, and "Mean" over the categories
+        - alpha
+        - image: PCK per image in percent
+        - point: PCK per point in percent
+        - pairs: number of pairs
+        - keypoints: number of keypoints
     """
     rows = []
     groups = ["category", *(name for name in predictions.column_names if name not in PREDICTIONS.names)]
@@ -79,14 +85,20 @@ def pck(predictions: pa.Table, alphas: Sequence[float]) -> list[dict[str, Any]]:
 
 
 def by_rule(predictions: pa.Table, unit_x: Floats, unit_y: Floats) -> pa.Table:
-    """Predictions whose errors are measured by another threshold rule.
+    """Measure the errors of predictions in other units.
+
+    The error of a keypoint becomes the length of (dx / unit_x, dy / unit_y), and its threshold becomes 1.
 
     Args:
-        predictions: a table with the columns of `PREDICTIONS`.
-        unit_x, unit_y: of each row, in pixels: the error is the length of (dx / unit_x, dy / unit_y).
+        predictions: Table with the columns of `PREDICTIONS`.
+        unit_x: Horizontal unit of each row in pixels, [n].
+        unit_y: Vertical unit of each row in pixels, [n].
+
+    Returns:
+        The table with new errors and thresholds.
     """
-    away = [predictions[f"predicted_{axis}"].to_numpy() - predictions[f"target_{axis}"].to_numpy() for axis in "xy"]
-    columns = {"error": np.hypot(away[0] / unit_x, away[1] / unit_y), "threshold": np.ones(len(predictions))}
+    offsets = [predictions[f"predicted_{axis}"].to_numpy() - predictions[f"target_{axis}"].to_numpy() for axis in "xy"]
+    columns = {"error": np.hypot(offsets[0] / unit_x, offsets[1] / unit_y), "threshold": np.ones(len(predictions))}
     for name, values in columns.items():
         place = predictions.schema.get_field_index(name)
         predictions = predictions.set_column(place, predictions.schema.field(name), pa.array(values))
@@ -94,15 +106,20 @@ def by_rule(predictions: pa.Table, unit_x: Floats, unit_y: Floats) -> pa.Table:
 
 
 def by_coverage(predictions: pa.Table, alphas: Sequence[float]) -> list[dict[str, Any]]:
-    """PCK per point of the most confident matches.
+    """Compute PCK per point of the most confident matches.
 
     Args:
-        predictions: a table with the columns of `PREDICTIONS`.
-        alphas: as in `pck`.
+        predictions: Table with the columns of `PREDICTIONS`.
+        alphas: A keypoint is correct if its error is at most alpha times the threshold.
 
     Returns:
-        Rows with descriptor, alpha, coverage (percent of the keypoints), confidence (the least of them) and point (PCK
-        in percent).
+        Rows with these keys:
+
+        - descriptor
+        - alpha
+        - coverage: share of the keypoints that is scored, in percent
+        - confidence: least confidence of these keypoints
+        - point: PCK per point in percent
     """
     rows = []
     for descriptor in pc.unique(predictions["descriptor"]).to_pylist():
@@ -120,7 +137,14 @@ def by_coverage(predictions: pa.Table, alphas: Sequence[float]) -> list[dict[str
 
 
 def over_alpha(predictions: pa.Table) -> list[dict[str, Any]]:
-    """PCK per point, in percent, at alphas 0.01, 0.02, ... 0.2: rows with descriptor, alpha and point."""
+    """Compute PCK per point at the alphas 0.01, 0.02, ..., 0.2.
+
+    Args:
+        predictions: Table with the columns of `PREDICTIONS`.
+
+    Returns:
+        Rows with descriptor, alpha and point (PCK in percent).
+    """
     rows = []
     for descriptor in pc.unique(predictions["descriptor"]).to_pylist():
         table = predictions.filter(pc.equal(predictions["descriptor"], descriptor))
@@ -132,26 +156,35 @@ def over_alpha(predictions: pa.Table) -> list[dict[str, Any]]:
 
 
 def by_pair(predictions: pa.Table, alphas: Sequence[float]) -> Iterator[Row]:
-    """What each pair adds to PCK per image and per point, for `ditf.metrics.intervals`."""
+    """Yield the contribution of each pair to PCK per image and per point, for `ditf.metrics.intervals`.
+
+    Args:
+        predictions: Table with the columns of `PREDICTIONS`.
+        alphas: A keypoint is correct if its error is at most alpha times the threshold.
+
+    Yields:
+        Descriptor, metric, pair, part (empty), numerator and denominator.
+    """
     for descriptor in pc.unique(predictions["descriptor"]).to_pylist():
         table = predictions.filter(pc.equal(predictions["descriptor"], descriptor))
         error, threshold = (table[name].to_numpy() for name in ("error", "threshold"))
         member, names = _codes(table["pair"])
         count = np.bincount(member)
         for alpha in alphas:
-            right = 100 * np.bincount(member, error <= alpha * threshold)
-            for name, n, correct in zip(names, count.tolist(), right.tolist(), strict=True):
+            percents = 100 * np.bincount(member, error <= alpha * threshold)
+            for name, n, correct in zip(names, count.tolist(), percents.tolist(), strict=True):
                 yield descriptor, f"image@{alpha:g}", name, "", correct / n, 1.0
                 yield descriptor, f"point@{alpha:g}", name, "", correct, float(n)
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[Any]]:
-    """A column as numbers, and the values that they stand for."""
+    """Encode a column as indices, int64 [n], into the list of its distinct values."""
     encoded = column.combine_chunks().dictionary_encode()
     return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
 
 def _score(correct: np.ndarray[Any, np.dtype[np.bool_]], pair: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """Return PCK per image and per point in percent, and the numbers of pairs and keypoints."""
     _, member, keypoints = np.unique(pair, return_inverse=True, return_counts=True)
     fractions = np.bincount(member, correct) / keypoints
     return {

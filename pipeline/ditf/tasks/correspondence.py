@@ -1,4 +1,4 @@
-"""Semantic correspondence: the target pixel of every keypoint, and PCK.
+"""Semantic correspondence: match the keypoints of image pairs, and score the matches with PCK.
 
 Protocol: SPair-71k (Min et al., arXiv 1908.10543).
 """
@@ -33,28 +33,41 @@ if TYPE_CHECKING:
     from distributed import Client
     from matplotlib.figure import Figure
 
-HEADLINE = 0.1  # the alpha of the first metric and of the drawings, where it is scored
+HEADLINE = 0.1  # preferred alpha of the headline metric
 
 
 class PckSettings(Settings):
-    """alphas: a keypoint is correct within alpha times the pair's threshold."""
+    """Thresholds of PCK.
+
+    Attributes:
+        alphas: A keypoint is correct if its error is at most alpha times the threshold of its pair.
+    """
 
     alphas: Distinct[Annotated[FiniteFloat, Field(gt=0, le=1)]] = Field(default=[0.05, 0.1, 0.15])
 
 
 def _matcher(value: Any) -> Matcher:
-    """Validate a matcher that is given by its type alone, or by its type and settings."""
+    """Validate a matcher: the name of its type, or a mapping with its type and settings."""
     return validate_as_type(Matcher, {"type": value} if isinstance(value, str) else value)
 
 
 class MatchingSettings(DescriptorSettings):
-    """matcher: the type of a matcher, or a mapping with its type and settings."""
+    """Settings of the descriptors and the matcher.
+
+    Attributes:
+        matcher: Type of a matcher, or a mapping with its type and settings.
+    """
 
     matcher: Annotated[SerializeAsAny[Matcher], BeforeValidator(_matcher)] = NEAREST
 
 
 class Correspondence(Task):
-    """Semantic correspondence by matching descriptors."""
+    """Semantic correspondence by matching descriptors.
+
+    Attributes:
+        predict: Settings of the descriptors and the matcher.
+        score: Thresholds of PCK.
+    """
 
     predict: MatchingSettings
     score: PckSettings = PckSettings()
@@ -65,7 +78,7 @@ class Correspondence(Task):
 
     @property
     def headline_alpha(self) -> float:
-        """The alpha of the first metric and of the drawings."""
+        """Alpha of the headline metric and of the drawings."""
         return HEADLINE if HEADLINE in self.score.alphas else self.score.alphas[0]
 
     def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
@@ -152,18 +165,23 @@ class Correspondence(Task):
 
 
 def evaluate(predictions: pa.Table, catalog: Catalog, alphas: Sequence[float]) -> list[dict[str, Any]]:
-    """PCK by every group, threshold rule and subset of keypoints that a catalog has; see `ditf.metrics.pck`.
+    """Compute PCK for every group, threshold rule and subset of keypoints that a catalog has.
+
+    Args:
+        predictions: Table with the columns of `ditf.metrics.pck.PREDICTIONS`.
+        catalog: Catalog with the threshold rules and the subsets.
+        alphas: A keypoint is correct if its error is at most alpha times the threshold.
 
     Returns:
-        The rows of `pck`, each with its rule. A subset is a group of its own, with the value "All".
+        The rows of `ditf.metrics.pck.pck`, each with its rule. Each subset is a separate group with the value "All".
     """
     rows = [{**row, "rule": catalog.threshold} for row in pck(predictions, alphas)]
     if catalog.has("rules"):
         table = pa.Table.from_pylist(catalog.rows("rules"))
         for rule in pc.unique(table["rule"]).to_pylist():
-            own = table.filter(pc.equal(table["rule"], rule))
-            place = pc.index_in(predictions["pair"], own["pair"]).to_numpy()
-            rescored = by_rule(predictions, *(own[f"unit_{axis}"].to_numpy()[place] for axis in "xy"))
+            units = table.filter(pc.equal(table["rule"], rule))
+            place = pc.index_in(predictions["pair"], units["pair"]).to_numpy()
+            rescored = by_rule(predictions, *(units[f"unit_{axis}"].to_numpy()[place] for axis in "xy"))
             rows += [{**row, "rule": rule} for row in pck(rescored, alphas)]
     for name, members in catalog.subsets().items():
         keys = zip(predictions["pair"].to_pylist(), predictions["keypoint"].to_pylist(), strict=True)

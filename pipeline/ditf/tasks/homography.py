@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from distributed import Client
     from matplotlib.figure import Figure
 
-SHOWN_MATCHES, SHOWN_PIXELS = 60, 3.0  # drawn, and within which a match is right
+SHOWN_MATCHES = 60  # matches drawn of a pair
+SHOWN_PIXELS = 3.0  # largest error of a match that is drawn as correct
 MATCHES = pa.schema(
     [
         ("descriptor", pa.string()),
@@ -48,10 +49,12 @@ Metric = Literal["cosine", "l2"]
 
 
 class HomographySettings(DescriptorSettings):
-    """How keypoints are matched.
+    """Settings of the descriptors at keypoints and of their nearest neighbours.
 
-    metric: of nearest neighbours, "cosine" or "l2" of descriptors as they are. sampling: of descriptors, at the
-    "pixels" where keypoints are, or "published", as DIFT does, half a pixel off.
+    Attributes:
+        metric: Measure for nearest neighbours: "cosine" for cosine similarity, or "l2" for Euclidean distance.
+        sampling: Where descriptors are sampled: "pixels" for the exact position of each keypoint, or "published" for
+            the coordinates in DIFT's code, which are half a pixel off.
     """
 
     metric: Metric = "cosine"
@@ -59,7 +62,13 @@ class HomographySettings(DescriptorSettings):
 
 
 class ThresholdSettings(Settings):
-    """corners: pixels within which a homography is right. matches: the same of a match. methods: of the estimator."""
+    """Thresholds of the metrics, and the estimators of the homographies.
+
+    Attributes:
+        corners: Thresholds in pixels. A homography is correct if its mean corner error is at most a threshold.
+        matches: Thresholds in pixels. A match is correct if its reprojection error is at most a threshold.
+        methods: Estimators of the homography: "lmeds" for least median of squares, or "ransac".
+    """
 
     corners: Distinct[Annotated[FiniteFloat, Field(gt=0)]] = Field(default=[1, 3, 5])
     matches: Distinct[Annotated[FiniteFloat, Field(gt=0)]] = Field(default=list(range(1, 11)))
@@ -67,7 +76,12 @@ class ThresholdSettings(Settings):
 
 
 class Homography(Task):
-    """Homographies from matches of keypoints."""
+    """Homography estimation from matches of keypoints.
+
+    Attributes:
+        predict: Settings of the descriptors and of their nearest neighbours.
+        score: Thresholds and estimators.
+    """
 
     predict: HomographySettings
     score: ThresholdSettings = ThresholdSettings()

@@ -41,7 +41,7 @@ FRAME_SIDE = 480  # longer side of a frame in contact sheets and animations
 
 
 class PropagationSettings(DescriptorSettings):
-    """How labels are propagated. The defaults are those of the paper.
+    """Settings of label propagation. The defaults are the values of the paper.
 
     Attributes:
         topk: Most similar source tokens that vote for each token.
@@ -57,7 +57,12 @@ class PropagationSettings(DescriptorSettings):
 
 
 class Propagation(Task):
-    """Video object segmentation by label propagation."""
+    """Video object segmentation by label propagation.
+
+    Attributes:
+        predict: Settings of label propagation.
+        score: Not used.
+    """
 
     predict: PropagationSettings
     score: Settings = Settings()
@@ -199,7 +204,7 @@ def _draw_frame(
 
 @dataclass(frozen=True)
 class SequenceJob:
-    """A sequence whose first mask is propagated.
+    """Features and first mask of a sequence.
 
     Attributes:
         store: Features of the frames.
@@ -219,7 +224,12 @@ class SequenceJob:
 
 
 def propagate_sequence(job: SequenceJob, config: "PropagationConfig", folder: Path) -> int:
-    """Propagate the first mask of a sequence and write the mask of every frame into a folder.
+    """Propagate the first mask of a sequence and write the mask of every frame.
+
+    Args:
+        job: Features and first mask of the sequence.
+        config: How labels are propagated.
+        folder: Folder for the masks, `<frame>.png`.
 
     Returns:
         The number of frames.
@@ -243,7 +253,16 @@ def propagate_sequence(job: SequenceJob, config: "PropagationConfig", folder: Pa
 def measure(
     catalog: Catalog, scored: Mapping[str, Sequence[str]], predictions: Path
 ) -> Iterator[tuple[str, tuple[list[int], NDArray[np.float64]]]]:
-    """Yield each sequence with `evaluate` of its scored frames, from the masks in a folder."""
+    """Score the predicted masks of every sequence.
+
+    Args:
+        catalog: Catalog with the sequences, frames and true masks.
+        scored: Names of the frames to score, by sequence. A sequence without any is left out.
+        predictions: Folder with the masks, `<sequence>/<frame>.png`.
+
+    Yields:
+        Name of a sequence, and the result of `evaluate`.
+    """
     truth, frames = masks_of(catalog), frames_of(catalog)
 
     def tasks() -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -262,15 +281,15 @@ def measure(
 
 
 def evaluate(frames: list[tuple[bytes, Path]], objects: int, first: bytes) -> tuple[list[int], NDArray[np.float64]]:
-    """Score one sequence.
+    """Compute J and F of the objects of one sequence.
 
     Args:
-        frames: True mask as bytes of a PNG, and path of the predicted mask, of each frame.
-        objects: Largest number of an object.
-        first: First mask as bytes of a PNG.
+        frames: For each frame, the true mask as the bytes of a PNG, and the path of the predicted mask.
+        objects: Largest index of an object in the masks.
+        first: First mask of the sequence as the bytes of a PNG.
 
     Returns:
-        The numbers of the objects that any mask shows, and their J and F, [objects, frames, 2].
+        Indices of the objects that any mask shows, and their J and F as fractions, [objects, frames, 2].
     """
     masks = [(decode_mask(true, path), read_index_mask(path)) for true, path in frames]
     shown = np.unique(np.concatenate([np.unique(mask) for pair in masks for mask in pair]))
@@ -281,11 +300,11 @@ def evaluate(frames: list[tuple[bytes, Path]], objects: int, first: bytes) -> tu
 
 
 def frames_of(catalog: Catalog) -> dict[str, list[Row]]:
-    """Return the rows of the table of frames, by sequence."""
+    """Group the rows of the catalog's table of frames by sequence."""
     rows = catalog.rows("frames")
     return {name: list(group) for name, group in itertools.groupby(rows, lambda row: row["sequence"])}
 
 
 def masks_of(catalog: Catalog) -> dict[str, bytes]:
-    """Return the PNGs of the true masks, by the id of their frame."""
+    """Return the true masks as the bytes of PNGs, by the id of their frame."""
     return {row["id"]: row["png"] for row in catalog.rows("masks")}

@@ -1,4 +1,4 @@
-"""Retrieval: index every token of a store, and measure how much of an exact search the index finds."""
+"""Retrieval: index every token of a store, and measure the recall of the index against exact search."""
 
 import json
 from pathlib import Path
@@ -23,11 +23,11 @@ DRAWN, PLACES = 1, 6  # searches drawn, and places of each
 
 
 class RetrievalSettings(DescriptorSettings):
-    """How an index is built.
+    """Settings of the indexed descriptors and the index.
 
     Attributes:
-        kind: "flat" (exact), "ivfsq", "ivfpq", "hnsw", a factory string of FAISS, or "auto", which is flat up to 50,000
-            tokens and ivfsq above.
+        kind: Kind of index: "flat" (exact), "ivfsq", "ivfpq", "hnsw" or a factory string of FAISS. "auto" means "flat"
+            for up to 50,000 tokens and "ivfsq" for more.
     """
 
     kind: str = Field(default="auto", min_length=1)
@@ -40,7 +40,12 @@ class RetrievalSettings(DescriptorSettings):
 
 
 class Retrieval(Task):
-    """Index the tokens of a store, for `ditf search`."""
+    """Index of the tokens of a store, for `ditf search`.
+
+    Attributes:
+        predict: Settings of the indexed descriptors and the index.
+        score: Not used.
+    """
 
     predict: RetrievalSettings
     score: Settings = Settings()

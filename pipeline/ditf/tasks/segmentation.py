@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     from distributed import Client
     from matplotlib.figure import Figure
 
-IGNORED = 255
-SHOWN, SHOWN_SIDE = 4, 320  # images drawn, and their longer side
-MOST_CLASSES = 12  # in a legend
+IGNORED = 255  # class of pixels that are neither learned nor scored
+SHOWN = 4  # images drawn
+SHOWN_SIDE = 320  # longer side of a drawn image in pixels
+MOST_CLASSES = 12  # classes in a legend
 
 
 class ProbeSettings(DescriptorSettings):
-    """How a probe is trained.
+    """Settings of the descriptors and of the training of a probe.
 
     Attributes:
         epochs: Passes over all training images.
@@ -53,7 +54,12 @@ class ProbeSettings(DescriptorSettings):
 
 
 class Segmentation(Task):
-    """Semantic segmentation with one linear probe per descriptor."""
+    """Semantic segmentation with one linear probe per descriptor.
+
+    Attributes:
+        predict: Settings of the descriptors and of the training.
+        score: Not used.
+    """
 
     predict: ProbeSettings
     score: Settings = Settings()
@@ -68,9 +74,10 @@ class Segmentation(Task):
         p, channels = self.predict, self.predict.discarded(store)
         rows, masks = catalog.rows("images"), {row["id"]: row["png"] for row in catalog.rows("masks")}
         first, classes = _classes(catalog)
-        parts = {part: [row["id"] for row in rows if row["category"] == part] for part in ("train", "test")}
-        if not all(parts.values()):
-            raise UserError(f"{catalog.folder}: has no images of the part {'train' if not parts['train'] else 'test'}")
+        splits = {split: [row["id"] for row in rows if row["category"] == split] for split in ("train", "test")}
+        for split, images in splits.items():
+            if not images:
+                raise UserError(f"{catalog.folder}: no image is in the split {split}. Add images to it.")
         for descriptor in p.descriptors:
             out = folder / descriptor
 
@@ -81,9 +88,9 @@ class Segmentation(Task):
                 return tokens, probe.classes_of_tokens(truth, features.grid)
 
             training = probe.ProbeTraining(p.epochs, p.batch, p.rate, p.decay, p.seed)
-            trained = probe.train(parts["train"], read, store.channels(p.block), classes, training)
+            trained = probe.train(splits["train"], read, store.channels(p.block), classes, training)
             out.mkdir(parents=True)
-            for item in tqdm(parts["test"], descriptor, unit="image", delay=1):
+            for item in tqdm(splits["test"], descriptor, unit="image", delay=1):
                 features = store.features(p.block, item)
                 tokens = features.descriptors(descriptor, channels)
                 predicted = probe.segment(trained, tokens, features.grid, features.size)
@@ -93,8 +100,8 @@ class Segmentation(Task):
 
     def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
         first, classes = _classes(catalog)
-        parts = {row["id"]: row["category"] for row in catalog.rows("images")}
-        masks = {row["id"]: row["png"] for row in catalog.rows("masks") if parts[row["id"]] == "test"}
+        splits = {row["id"]: row["category"] for row in catalog.rows("images")}
+        masks = {row["id"]: row["png"] for row in catalog.rows("masks") if splits[row["id"]] == "test"}
         metrics, bars, tables = Metrics(), dict[str, float](), []
         units: list[intervals.Row] = []
         for descriptor in self.predict.descriptors:
@@ -154,7 +161,16 @@ class Segmentation(Task):
 
 
 def classes_of(mask: Mask, first: int, classes: int) -> Mask:
-    """Return the classes of a mask, counted from 0. Pixels of no class get 255."""
+    """Count the classes of a mask from 0.
+
+    Args:
+        mask: Index mask, uint8 [height, width].
+        first: Index of the first class in the mask.
+        classes: Number of classes.
+
+    Returns:
+        Classes, uint8 [height, width]. Pixels without a class get 255.
+    """
     shifted = mask.astype(int) - first
     return np.where((shifted >= 0) & (shifted < classes), shifted, IGNORED).astype(np.uint8)
 
