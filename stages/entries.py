@@ -7,6 +7,8 @@ entry runs again only if the entry's file changes.
 import sys
 from pathlib import Path
 
+from ditf.config.params import FILE
+from ditf.config.yaml_file import fragile_spellings
 from ditf.data.reading import check_file_names
 from ditf.project.entries import hashes
 from ditf.project.staging import keep_outputs
@@ -17,7 +19,7 @@ from stages import Params, run
 def main(params: Params) -> None:
     for dataset in params.datasets.values():
         check_file_names(Path(dataset.root))  # DVC does not say which name it cannot read
-    for problem in write_records(params, hashes()):
+    for problem in [*fragile_spellings(FILE), *write_records(params, hashes())]:
         print(f"warning: {problem}", file=sys.stderr)
     keep_outputs(params.features)  # before DVC removes an output whose stage is out of date
 

@@ -55,6 +55,7 @@ def test_tiny_models_differ_by_their_seed() -> None:
     assert pin("flux", "tiny-0", "main", FRESH).digest != pin("flux", "tiny-1", "main", FRESH).digest
     with pytest.raises(UserError, match="the seed of a tiny model is a number"):
         pin("flux", "tiny-x", "main", FRESH)
+    assert pin("flux", "tiny:0", "main", FRESH).digest == pin("flux", "tiny-0", "main", FRESH).digest
 
 
 def test_an_incomplete_folder_is_reported(tiny_flux: Path, tmp_path: Path) -> None:

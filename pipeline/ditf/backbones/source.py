@@ -19,7 +19,7 @@ from ditf.registry import find_type, version_of
 from ditf.settings import Settings, invalid, parse, problem
 
 SETTINGS = ("*.json", "*.txt", "*.model")  # files of a component besides its weights
-TINY = "tiny-"
+TINY = ("tiny-", "tiny:")  # before the seed; the colon is the older spelling
 PINNED = ("family", "source", "revision", "digest", "weights")
 RECORDED = ("dtype", "quantize", "tiling")  # loading options that change features
 
@@ -245,7 +245,7 @@ def local_folder(family: str, source: str) -> Path:
     """Return the folder of a source that is not on the Hub. A tiny model is created there when first used."""
     if not source.startswith(TINY):
         return Path(source)
-    seed = source.removeprefix(TINY)
+    seed = source[len("tiny-") :]
     if not seed.isdecimal() or int(seed) >= 2**32:
         raise UserError(f"source: {source!r}: the seed of a tiny model is a number, as in 'tiny-0'.")
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ditf"

@@ -25,8 +25,7 @@ def read_yaml(path: Path) -> Any:
         path: The file.
 
     Raises:
-        UserError: The file cannot be read, is not valid YAML, or has a spelling that does not survive a rewrite by
-            DVC.
+        UserError: The file cannot be read, or is not valid YAML.
     """
     return parse_yaml(_text(path), str(path))
 
@@ -39,20 +38,32 @@ def parse_yaml(text: str, where: str) -> Any:
         where: The name of the file, for errors.
 
     Raises:
-        UserError: The text is not valid YAML, or has a spelling that does not survive a rewrite by DVC.
+        UserError: The text is not valid YAML.
     """
-    root = _compose(text, where)
-    for node, in_mapping in _flow_scalars(root):
-        quoted = node.style in ("'", '"')
-        if any(character in node.value for character in FRAGILE) and (in_mapping or not quoted):
-            raise UserError(
-                f"{where}: line {node.start_mark.line + 1}: {node.value!r} stands inside {{ }} or [ ] and contains "
-                f"':' or '?', which DVC cannot read after it has rewritten the file. {_robust_spelling(node.value)}"
-            )
     try:
         return _reader().load(text)
     except YAMLError as error:
         raise _user_error(error, where) from None
+
+
+def fragile_spellings(path: Path) -> list[str]:
+    """Find values that some YAML readers cannot read after DVC has rewritten the file.
+
+    `dvc exp run -S` drops quotes that ruamel.yaml does not need. Its reader in C, which not every machine has, refuses
+    an unquoted ":" or "?" inside { } and [ ].
+
+    Args:
+        path: A YAML file.
+
+    Returns:
+        One line for each value, which says how to write it.
+    """
+    return [
+        f"{path}: line {node.start_mark.line + 1}: {node.value!r} contains ':' or '?' inside {{ }} or [ ]. "
+        f"DVC may not be able to read it after `dvc exp run -S`. {_robust_spelling(node.value)}"
+        for node, in_mapping in _flow_scalars(_compose(_text(path), str(path)))
+        if set(FRAGILE) & set(node.value) and (in_mapping or node.style not in ("'", '"'))
+    ]
 
 
 def set_entries(path: Path, entries: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
