@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ditf.errors import UserError
-from ditf.metrics.intervals import Sums, difference, interval, read_units, write_units
+from ditf.metrics.intervals import UnitSums, difference, interval, read_units, write_units
 
 
-def sums(numerator: NDArray[np.float64], denominator: NDArray[np.float64] | float = 1.0) -> Sums:
+def sums(numerator: NDArray[np.float64], denominator: NDArray[np.float64] | float = 1.0) -> UnitSums:
     """Of units with one part."""
     column = np.asarray(numerator, float)[:, None]
     names = [f"unit{n}" for n in range(len(column))]
-    return Sums(names, column, np.broadcast_to(np.reshape(denominator, (-1, 1)), column.shape).astype(float))
+    return UnitSums(names, column, np.broadcast_to(np.reshape(denominator, (-1, 1)), column.shape).astype(float))
 
 
-def bounds(given: Sums, seed: int = 0) -> tuple[float, float]:
+def bounds(given: UnitSums, seed: int = 0) -> tuple[float, float]:
     found = interval(given, seed)
     assert found
     return found
@@ -107,4 +107,4 @@ def test_a_single_sequence_has_no_interval() -> None:
 def test_results_of_other_units_are_not_compared() -> None:
     one = sums(np.ones(3))
     with pytest.raises(UserError, match="same pairs"):
-        difference(one, Sums(["a", "b", "c"], one.numerator, one.denominator))
+        difference(one, UnitSums(["a", "b", "c"], one.numerator, one.denominator))

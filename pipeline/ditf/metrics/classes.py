@@ -15,8 +15,8 @@ def confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: i
     """Count the pixels of each class that are predicted as each class.
 
     Args:
-        truth: True class of each pixel, from 0. Pixels with another value than 0..classes - 1 are left out.
-        predicted: Predicted class of each pixel.
+        truth: True class of each pixel, uint8 [height, width]. Pixels with values above classes - 1 are left out.
+        predicted: Predicted class of each pixel, uint8 [height, width].
         classes: Number of classes.
 
     Returns:
@@ -31,14 +31,14 @@ def confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: i
 
 
 def by_image(item: str, counts: Counts) -> Iterator[tuple[str, str, str, float, float]]:
-    """Yield what an image adds to the metrics, for `ditf.metrics.intervals`.
+    """Yield the contributions of an image to the metrics, for `ditf.metrics.intervals`.
 
     Args:
         item: Id of the image.
-        counts: Confusion of the image. An image without counted pixels adds nothing.
+        counts: Confusion of the image, [classes, classes]. An image without counted pixels yields nothing.
 
     Yields:
-        Metric, image, class, numerator and denominator.
+        Metric, image, part (the class, or empty for pixel accuracy), numerator and denominator.
     """
     correct, union = np.diag(counts), counts.sum(1) + counts.sum(0) - np.diag(counts)
     if counts.any():
@@ -51,7 +51,7 @@ def summarize(counts: Iterable[Counts]) -> tuple[dict[str, float], list[dict[str
     """Compute the metrics over all images, in percent.
 
     Args:
-        counts: Confusion of each image, with at least one counted pixel in all.
+        counts: Confusion of each image, [classes, classes]. At least one image must have counted pixels.
 
     Returns:
         mIoU and pixel accuracy, and a row per class. Classes in neither the truth nor the predictions are left out.

@@ -1,4 +1,4 @@
-"""How metrics are shown to people, in tables, charts and on the report.
+"""Text and units of metrics in tables, charts and the report.
 
 J, F and recall are stored as fractions of 1, as their official evaluations define them. They are shown in percent, like
 PCK, accuracy and IoU.
@@ -8,7 +8,7 @@ import re
 
 FRACTIONS = re.compile(r"(J&F|J|F)([- ]Mean|[- ]Recall|[- ]Decay)?|recall@\d+")
 
-# What SPair-71k calls the values of the columns by which its pairs are grouped.
+# Names that SPair-71k gives to the values of the columns that group its pairs.
 GRADES = {
     "viewpoint_variation": ("easy", "medium", "hard"),
     "scale_variation": ("easy", "medium", "hard"),
@@ -24,7 +24,7 @@ def is_fraction(metric: str) -> bool:
 
 
 def in_percent(metric: str, value: float) -> float:
-    """Return the value in percent if the metric is stored as a fraction, else the value as it is."""
+    """Return a metric's value in percent if it is stored as a fraction, otherwise the value unchanged."""
     return 100 * value if is_fraction(metric) else value
 
 

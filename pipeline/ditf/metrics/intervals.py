@@ -1,8 +1,14 @@
-"""How sure a metric is: bootstrap intervals, and paired tests of two results over the same images.
+"""The uncertainty of metrics: bootstrap intervals, and paired tests of two results for the same images.
 
-A metric is the mean, over its parts, of sums: `sum(numerator) / sum(denominator)` over its units. A unit is what is
-resampled: a pair, a sequence, an image. PCK per point has one part, and correct keypoints over keypoints; mIoU has a
-part per class. Methods: percentile bootstrap and sign-flip permutation (Efron and Tibshirani, 1993).
+A *unit* is a pair, a sequence or an image, and is resampled as one. Each unit contributes a numerator and a denominator
+to each *part* of a metric. The value of the metric is the mean over its parts of
+
+    sum of the numerators of all units / sum of their denominators.
+
+PCK per point has one part, whose numerator counts correct keypoints and whose denominator counts keypoints. mIoU has a
+part for each class, with the pixels of intersection and union.
+
+Methods: percentile bootstrap and sign-flip permutation (Efron and Tibshirani, 1993).
 """
 
 from collections.abc import Callable, Iterable
@@ -20,7 +26,8 @@ from ditf.errors import UserError
 
 Floats = NDArray[np.float64]
 
-RESAMPLES, BATCH = 2000, 100
+RESAMPLES = 2000
+BATCH = 100  # resamples that are computed together
 SCHEMA = pa.schema(
     [
         ("descriptor", pa.string()),
@@ -31,69 +38,115 @@ SCHEMA = pa.schema(
         ("denominator", pa.float64()),
     ]
 )
-Row = tuple[str, str, str, str, float, float]
-FILE = "units.parquet"  # in a task's folder of tables
+Row = tuple[str, str, str, str, float, float]  # in the order of `SCHEMA`
+FILE = "units.parquet"
 
 
 def write_units(folder: Path, rows: Iterable[Row]) -> None:
-    """Write what each unit adds to each metric, in the columns of `SCHEMA`, beside a task's other tables."""
+    """Write the contribution of each unit to each metric to `units.parquet`.
+
+    Args:
+        folder: Folder of a task's tables.
+        rows: Descriptor, metric, unit, part, numerator and denominator.
+    """
     columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA), folder / FILE)
 
 
-def read_units(folder: Path) -> dict[str, dict[str, "Sums"]]:
-    """Each descriptor's metrics, from what `write_units` wrote; none where the task wrote nothing."""
+def read_units(folder: Path) -> dict[str, dict[str, "UnitSums"]]:
+    """Read the contributions that `write_units` wrote.
+
+    Args:
+        folder: Folder of a task's tables.
+
+    Returns:
+        The contributions by descriptor and metric. Without a file, the mapping is empty.
+    """
     if not (folder / FILE).exists():
         return {}
     table = pq.read_table(folder / FILE)
-    metrics: dict[str, dict[str, Sums]] = {}
+    metrics: dict[str, dict[str, UnitSums]] = {}
     for descriptor in pc.unique(table["descriptor"]).to_pylist():
-        own = table.filter(pc.equal(table["descriptor"], descriptor))
-        names = pc.unique(own["metric"]).to_pylist()
-        metrics[descriptor] = {name: Sums.of(own.filter(pc.equal(own["metric"], name))) for name in names}
+        rows = table.filter(pc.equal(table["descriptor"], descriptor))
+        names = pc.unique(rows["metric"]).to_pylist()
+        metrics[descriptor] = {name: UnitSums.of(rows.filter(pc.equal(rows["metric"], name))) for name in names}
     return metrics
 
 
 @dataclass(frozen=True)
-class Sums:
-    """A metric of one descriptor. units: their names, [u]. numerator, denominator: [u, parts]."""
+class UnitSums:
+    """Contributions of units to one metric of one descriptor.
+
+    Attributes:
+        units: Names of the units, [u].
+        numerator: Numerator of each unit and part, [u, parts].
+        denominator: Denominator of each unit and part, [u, parts].
+    """
 
     units: list[str]
     numerator: Floats
     denominator: Floats
 
     @classmethod
-    def of(cls, rows: pa.Table) -> "Sums":
-        """From the rows of one metric of one descriptor, in the columns of `SCHEMA`."""
-        units, unit = np.unique(rows["unit"].to_numpy(zero_copy_only=False), return_inverse=True)
-        parts, part = np.unique(rows["part"].to_numpy(zero_copy_only=False), return_inverse=True)
-        sums = np.zeros((2, len(units), len(parts)))
-        for total, name in zip(sums, ("numerator", "denominator"), strict=True):
-            np.add.at(total, (unit, part), rows[name].to_numpy())
-        return cls([str(name) for name in units], sums[0], sums[1])
+    def of(cls, rows: pa.Table) -> "UnitSums":
+        """Add up the contributions in a table.
+
+        Args:
+            rows: Rows of one metric of one descriptor, with the columns of `SCHEMA`.
+
+        Returns:
+            Contributions by unit and part.
+        """
+        units, unit_of_row = np.unique(rows["unit"].to_numpy(zero_copy_only=False), return_inverse=True)
+        parts, part_of_row = np.unique(rows["part"].to_numpy(zero_copy_only=False), return_inverse=True)
+        numerator, denominator = np.zeros((2, len(units), len(parts)))
+        np.add.at(numerator, (unit_of_row, part_of_row), rows["numerator"].to_numpy())
+        np.add.at(denominator, (unit_of_row, part_of_row), rows["denominator"].to_numpy())
+        return cls([str(name) for name in units], numerator, denominator)
 
     def by_unit(self) -> dict[str, float]:
-        """The metric of each unit alone."""
+        """Return the metric of each unit alone, by its name."""
         return dict(zip(self.units, map(float, self.value(np.arange(len(self.units))[:, None])), strict=True))
 
     def value(self, units: Any = slice(None)) -> Any:
-        """The metric over some units, given by their numbers [..., u]; of each row of numbers if there are several."""
+        """Compute the metric over some units. Parts whose denominator is 0 are left out of the mean.
+
+        Args:
+            units: Indices of units, [..., u]. By default, all units.
+
+        Returns:
+            The value of the metric, [...].
+        """
         numerator, denominator = self.numerator[units].sum(-2), self.denominator[units].sum(-2)
-        there = denominator > 0
-        ratios = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=there)
-        return ratios.sum(-1) / np.maximum(there.sum(-1), 1)
+        defined = denominator > 0
+        ratios = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=defined)
+        return ratios.sum(-1) / np.maximum(defined.sum(-1), 1)
 
 
-def interval(sums: Sums, seed: int = 0) -> tuple[float, float] | None:
-    """The bootstrap interval of a metric, 95 %; None of a single unit."""
-    return _bootstrap(lambda units, axis: sums.value(units), len(sums.units), seed)
+def interval(contributions: UnitSums, seed: int = 0) -> tuple[float, float] | None:
+    """Compute the 95 % bootstrap interval of a metric.
+
+    Args:
+        contributions: Contributions of the units.
+        seed: Seed of the resampling.
+
+    Returns:
+        Lower and upper bound, or None for a single unit.
+    """
+    return _bootstrap(lambda units, axis: contributions.value(units), len(contributions.units), seed)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two results. value: second minus first. interval: as of `interval`. p: how often a difference as great arises
-    where each unit's two results are swapped by chance. units: their number."""
+    """Difference of a metric between two results for the same units.
+
+    Attributes:
+        value: Second result minus first result.
+        interval: 95 % bootstrap interval of the difference, or None for a single unit.
+        p: Two-sided p-value of a paired permutation test.
+        units: Number of units.
+    """
 
     value: float
     interval: tuple[float, float] | None
@@ -101,16 +154,30 @@ class Difference:
     units: int
 
 
-def difference(first: Sums, second: Sums, seed: int = 0) -> Difference:
-    """The paired difference of a metric over the units of both. Raises `UserError` where these differ."""
-    from scipy.stats import permutation_test
+def difference(first: UnitSums, second: UnitSums, seed: int = 0) -> Difference:
+    """Compute the paired difference of a metric between two results.
+
+    Args:
+        first: Contributions of the units in the first result.
+        second: Contributions of the same units in the second result.
+        seed: Seed of the resampling.
+
+    Returns:
+        The difference with its interval and p-value.
+
+    Raises:
+        UserError: The two results have different units.
+    """
+    from scipy.stats import permutation_test  # here, because scipy takes long to import
 
     if first.units != second.units or first.numerator.shape != second.numerator.shape:
-        raise UserError("the two results are not of the same pairs, sequences or images; only such can be compared")
+        raise UserError(
+            "The two results are not for the same pairs, sequences or images. Choose results of the same data set."
+        )
     count, value = len(first.units), float(second.value() - first.value())
     if count < 2:
         return Difference(value, None, 1.0, count)
-    both = Sums(
+    both = UnitSums(
         first.units + second.units,
         np.concatenate([first.numerator, second.numerator]),
         np.concatenate([first.denominator, second.denominator]),
@@ -124,17 +191,17 @@ def difference(first: Sums, second: Sums, seed: int = 0) -> Difference:
         batch=BATCH,
         rng=seed,
     )
-    between = _bootstrap(lambda units, axis: second.value(units) - first.value(units), count, seed)
-    return Difference(value, between, float(test.pvalue), count)
+    bounds = _bootstrap(lambda units, axis: second.value(units) - first.value(units), count, seed)
+    return Difference(value, bounds, float(test.pvalue), count)
 
 
 def _bootstrap(metric: Callable[..., Any], units: int, seed: int) -> tuple[float, float] | None:
-    from scipy.stats import bootstrap
+    """Return the 95 % bootstrap interval of a function of the indices of units, or None for a single unit."""
+    from scipy.stats import bootstrap  # here, because scipy takes long to import
 
     if units < 2:
         return None
-    drawn = (np.arange(units),)
     resampled = bootstrap(
-        drawn, metric, n_resamples=RESAMPLES, batch=BATCH, method="percentile", vectorized=True, rng=seed
+        (np.arange(units),), metric, n_resamples=RESAMPLES, batch=BATCH, method="percentile", vectorized=True, rng=seed
     )
     return float(resampled.confidence_interval.low), float(resampled.confidence_interval.high)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ditf.data.masks import VOID
 
-BOUNDARY_TOLERANCE = 0.008  # of the image's diagonal
+BOUNDARY_TOLERANCE = 0.008  # as a fraction of the image's diagonal
 RECALL_THRESHOLD = 0.5
-QUARTERS = 4
+QUARTERS = 4  # decay is the mean of the first quarter of the frames minus the mean of the last
 
 Mask = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
@@ -22,7 +22,7 @@ def evaluate_frame(truth: Mask, prediction: Mask, objects: int) -> NDArray[np.fl
     """Compute J and F of the objects 1..n in one frame.
 
     Args:
-        truth: Index mask [height, width]. Pixels with 255 are void and not counted.
+        truth: Index mask, uint8 [height, width]. Pixels with 255 are void and not counted.
         prediction: Index mask of the same shape.
         objects: Number of objects, n.
 
@@ -41,7 +41,14 @@ def evaluate_frame(truth: Mask, prediction: Mask, objects: int) -> NDArray[np.fl
 
 
 def statistics(values: NDArray[np.float64]) -> dict[str, float]:
-    """Compute mean, recall and decay of one object's J or F over the frames, [frames]."""
+    """Compute mean, recall and decay of J or F over the frames of one object.
+
+    Args:
+        values: J or F in each frame, [frames].
+
+    Returns:
+        Values by the names "Mean", "Recall" and "Decay", as fractions.
+    """
     ends = np.round(np.linspace(1, len(values), QUARTERS + 1) + 1e-10).astype(int) - 1
     first, last = values[ends[0] : ends[1] + 1], values[ends[-2] : ends[-1] + 1]
     return {
@@ -69,12 +76,20 @@ def summarize(objects: dict[str, NDArray[np.float64]]) -> dict[str, float]:
 
 
 def _jaccard(truth: Bools, guess: Bools) -> float:
+    """Return the intersection over union of two masks, or 1 if both are empty."""
     union = np.count_nonzero(truth | guess)
     return np.count_nonzero(truth & guess) / union if union else 1.0
 
 
 def _boundary_f(truth: Bools, guess: Bools, disk: Mask, radius: int) -> float:
-    """Return the F-measure of the boundaries. A boundary pixel matches if the other boundary, dilated, covers it."""
+    """Return the F-measure of the boundaries of two masks.
+
+    Args:
+        truth: True mask, [height, width].
+        guess: Predicted mask, [height, width].
+        disk: Disk by which a boundary is dilated. A boundary pixel matches if the other dilated boundary covers it.
+        radius: Radius of the disk in pixels.
+    """
     box = _box(truth | guess, radius + 1)
     if box is None:
         return 1.0
@@ -89,7 +104,7 @@ def _boundary_f(truth: Bools, guess: Bools, disk: Mask, radius: int) -> float:
 
 
 def _boundary(mask: Bools) -> Mask:
-    """Mark pixels that differ from the pixel to the right, below, or diagonally below, as far as these exist."""
+    """Mark the pixels that differ from their neighbour to the right, below, or diagonally below."""
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     edge = (mask ^ padded[:-1, 1:]) | (mask ^ padded[1:, :-1]) | (mask ^ padded[1:, 1:])
     return edge.view(np.uint8)
@@ -107,5 +122,6 @@ def _box(mask: Bools, margin: int) -> tuple[slice, slice] | None:
 
 
 def _disk(radius: int) -> Mask:
+    """Return a disk of ones, uint8 [2 * radius + 1, 2 * radius + 1]."""
     offset = np.arange(-radius, radius + 1)
     return (offset[:, None] ** 2 + offset**2 <= radius**2).astype(np.uint8)

@@ -14,7 +14,7 @@ from ditf.data.catalog import Catalog
 from ditf.drawing.figures import new_figure, save, show
 from ditf.errors import UserError, suggest
 from ditf.metrics.display import in_percent
-from ditf.metrics.intervals import Sums, difference, read_units
+from ditf.metrics.intervals import UnitSums, difference, read_units
 from ditf.project.entries import check_entry, image_reader
 from ditf.project.paths import CATALOGS, RESULTS, drawing_path
 from ditf.tasks.base import DrawingInputs, Task
@@ -42,7 +42,7 @@ class ComparedResult:
     folder: Path
     descriptor: Descriptor
 
-    def metrics(self) -> dict[str, Sums]:
+    def metrics(self) -> dict[str, UnitSums]:
         """Return every metric that is known by pair, sequence or image.
 
         Raises:

@@ -12,7 +12,7 @@ from typing import Any
 from ditf.config.params import Params
 from ditf.config.schema import FeaturesEntry
 from ditf.metrics.display import in_percent, p_text
-from ditf.metrics.intervals import Sums, difference, interval, read_units
+from ditf.metrics.intervals import UnitSums, difference, interval, read_units
 from ditf.tasks.base import Task
 
 Row = dict[str, Any]
@@ -79,7 +79,7 @@ def leaderboards(params: Params, results: Path) -> list[Leaderboard]:
 def _leaderboard(params: Params, results: Path, key: tuple[str, ...], names: list[str]) -> Leaderboard:
     kind, dataset, split, root = key
     headline, rows = params.tasks[names[0]].headline, []
-    scores: dict[str, Sums] = {}
+    scores: dict[str, UnitSums] = {}
     for name in names:
         metrics = json.loads((results / name / "metrics.json").read_text(encoding="utf-8"))
         units = read_units(results / name / "tables")
@@ -144,7 +144,7 @@ def _published(kind: str, dataset: str, split: str, sizes: set[Any]) -> Iterator
             }
 
 
-def _differences(scores: dict[str, Sums], metric: str) -> list[Row]:
+def _differences(scores: dict[str, UnitSums], metric: str) -> list[Row]:
     """Return the paired difference of every two results that have scores for the same units."""
     rows: list[Row] = []
     for (one, first), (other, second) in itertools.combinations(scores.items(), 2):

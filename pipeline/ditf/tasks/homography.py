@@ -1,10 +1,11 @@
-"""Homographies between images of a plane, from mutual nearest neighbours of descriptors at keypoints.
+"""Homography estimation: match keypoints of two images of a plane by mutual nearest neighbours of descriptors.
 
 Protocol: DIFT (Tang et al., arXiv 2306.03881) on HPatches.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,7 +25,7 @@ from ditf.features.descriptors import unit
 from ditf.features.reader import FeatureReader, ImageFeatures
 from ditf.matching.pairs import descriptors_at
 from ditf.metrics import intervals
-from ditf.metrics.homography import corner_error, estimate, reprojection
+from ditf.metrics.homography import corner_error, estimate, reprojection_errors
 from ditf.settings import Distinct, Settings
 from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task, read_csv, write_csv
 from ditf.types import Descriptor
@@ -43,6 +44,7 @@ MATCHES = pa.schema(
         *((name, pa.float64()) for name in ("source_x", "source_y", "target_x", "target_y", "similarity")),
     ]
 )
+Points = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 Sampling = Literal["pixels", "published"]
 Metric = Literal["cosine", "l2"]
@@ -95,39 +97,42 @@ class Homography(Task):
         channels, points = self.predict.discarded(store), points_of(catalog)
         pairs, rows = catalog.rows("homographies"), []
         for descriptor in self.predict.descriptors:
-            read = (store, self.predict.block, descriptor, channels, self.predict.sampling, self.predict.metric)
-            tasks = (
-                (p["pair"], (*read, p["source"], p["target"], points[p["source"]], points[p["target"]])) for p in pairs
+            job = HomographyJob(
+                store, self.predict.block, descriptor, channels, self.predict.sampling, self.predict.metric
             )
-            matches = dict(tqdm(run(client, match_pair, tasks, cores()), descriptor, len(pairs), unit="pair", delay=2))
+            tasks = (
+                (p["pair"], (job, p["source"], p["target"], points[p["source"]], points[p["target"]])) for p in pairs
+            )
+            results = run(client, match_keypoints, tasks, cores())
+            matches = dict(tqdm(results, descriptor, len(pairs), unit="pair", delay=2))
             for pair in pairs:
                 for source, target, similarity in zip(*matches[pair["pair"]], strict=True):
                     rows.append((descriptor, pair["pair"], *source.tolist(), *target.tolist(), float(similarity)))
-        named = [dict(zip(MATCHES.names, row, strict=True)) for row in rows]
-        pq.write_table(pa.Table.from_pylist(named, schema=MATCHES), folder / "matches.parquet")
+        columns = [dict(zip(MATCHES.names, row, strict=True)) for row in rows]
+        pq.write_table(pa.Table.from_pylist(columns, schema=MATCHES), folder / "matches.parquet")
 
     def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
         sizes = {item: (row["width"], row["height"]) for item, row in catalog.images().items()}
         pairs, metrics, bars = catalog.rows("homographies"), Metrics(), dict[str, float]()
-        accuracy, matching, each = [], [], []
+        homography_rows, match_rows, pair_rows = [], [], []
         units: list[intervals.Row] = []
         for descriptor, matches in _by_pair(predictions / "matches.parquet", self.predict.descriptors).items():
             errors: dict[str, list[float]] = {method: [] for method in self.score.methods}
-            within = np.zeros((len(pairs), len(self.score.matches)))
+            accuracies = np.zeros((len(pairs), len(self.score.matches)))
             for number, pair in enumerate(pairs):
                 truth = np.array(pair["matrix"]).reshape(3, 3)
                 source, target = matches.get(pair["pair"], (np.empty((0, 2)),) * 2)
-                off = reprojection(source, target, truth)
-                if len(off):
-                    within[number] = [(off <= pixels).mean() for pixels in self.score.matches]
-                row: dict[str, Any] = {"descriptor": descriptor, "pair": pair["pair"], "matches": len(off)}
+                match_errors = reprojection_errors(source, target, truth)
+                if len(match_errors):
+                    accuracies[number] = [(match_errors <= pixels).mean() for pixels in self.score.matches]
+                row: dict[str, Any] = {"descriptor": descriptor, "pair": pair["pair"], "matches": len(match_errors)}
                 for method, corner_errors in errors.items():
                     corner_errors.append(corner_error(estimate(source, target, method), truth, sizes[pair["source"]]))
                     row[f"{method} error"] = corner_errors[-1] if math.isfinite(corner_errors[-1]) else ""
-                each.append(row)
+                pair_rows.append(row)
             kinds = np.array([pair["category"] for pair in pairs])
             groups = {"overall": np.ones(len(pairs), bool), **{kind: kinds == kind for kind in sorted({*kinds})}}
-            named = metrics.setdefault(descriptor, {})
+            scores = metrics.setdefault(descriptor, {})
             units += [
                 (descriptor, f"{method}@{pixels:g}", pair["pair"], "", 100.0 * (error <= pixels), 1.0)
                 for method, corner_errors in errors.items()
@@ -135,21 +140,21 @@ class Homography(Task):
                 for pair, error in zip(pairs, corner_errors, strict=True)
             ]
             for kind, chosen in groups.items():
-                for place, pixels in enumerate(self.score.matches):
-                    value = float(within[chosen, place].mean())
-                    matching.append({"descriptor": descriptor, "kind": kind, "pixels": pixels, "accuracy": 100 * value})
+                for column, pixels in enumerate(self.score.matches):
+                    value = 100 * float(accuracies[chosen, column].mean())
+                    match_rows.append({"descriptor": descriptor, "kind": kind, "pixels": pixels, "accuracy": value})
                 for method, corner_errors in errors.items():
                     for pixels in self.score.corners:
                         value = 100 * float((np.array(corner_errors)[chosen] <= pixels).mean())
-                        head = {"descriptor": descriptor, "kind": kind, "method": method}
-                        accuracy.append({**head, "pixels": pixels, "accuracy": value})
+                        row = {"descriptor": descriptor, "kind": kind, "method": method}
+                        homography_rows.append({**row, "pixels": pixels, "accuracy": value})
                         if kind == "overall":
-                            named[f"{method}@{pixels:g}"] = round(value, 2)
+                            scores[f"{method}@{pixels:g}"] = round(value, 2)
                         if pixels == self.score.corners[-1] and method == self.score.methods[0]:
                             bars[kind] = value
-        write_csv(folder / "accuracy.csv", accuracy)
-        write_csv(folder / "matching_accuracy.csv", matching)
-        write_csv(folder / "pairs.csv", each)
+        write_csv(folder / "accuracy.csv", homography_rows)
+        write_csv(folder / "matching_accuracy.csv", match_rows)
+        write_csv(folder / "pairs.csv", pair_rows)
         intervals.write_units(folder, units)
         return Scores(metrics, bars)
 
@@ -158,7 +163,7 @@ class Homography(Task):
         descriptor = self.predict.descriptors[-1]
         matches = _by_pair(predicted.folder / "matches.parquet", [descriptor])[descriptor]
         pairs = {pair["pair"]: pair for pair in predicted.catalog.rows("homographies") if pair["pair"] in matches}
-        off = {n: reprojection(*matches[n], np.array(p["matrix"]).reshape(3, 3)) for n, p in pairs.items()}
+        off = {n: reprojection_errors(*matches[n], np.array(p["matrix"]).reshape(3, 3)) for n, p in pairs.items()}
         ranked = sorted(pairs, key=lambda name: -(off[name] <= SHOWN_PIXELS).mean())
         if not ranked:
             return
@@ -174,7 +179,7 @@ class Homography(Task):
         pair = next(row for row in predicted.catalog.rows("homographies") if row["pair"] == name)
         matches = _by_pair(predicted.folder / "matches.parquet", [descriptor])[descriptor]
         source, target = matches.get(name, (np.empty((0, 2)),) * 2)
-        off = reprojection(source, target, np.array(pair["matrix"]).reshape(3, 3))
+        off = reprojection_errors(source, target, np.array(pair["matrix"]).reshape(3, 3))
         rows = [
             {"error": off[n], "threshold": 1.0, "source_x": source[n, 0], "source_y": source[n, 1]}
             | {
@@ -198,47 +203,83 @@ class Homography(Task):
         return {"Mean matching accuracy": charts.lines(curves, "threshold in pixels", "correct matches, in percent")}
 
 
-def match_pair(
-    store: FeatureReader,
-    block: int,
-    descriptor: Descriptor,
-    channels: Sequence[int],
-    sampling: Sampling,
-    metric: Metric,
-    source: str,
-    target: str,
-    source_points: NDArray[np.float64],
-    target_points: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Mutual nearest neighbours of two images' keypoints: points [m, 2] of each, and their similarities [m]."""
-    points = [np.unique(p, axis=0) for p in (source_points, target_points)]
-    images = store.pair(block, source, target)
-    described = [sample(image, p, descriptor, channels, sampling) for image, p in zip(images, points, strict=True)]
-    one, other, similarity = mutual_neighbours(described[0], described[1], metric)
-    return points[0][one], points[1][other], similarity
+@dataclass(frozen=True)
+class HomographyJob:
+    """Features whose keypoints are matched, and how.
+
+    Attributes:
+        store: Features of the images.
+        block: Block of the model.
+        descriptor: Descriptor that is matched.
+        channels: Massive channels, for descriptors with "+discard".
+        sampling: Where descriptors are sampled, as in `HomographySettings`.
+        metric: Measure for nearest neighbours, as in `HomographySettings`.
+    """
+
+    store: FeatureReader
+    block: int
+    descriptor: Descriptor
+    channels: Sequence[int]
+    sampling: Sampling
+    metric: Metric
+
+    def describe(self, features: ImageFeatures, points: Points) -> Vectors:
+        """Return the descriptors at points (x, y) of an image, [n, C]."""
+        return sample(features, points, self.descriptor, self.channels, self.sampling)
+
+
+def match_keypoints(
+    job: HomographyJob, source: str, target: str, source_points: Points, target_points: Points
+) -> tuple[Points, Points, NDArray[np.float64]]:
+    """Match the keypoints of two images that are mutual nearest neighbours.
+
+    Args:
+        job: Features, and how they are matched.
+        source: Id of the source image.
+        target: Id of the target image.
+        source_points: Keypoints (x, y) of the source image in pixels, [n, 2]. Repeated points count once.
+        target_points: Keypoints (x, y) of the target image in pixels, [k, 2].
+
+    Returns:
+        The matched points of the source image, [m, 2], those of the target image, [m, 2], and their cosine
+        similarities, [m].
+    """
+    source_points, target_points = np.unique(source_points, axis=0), np.unique(target_points, axis=0)
+    source_features, target_features = job.store.pair(job.block, source, target)
+    source_rows, target_rows, similarity = mutual_neighbours(
+        job.describe(source_features, source_points), job.describe(target_features, target_points), job.metric
+    )
+    return source_points[source_rows], target_points[target_rows], similarity
 
 
 def sample(
-    features: ImageFeatures,
-    points: NDArray[np.float64],
-    descriptor: Descriptor,
-    channels: Sequence[int],
-    sampling: Sampling,
+    features: ImageFeatures, points: Points, descriptor: Descriptor, channels: Sequence[int], sampling: Sampling
 ) -> Vectors:
-    """Descriptors [n, C] of an image at points (x, y) [n, 2]."""
+    """Return the descriptors at points of an image.
+
+    Args:
+        features: Features of the image.
+        points: Points (x, y) in pixels, [n, 2].
+        descriptor: Descriptor, as in `ImageFeatures.descriptors`.
+        channels: Massive channels, for descriptors with "+discard".
+        sampling: Where descriptors are sampled, as in `HomographySettings`.
+
+    Returns:
+        Descriptors, float32 [n, C].
+    """
     if sampling == "pixels":
         return descriptors_at(features, points, descriptor, channels)
     (h, w), (width, height) = features.grid, features.size
     maps = features.descriptors(descriptor, channels).reshape(h, w, -1)
-    # Where torch's grid_sample looks, without align_corners, for coordinates normalized as if with it; zeros outside.
+    # DIFT normalizes coordinates as for align_corners=True, but calls grid_sample with align_corners=False and zero
+    # padding.
     x, y = points[:, 0] * w / (width - 1) - 0.5, points[:, 1] * h / (height - 1) - 0.5
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
     descriptors = np.zeros((len(points), maps.shape[-1]), np.float32)
-    for down in (0, 1):
-        for across in (0, 1):
-            row, column = top + down, left + across
-            there = (row >= 0) & (row < h) & (column >= 0) & (column < w)
-            weight = (1 - np.abs(y - row)) * (1 - np.abs(x - column)) * there
+    for row in (top, top + 1):
+        for column in (left, left + 1):
+            inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
+            weight = (1 - np.abs(y - row)) * (1 - np.abs(x - column)) * inside
             descriptors += (maps[row.clip(0, h - 1), column.clip(0, w - 1)] * weight[:, None]).astype(np.float32)
     return descriptors
 
@@ -246,21 +287,30 @@ def sample(
 def mutual_neighbours(
     one: Vectors, other: Vectors, metric: Metric
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Rows of two sets of descriptors [n, C] that are each other's nearest: [m] of each, and their similarities."""
+    """Find the mutual nearest neighbours of two sets of descriptors.
+
+    Args:
+        one: Descriptors, [n, C].
+        other: Descriptors, [k, C].
+        metric: Measure for nearest neighbours.
+
+    Returns:
+        Rows of the first set, [m], their neighbours' rows of the second set, [m], and their cosine similarities, [m].
+    """
     if not len(one) or not len(other):
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
     cosine = unit(one).astype(np.float64) @ unit(other).astype(np.float64).T
-    near = cosine
+    closeness = cosine
     if metric == "l2":
         a, b = one.astype(np.float64), other.astype(np.float64)
-        near = 2 * a @ b.T - (a**2).sum(1)[:, None] - (b**2).sum(1)[None]
-    best, back = near.argmax(1), near.argmax(0)
-    kept = np.flatnonzero(back[best] == np.arange(len(one)))
-    return kept, best[kept], cosine[kept, best[kept]]
+        closeness = 2 * a @ b.T - (a**2).sum(1)[:, None] - (b**2).sum(1)[None]
+    nearest_other, nearest_one = closeness.argmax(1), closeness.argmax(0)
+    mutual = np.flatnonzero(nearest_one[nearest_other] == np.arange(len(one)))
+    return mutual, nearest_other[mutual], cosine[mutual, nearest_other[mutual]]
 
 
-def points_of(catalog: Catalog) -> dict[str, NDArray[np.float64]]:
-    """The keypoints of each image, (x, y) [n, 2]."""
+def points_of(catalog: Catalog) -> dict[str, Points]:
+    """Return the keypoints (x, y) of each image in pixels, [n, 2], by its id."""
     points_by_image: dict[str, list[tuple[float, float]]] = {item: [] for item in catalog.images()}
     for row in catalog.rows("points"):
         points_by_image[row["id"]].append((row["x"], row["y"]))
@@ -268,11 +318,19 @@ def points_of(catalog: Catalog) -> dict[str, NDArray[np.float64]]:
 
 
 def _by_pair(path: Path, descriptors: Sequence[Descriptor]) -> dict[str, dict[str, tuple[Any, Any]]]:
-    """The matches of each pair, points [m, 2] of both images, by descriptor."""
+    """Read the matches of each pair, by descriptor.
+
+    Args:
+        path: Table of matches.
+        descriptors: Descriptors in the table.
+
+    Returns:
+        For each descriptor and pair, the points of the source and the target image, each [m, 2].
+    """
     rows_by_pair: dict[str, dict[str, list[Any]]] = {descriptor: {} for descriptor in descriptors}
     for row in pq.read_table(path).to_pylist():
-        place = rows_by_pair[row["descriptor"]].setdefault(row["pair"], [])
-        place.append([row[name] for name in ("source_x", "source_y", "target_x", "target_y")])
+        rows = rows_by_pair[row["descriptor"]].setdefault(row["pair"], [])
+        rows.append([row[name] for name in ("source_x", "source_y", "target_x", "target_y")])
     return {
         descriptor: {pair: (np.array(rows)[:, :2], np.array(rows)[:, 2:]) for pair, rows in pairs.items()}
         for descriptor, pairs in rows_by_pair.items()
