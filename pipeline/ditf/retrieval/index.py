@@ -1,12 +1,12 @@
-"""Building an index: a FAISS index of every token of a store, and one of whole images.
+"""Build an index: a FAISS index of the tokens of a store, and one of its images.
 
-    <index>/tokens.faiss    unit descriptors, in the order of the store's items and tokens
-    <index>/images.faiss    each image's mean unit descriptor, exact
-    <index>/rows.parquet    row -> image, token, box in pixels of the image
-    <index>/index.json      what it was built from and how, and the SHA-256 of the other files
+    <index>/tokens.faiss    unit descriptors, in the order of the store's images and tokens
+    <index>/images.faiss    mean unit descriptor of each image, exact
+    <index>/rows.parquet    image, token and box in pixels of each row of tokens.faiss
+    <index>/index.json      digest of the store, settings, and SHA-256 of the other files
 
-A store of many tokens is reduced to its principal axes and to a byte per axis, in cells of which a search reads the
-nearest; see `ditf.retrieval.search`.
+The descriptors of a large store are reduced to their principal axes and rounded to one byte per axis. They are grouped
+into cells, and a search reads only the nearest cells; see `ditf.retrieval.search`.
 """
 
 import itertools
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
     from distributed import Client
 
 Floats = NDArray[np.float32]
-Linear = tuple[Floats, Floats]  # of a linear transform: matrix [axes, C] and bias [axes]
+Linear = tuple[Floats, Floats]  # linear transform: matrix [axes, C] and bias [axes]
 
 FILES = ("tokens.faiss", "images.faiss", "rows.parquet")
-FLAT_TOKENS = 50_000  # more are not kept whole unless asked for
-AXES = 192  # principal axes kept of a descriptor
-AXES_SAMPLE = 12_000  # tokens that these are found from: 150 MB at 3072 channels
-CELL_SAMPLE = 40  # tokens per cell that the cells are found from
-SAMPLE_ITEMS = 1024  # images that all of these come from, at most
+FLAT_TOKENS = 50_000  # largest number of tokens for which "auto" means an exact index
+AXES = 192  # principal axes of reduced descriptors
+AXES_SAMPLE = 12_000  # tokens from which the axes are computed: 150 MB at 3072 channels
+CELL_SAMPLE = 40  # tokens per cell from which the cells are computed
+SAMPLE_ITEMS = 1024  # most images from which these tokens come
 PROBED = 1 / 32  # share of the cells that a search reads
-BEAM = 128  # candidates that a search of a graph keeps
+BEAM = 128  # candidates that the search of an HNSW graph keeps
 ROW_GROUP = 64  # images in a row group of rows.parquet
-SEED = 0  # of the samples and the queries
-QUERIES = 100  # tokens held out to measure recall
-RECALL = (1, 10, 100)
+SEED = 0  # seed of the samples and the queries
+QUERIES = 100  # tokens that measure recall
+RECALL = (1, 10, 100)  # numbers of nearest neighbours for which recall is measured
 
 ROWS = pa.schema(
     [
@@ -62,7 +62,14 @@ ROWS = pa.schema(
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """What is indexed and how. kind: auto, flat, ivfsq, ivfpq, hnsw, or a FAISS factory string."""
+    """Descriptors of an index, and its kind.
+
+    Attributes:
+        kind: "auto", "flat", "ivfsq", "ivfpq", "hnsw", or a FAISS factory string.
+        block: Block of the model.
+        descriptor: Descriptor that is indexed.
+        channels: Massive channels, for descriptors with "+discard".
+    """
 
     kind: str
     block: int
@@ -71,7 +78,13 @@ class IndexSettings:
 
 
 def factory_string(kind: str, tokens: int, channels: int) -> str:
-    """The FAISS factory string of a kind for `tokens` descriptors of `channels` channels."""
+    """Return the FAISS factory string of a kind of index.
+
+    Args:
+        kind: Kind of index, as in `IndexSettings`.
+        tokens: Number of descriptors.
+        channels: Number of channels of a descriptor.
+    """
     if kind == "auto":
         kind = "flat" if tokens <= FLAT_TOKENS else "ivfsq"
     axes = min(AXES, channels) // 4 * 4 or channels
@@ -80,7 +93,7 @@ def factory_string(kind: str, tokens: int, channels: int) -> str:
     strings = {
         "flat": "Flat",
         "ivfsq": f"{reduced}IVF{cells},SQ8",
-        "ivfpq": f"{reduced}IVF{cells},PQ{max(1, axes // 4)}np",  # not polysemous: slow to train, and of no use here
+        "ivfpq": f"{reduced}IVF{cells},PQ{max(1, axes // 4)}np",  # "np" skips the slow training of polysemous codes
         "hnsw": f"{reduced}HNSW32_SQ8",
     }
     return strings.get(kind, kind)
@@ -89,17 +102,17 @@ def factory_string(kind: str, tokens: int, channels: int) -> str:
 def build(
     store: FeatureReader, settings: IndexSettings, folder: Path, client: "Client | None" = None
 ) -> dict[str, float]:
-    """Index every token of `store`, reading it item by item.
+    """Index every token of a store, reading one image at a time.
 
     Args:
-        store: the features.
-        settings: of the index.
-        folder: where the index is written.
-        client: of the workers that read and reduce the descriptors; they are added to the index here.
+        store: Features to index.
+        settings: Descriptors and kind of the index.
+        folder: Folder of the index.
+        client: Dask client of the workers that read and reduce descriptors. None does this in the current process.
 
     Returns:
-        recall@1, @10 and @100 of the token index alone against exact search, for tokens that are left out of their own
-        answers.
+        recall@1, recall@10 and recall@100 of the token index against exact search, as fractions. The queries are tokens
+        of the store, and a query does not count as its own neighbour.
     """
     start = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,41 +121,40 @@ def build(
     factory = factory_string(settings.kind, tokens, channels)
     index, inner, linear = _train(store, settings, factory, tokens, channels)
     images = faiss.IndexFlatIP(channels)
-    exact = _Exact(store, settings, tokens)
+    recall = RecallMeasurement(store, settings, tokens)
     boxes: list[pa.Table] = []
     with pq.ParquetWriter(folder / "rows.parquet", ROWS) as rows:
-        tasks = ((store.ids[n], (store, settings, n, linear, exact.queries)) for n in range(len(store)))
-        parts = tqdm(_in_order(run(client, _reduced, tasks), store.ids), "index", len(store), unit="image", delay=1)
-        for number, (reduced, mean, similarity) in enumerate(parts):
+        tasks = ((store.ids[n], (store, settings, n, linear, recall.queries)) for n in range(len(store)))
+        results = tqdm(
+            _in_order(run(client, _reduce_image, tasks), store.ids), "index", len(store), unit="image", delay=1
+        )
+        for number, (reduced, mean, similarity) in enumerate(results):
             inner.add(reduced)
             images.add(mean)
-            exact.add(similarity)
+            recall.add(similarity)
             boxes.append(_rows_of_image(store, settings.block, store.ids[number]))
             if number + 1 == len(store) or len(boxes) == ROW_GROUP:
                 rows.write_table(pa.concat_tables(boxes))
                 boxes = []
     index.ntotal = inner.ntotal
-    for name, part in (("tokens", index), ("images", images)):
-        faiss.write_index(part, str(folder / f"{name}.faiss"))
-    extraction_config = {"store": store.digest, "tokens": tokens, "factory": factory, **asdict(settings)}
-    extraction_config |= {
-        "channels": list(settings.channels),
-        "sha256": {name: sha256_of(folder / name) for name in FILES},
-    }
-    extraction_config["checksum"] = fingerprint(extraction_config)
-    write_atomically(folder / "index.json", json.dumps(extraction_config, indent=1).encode() + b"\n")
+    faiss.write_index(index, str(folder / "tokens.faiss"))
+    faiss.write_index(images, str(folder / "images.faiss"))
+    record = {"store": store.digest, "tokens": tokens, "factory": factory, **asdict(settings)}
+    record |= {"channels": list(settings.channels), "sha256": {name: sha256_of(folder / name) for name in FILES}}
+    record["checksum"] = fingerprint(record)
+    write_atomically(folder / "index.json", json.dumps(record, indent=1).encode() + b"\n")
     size = sum(path.stat().st_size for path in folder.glob("*.faiss"))
     print(f"{factory}: {tokens:,} tokens of {len(store):,} images, {size:,} bytes, {time.perf_counter() - start:.1f} s")
-    return exact.recall(index)
+    return recall.compute(index)
 
 
-def described(store: FeatureReader, settings: IndexSettings, item: str) -> Floats:
-    """Unit descriptors of an item, [n, C]."""
+def unit_descriptors(store: FeatureReader, settings: IndexSettings, item: str) -> Floats:
+    """Return the unit descriptors of an image, [n, C]."""
     return unit(store.features(settings.block, item).descriptors(settings.descriptor, settings.channels))
 
 
 def _in_order(results: Iterator[tuple[str, Any]], names: list[str]) -> Iterator[Any]:
-    """Results in the order of `names`; workers finish them in any."""
+    """Yield results in the order of their names. Workers finish them in any order."""
     waiting: dict[str, Any] = {}
     for name in names:
         while name not in waiting:
@@ -152,11 +164,14 @@ def _in_order(results: Iterator[tuple[str, Any]], names: list[str]) -> Iterator[
 
 
 def token_boxes(grid: tuple[int, int], size: tuple[int, int]) -> NDArray[np.float64]:
-    """Return the boxes x0, y0, x1, y1 of all tokens of an image in pixels, [h * w, 4].
+    """Compute the boxes of all tokens of an image.
 
     Args:
         grid: Rows and columns of tokens, (h, w).
         size: Width and height of the image in pixels.
+
+    Returns:
+        Corners x0, y0, x1, y1 in pixels, [h * w, 4].
     """
     y, x = (index.ravel() for index in np.indices(grid))
     width, height = size[0] / grid[1], size[1] / grid[0]
@@ -173,15 +188,29 @@ def _rows_of_image(store: FeatureReader, block: int, image: str) -> pa.Table:
 def _train(
     store: FeatureReader, settings: IndexSettings, factory: str, tokens: int, channels: int
 ) -> tuple[Any, Any, Linear | None]:
-    """An empty index, trained on tokens from images all over the store; its part after the transform, if there is one;
-    and the transform.
+    """Train an empty index on a sample of tokens.
 
-    Distances order unit descriptors as cosines do, and do not change where all are moved.
+    The index uses Euclidean distance. It orders unit descriptors as cosine similarity does, and centring the
+    descriptors for the principal axes does not change it.
+
+    Args:
+        store: Features to index.
+        settings: Descriptors and kind of the index.
+        factory: FAISS factory string.
+        tokens: Number of tokens of the store.
+        channels: Number of channels of a descriptor.
+
+    Returns:
+        The index, the index of reduced descriptors inside it, and the transform that reduces descriptors. Without such
+        a transform, the first two are the same and the third is None.
     """
     try:
         index: Any = faiss.index_factory(channels, factory, faiss.METRIC_L2)
     except RuntimeError:
-        raise UserError(f"kind: {settings.kind!r} is not a kind of index, nor a factory string of FAISS") from None
+        raise UserError(
+            f"kind: {settings.kind!r} is neither a kind of index nor a factory string of FAISS. Use auto, flat, ivfsq, "
+            "ivfpq or hnsw."
+        ) from None
     reduces = isinstance(index, faiss.IndexPreTransform)
     inner = faiss.downcast_index(index.index) if reduces else index
     cells = faiss.try_extract_index_ivf(inner)
@@ -204,90 +233,128 @@ def _train(
             matrix,
             faiss.vector_to_array(transform.b) if transform.have_bias else np.zeros(len(matrix), np.float32),
         )
-        if isinstance(transform, faiss.PCAMatrix):  # applied by A and b: the file need not hold every axis
+        if isinstance(transform, faiss.PCAMatrix):  # only A and b are used; the other axes would enlarge the file
             transform.PCAMat.clear()
             transform.eigenvalues.clear()
-        inner.train(np.concatenate([_apply(linear, part) for part in itertools.chain([first], sample)]))
+        inner.train(np.concatenate([_apply(linear, chunk) for chunk in itertools.chain([first], sample)]))
         index.is_trained = True
     except (RuntimeError, AttributeError) as error:
         reason = str(error).rpartition("Error: ")[2].strip() or str(error)
         raise UserError(
             f"kind: {factory!r} cannot be trained on {tokens} tokens of {channels} channels "
-            f"({' '.join(reason.split()):.200}); use `flat`"
+            f"({' '.join(reason.split()):.200}). Use flat."
         ) from None
     return index, inner, linear
 
 
 def _apply(linear: Linear, descriptors: Floats) -> Floats:
-    """Descriptors [n, C] along the axes of a transform, [n, axes]."""
+    """Apply a transform to descriptors [n, C] and return the result, [n, axes]."""
     return np.asarray(descriptors @ linear[0].T + linear[1], np.float32)
 
 
 def _sample(store: FeatureReader, settings: IndexSettings, count: int) -> Iterator[Floats]:
-    """About `count` unit descriptors from images all over the store: first those for the axes, then the others."""
+    """Draw unit descriptors from random images of a store.
+
+    Args:
+        store: Features to draw from.
+        settings: Descriptors of the index.
+        count: Approximate number of descriptors.
+
+    Yields:
+        Chunks of at least `AXES_SAMPLE` descriptors, [n, C]. The last chunk may be smaller.
+    """
     rng = np.random.default_rng(SEED)
     items = rng.permutation(len(store))[:SAMPLE_ITEMS]
     share = count / max(1, store.grids(settings.block)[items].prod(1, dtype=np.int64).sum())
-    parts: list[Floats] = []
+    chunk: list[Floats] = []
     for number in tqdm(items, "sample", unit="image", delay=1):
-        tokens_of = described(store, settings, store.ids[number])
-        chosen = rng.permutation(len(tokens_of))[: math.ceil(len(tokens_of) * share)]
-        parts.append(tokens_of[np.sort(chosen)])
-        if sum(map(len, parts)) >= AXES_SAMPLE:
-            yield np.concatenate(parts)
-            parts = []
-    if parts:
-        yield np.concatenate(parts)
+        descriptors = unit_descriptors(store, settings, store.ids[number])
+        chosen = rng.permutation(len(descriptors))[: math.ceil(len(descriptors) * share)]
+        chunk.append(descriptors[np.sort(chosen)])
+        if sum(map(len, chunk)) >= AXES_SAMPLE:
+            yield np.concatenate(chunk)
+            chunk = []
+    if chunk:
+        yield np.concatenate(chunk)
 
 
-def _reduced(
+def _reduce_image(
     store: FeatureReader, settings: IndexSettings, number: int, linear: Linear | None, queries: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Of an item: what is added to the index [n, axes], its mean unit descriptor [1, C], similarities [queries, n]."""
-    tokens = described(store, settings, store.ids[number])
+    """Compute what an image adds to the indexes.
+
+    Args:
+        store: Features to index.
+        settings: Descriptors of the index.
+        number: Position of the image in the store.
+        linear: Transform that reduces descriptors, or None.
+        queries: Unit descriptors that measure recall, [q, C].
+
+    Returns:
+        Reduced descriptors, [n, axes], the mean unit descriptor, [1, C], and the cosine similarities of the queries and
+        the image's tokens, [q, n].
+    """
+    tokens = unit_descriptors(store, settings, store.ids[number])
     mean = unit(tokens.mean(0, keepdims=True))
     return tokens if linear is None else _apply(linear, tokens), mean, queries @ tokens.T
 
 
-class _Exact:
-    """Exact answers to a few queries, found while the store streams by."""
+class RecallMeasurement:
+    """Recall of an index for a few tokens of the store. The exact neighbours are updated with one image at a time.
+
+    Args:
+        store: Features that are indexed.
+        settings: Descriptors of the index.
+        tokens: Number of tokens of the store.
+
+    Attributes:
+        queries: Unit descriptors of the query tokens, [q, C].
+    """
 
     def __init__(self, store: FeatureReader, settings: IndexSettings, tokens: int) -> None:
         rng = np.random.default_rng([SEED, 1])
-        self._own = np.sort(rng.choice(tokens, min(QUERIES, tokens), replace=False))
+        self._query_rows = np.sort(rng.choice(tokens, min(QUERIES, tokens), replace=False))
         ends = np.cumsum(store.grids(settings.block).prod(1, dtype=np.int64))
-        items = np.searchsorted(ends, self._own, side="right")
-        places = self._own - np.concatenate([[0], ends])[items]
-        vectors = [described(store, settings, store.ids[n])[places[items == n]] for n in np.unique(items)]
+        items = np.searchsorted(ends, self._query_rows, side="right")
+        query_tokens = self._query_rows - np.concatenate([[0], ends])[items]
+        vectors = [unit_descriptors(store, settings, store.ids[n])[query_tokens[items == n]] for n in np.unique(items)]
         self.queries: Floats = np.concatenate(vectors)
-        self._similarity = np.empty((len(self._own), 0), np.float32)
-        self._rows = np.empty((len(self._own), 0), np.int64)
-        self._seen = 0
+        self._similarity = np.empty((len(self._query_rows), 0), np.float32)
+        self._rows = np.empty((len(self._query_rows), 0), np.int64)
+        self._count = 0
 
     def add(self, similarity: Floats) -> None:
-        """Take in the similarities of the next item's tokens to the queries, [queries, n]."""
+        """Update the exact neighbours with the similarities of the queries and the next image's tokens, [q, n]."""
         count = similarity.shape[1]
-        rows = np.arange(self._seen, self._seen + count)
-        similarity[self._own[:, None] == rows] = -np.inf  # a query is not its own answer
+        rows = np.arange(self._count, self._count + count)
+        similarity[self._query_rows[:, None] == rows] = -np.inf  # a query is not its own neighbour
         similarity = np.concatenate([self._similarity, similarity], 1)
-        rows = np.concatenate([self._rows, np.broadcast_to(rows, (len(self._own), count))], 1)
-        most = min(max(RECALL), similarity.shape[1])
-        best = np.argpartition(-similarity, most - 1, axis=1)[:, :most]
+        rows = np.concatenate([self._rows, np.broadcast_to(rows, (len(self._query_rows), count))], 1)
+        kept = min(max(RECALL), similarity.shape[1])
+        best = np.argpartition(-similarity, kept - 1, axis=1)[:, :kept]
         self._similarity = np.take_along_axis(similarity, best, 1)
         self._rows = np.take_along_axis(rows, best, 1)
-        self._seen += count
+        self._count += count
 
-    def recall(self, index: Any) -> dict[str, float]:
-        """Which part of the exact k nearest is among the index's k nearest, {"recall@k": mean of the queries}."""
+    def compute(self, index: Any) -> dict[str, float]:
+        """Compute the recall of an index against the exact neighbours.
+
+        Args:
+            index: A FAISS index of all tokens.
+
+        Returns:
+            For each k of `RECALL`, the fraction of the exact k nearest tokens that are among the k nearest of the
+            index, averaged over the queries, by the name "recall@k".
+        """
         order = np.argsort(-self._similarity, axis=1, kind="stable")
-        truth = np.take_along_axis(self._rows, order, 1)
-        neighbours = index.search(self.queries, min(max(RECALL) + 1, self._seen))[1]
-        result = {}
+        exact = np.take_along_axis(self._rows, order, 1)
+        approximate = index.search(self.queries, min(max(RECALL) + 1, self._count))[1]
+        recall = {}
         for k in RECALL:
-            if k < self._seen:
-                hits = [
-                    np.isin(t[:k], f[f != own][:k]).mean()
-                    for t, f, own in zip(truth, neighbours, self._own, strict=True)
+            if k < self._count:
+                fractions = [
+                    np.isin(exact_rows[:k], rows[rows != query_row][:k]).mean()
+                    for exact_rows, rows, query_row in zip(exact, approximate, self._query_rows, strict=True)
                 ]
-                result[f"recall@{k}"] = round(float(np.mean(hits)), 4)
-        return result
+                recall[f"recall@{k}"] = round(float(np.mean(fractions)), 4)
+        return recall

@@ -1,7 +1,7 @@
-"""Search in an index that `ditf.retrieval.index` built.
+"""Search an index that `ditf.retrieval.index` built.
 
-The candidates that the index returns are compared again with the descriptors of the store. So similarities are exact,
-and only the choice of candidates is approximate.
+FAISS returns candidates. Their similarities are then computed exactly from the descriptors of the store, so only the
+choice of candidates is approximate.
 """
 
 import json
@@ -17,9 +17,9 @@ from ditf.errors import UserError
 from ditf.features.descriptors import unit
 from ditf.features.reader import FeatureReader
 from ditf.files import fingerprint, sha256_of
-from ditf.retrieval.index import FILES, Floats, IndexSettings, described, token_boxes
+from ditf.retrieval.index import FILES, Floats, IndexSettings, token_boxes, unit_descriptors
 
-SHORTLIST = 4  # candidates that are compared exactly, per hit
+SHORTLIST = 4  # candidates per hit whose similarities are computed
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class SearchHit:
 
 
 class FeatureIndex:
-    """An index and the store that it belongs to.
+    """A search index, with the store whose tokens it indexes.
 
     Args:
         path: Folder of the index.
         store: Store that was indexed.
 
     Raises:
-        UserError: The folder has no index, a damaged one, or the index of another store.
+        UserError: The index is missing or damaged, or it belongs to another store.
     """
 
     def __init__(self, path: Path | str, store: FeatureReader) -> None:
@@ -74,13 +74,20 @@ class FeatureIndex:
         return f"FeatureIndex({str(self.path)!r}, {self.tokens:,} tokens, {self.factory!r}, {self.settings.descriptor})"
 
     def descriptors(self, item: str) -> Floats:
-        """Return the unit descriptors of an image of the store, as they are indexed, [n, C]."""
-        return described(self.store, self.settings, item)
+        """Return the indexed descriptors of an image, with unit length, [n, C]."""
+        return unit_descriptors(self.store, self.settings, item)
 
     def nearest(self, query: Floats, k: int) -> NDArray[np.int64]:
-        """Return the rows of the `k` tokens nearest to a query [C] by the index alone, best first.
+        """Find the nearest tokens of a query with FAISS alone.
 
-        More cells are read if the nearest ones hold fewer than `k` tokens. A graph may find fewer.
+        More cells are read if the nearest ones hold fewer than `k` tokens.
+
+        Args:
+            query: Descriptor of any length, [C].
+            k: Number of tokens.
+
+        Returns:
+            Rows of the index, best first, [k]. An HNSW graph may return fewer.
         """
         probed = self._cells.nprobe if self._cells is not None else 0
         try:
@@ -106,7 +113,7 @@ class FeatureIndex:
             exclude: Id of an image that is left out, such as the image of the query.
 
         Returns:
-            Hits, best first, with exact cosine similarities.
+            Hits with exact cosine similarities, best first.
         """
         query = unit(np.asarray(query, np.float32)[None])[0]
         first, last = self._rows_of(exclude)
@@ -127,15 +134,15 @@ class FeatureIndex:
     ) -> list[SearchHit]:
         """Find the regions that are most similar to a region.
 
-        The images with the most similar tokens are searched for regions of the same shape. The similarity of a region
-        is the cosine similarity of the query and the mean of the region's unit descriptors.
+        Regions of the same shape are searched in the images with the most similar tokens. The similarity of a region is
+        the cosine similarity of the query and the mean of the region's unit descriptors.
 
         Args:
             query: Mean unit descriptor of a region, [C].
             shape: Rows and columns of tokens of the region.
             k: Number of hits.
-            per_image: Whether to return only the best region of each image. Otherwise an image gives several regions
-                that do not overlap.
+            per_image: Whether to return only the best region of each image. Otherwise an image can have several
+                regions, which do not overlap.
             exclude: Id of an image that is left out, such as the image of the query.
 
         Returns:
@@ -150,7 +157,16 @@ class FeatureIndex:
         return (_best_per_image(hits) if per_image else hits)[:k]
 
     def _regions(self, image: str, query: Floats, shape: tuple[int, int]) -> list[SearchHit]:
-        """Return the most similar regions of an image that do not overlap, best first."""
+        """Choose regions of an image greedily by similarity, so that they do not overlap.
+
+        Args:
+            image: Id of the image.
+            query: Unit descriptor, [C].
+            shape: Rows and columns of tokens of a region.
+
+        Returns:
+            Regions, best first.
+        """
         grid, size = self.store.grid(image, self.settings.block), self.store.size(image)
         tokens = self.descriptors(image).reshape(*grid, -1)
         rows, columns = min(shape[0], grid[0]), min(shape[1], grid[1])
@@ -171,10 +187,11 @@ class FeatureIndex:
         return hits
 
     def _images_without(self, exclude: str | None) -> int:
+        """Return the number of images of the store without the excluded image."""
         return len(self.store) - (exclude in self.store)
 
     def _rows_of(self, image: str | None) -> tuple[int, int]:
-        """Return the first row of an image in the index, and the row after its last. Other images have no rows."""
+        """Return the range of rows of an image in the index. An image that is not in the store has an empty range."""
         if image not in self.store:
             return 0, 0
         number = self.store.index(str(image))
@@ -199,11 +216,20 @@ class FeatureIndex:
         return [(image, value) for image, value in images if image != exclude][:k]
 
     def _check_count(self, k: int, available: int, what: str) -> None:
+        """Raise `UserError` if fewer than `k` hits are available."""
         if not 1 <= k <= available:
             raise UserError(f"k is {k}, but {self.path} has {available} {what} to find. Use 1 to {available}.")
 
     def _rescored(self, query: Floats, rows: NDArray[np.int64]) -> list[SearchHit]:
-        """Return the tokens at rows of the index with their exact similarities, best first."""
+        """Compute the exact similarities of candidates.
+
+        Args:
+            query: Unit descriptor, [C].
+            rows: Rows of the index, [n].
+
+        Returns:
+            Hits, best first.
+        """
         if not len(rows):
             return []
         hits = []
@@ -221,7 +247,7 @@ class FeatureIndex:
 
 
 def _best_per_image(hits: list[SearchHit]) -> list[SearchHit]:
-    """Return the first hit of each image, from hits in the order of their similarity."""
+    """Keep only the best hit of each image, from hits in order of similarity."""
     best: dict[str, SearchHit] = {}
     for hit in hits:
         best.setdefault(hit.image, hit)
@@ -229,7 +255,13 @@ def _best_per_image(hits: list[SearchHit]) -> list[SearchHit]:
 
 
 def check_index(path: Path) -> dict[str, Any]:
-    """Check the files of an index against their checksums and return what `index.json` records.
+    """Check the files of an index against their checksums.
+
+    Args:
+        path: Folder of the index.
+
+    Returns:
+        The content of `index.json`, without its checksum.
 
     Raises:
         UserError: A file is missing or damaged.
@@ -243,5 +275,5 @@ def check_index(path: Path) -> dict[str, Any]:
                 raise ValueError(f"{name} disagrees with its checksum")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a readable index ({reason:.200}); build it again with `dvc repro -f`") from None
+        raise UserError(f"{path}: not a readable index ({reason:.200}). Build it again with `dvc repro -f`.") from None
     return record
