@@ -27,22 +27,30 @@ class BandedSearch:
         return torch.nn.functional.normalize(descriptors, dim=1)
 
     def labels(self, target: Tensor, context: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Return the soft labels of a frame, [n, objects + 1], from descriptors and labels of the context frames."""
+        """Compute the soft labels of a frame.
+
+        Args:
+            target: Unit descriptors of the frame, [n, C].
+            context: Unit descriptors, [n, C], and soft labels, [n, objects + 1], of each context frame.
+
+        Returns:
+            Soft labels, [n, objects + 1].
+        """
         (h, w), radius = self._grid, self._config.radius
         rows, columns = (
             p.ravel().to(target.device) for p in torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
         )
-        parts = []
+        soft_labels = []
         for top in range(0, h, BAND):
             band = slice(top * w, min(top + BAND, h) * w)
             near = slice(max(top - radius, 0) * w, min(top + BAND + radius, h) * w)
-            apart = (rows[band, None] - rows[near]).abs().maximum((columns[band, None] - columns[near]).abs())
-            outside = (apart > radius).repeat(1, len(context))
+            distance = (rows[band, None] - rows[near]).abs().maximum((columns[band, None] - columns[near]).abs())
+            outside = (distance > radius).repeat(1, len(context))
             similarity = torch.cat([target[band] @ frame[near].T for frame, _ in context], 1)
             similarity.masked_fill_(outside, -torch.inf)
             least = similarity.topk(min(self._config.topk, similarity.shape[1]), dim=1).values[:, -1:]
-            least = least.clamp(min=torch.finfo(similarity.dtype).min)  # fewer sources than k: all of them
+            least = least.clamp(min=torch.finfo(similarity.dtype).min)  # keeps all sources if there are fewer than k
             token, source = (similarity >= least).nonzero(as_tuple=True)
-            labels = torch.cat([known[near] for _, known in context])[source]
-            parts.append(vote(token, similarity[token, source], labels, len(similarity), self._config))
-        return torch.cat(parts)
+            labels = torch.cat([soft[near] for _, soft in context])[source]
+            soft_labels.append(vote(token, similarity[token, source], labels, len(similarity), self._config))
+        return torch.cat(soft_labels)

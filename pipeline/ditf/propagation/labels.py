@@ -9,9 +9,11 @@ from ditf.features.bilinear import AxisInterpolation
 
 
 def first_labels(mask: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.float32]:
-    """Resize an index mask [height, width] to the token grid by nearest neighbour.
+    """Resize an index mask to the token grid by nearest neighbour.
 
-    Pixels with 255 are void and count as background.
+    Args:
+        mask: Index mask, uint8 [height, width]. Pixels with 255 are void and count as background.
+        grid: Rows and columns of tokens, (h, w).
 
     Returns:
         One-hot labels, float32 [objects + 1, h, w].

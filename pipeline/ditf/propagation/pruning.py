@@ -1,8 +1,8 @@
 """Rule source tokens out by the leading principal axes of the descriptors.
 
-The inner product of two descriptors is the product of their projections on the axes plus the product of the residuals.
-The latter is at most the product of the residuals' lengths (Cauchy-Schwarz). So a source token with a small product of
-projections is not among the k nearest.
+The inner product of two descriptors is the inner product of their projections on the axes plus the inner product of
+their residuals. By the Cauchy-Schwarz inequality, the latter is at most the product of the residuals' lengths. A source
+token whose projections have a small inner product is therefore not among the k nearest.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ditf.propagation.blocks import BlockGrid, Frame
 
-AXES = 256
+AXES = 256  # number of axes
 SAMPLE = 768  # tokens of the first frame from which the axes are computed
 
 
 @dataclass(frozen=True)
 class ReducedFrame:
-    """The projections of a frame on the axes.
+    """Projections of a frame's descriptors on the axes.
 
     Attributes:
         leading: Projections in blocks, [rows, columns, side * side, axes].
@@ -30,7 +30,13 @@ class ReducedFrame:
 
 
 class PruningAxes:
-    """The leading principal axes of a frame's descriptors."""
+    """The leading principal axes of a frame's descriptors.
+
+    Args:
+        frame: The frame.
+        layout: Blocks of the grid.
+        count: Number of axes.
+    """
 
     def __init__(self, frame: Frame, layout: BlockGrid, count: int) -> None:
         coarse = frame.coarse.flatten(0, 2)
@@ -43,8 +49,8 @@ class PruningAxes:
         self._matrix = (axes / longest).to(coarse.dtype)
 
     def apply(self, frame: Frame) -> ReducedFrame:
-        """Project a frame on the axes."""
+        """Project the descriptors of a frame on the axes."""
         leading = frame.coarse.flatten(0, 2) @ self._matrix
-        known = (1 - self._eps) * torch.linalg.vector_norm(leading, dim=1, dtype=torch.float32)
-        residual = (frame.norms.square() - known.square()).clamp(min=0).sqrt()
+        length = (1 - self._eps) * torch.linalg.vector_norm(leading, dim=1, dtype=torch.float32)
+        residual = (frame.norms.square() - length.square()).clamp(min=0).sqrt()
         return ReducedFrame(leading.unflatten(0, frame.coarse.shape[:3]), residual)

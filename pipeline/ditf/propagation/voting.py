@@ -1,11 +1,11 @@
-"""The settings of label propagation, the k-th greatest similarity, and the vote of source tokens."""
+"""The vote of source tokens for the labels of a token, and its settings."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-GROUP = 16  # similarities that are reduced to their maximum before the k greatest are searched
+GROUP = 16  # similarities that are reduced to their maximum before the k greatest are selected
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class PropagationConfig:
     """How labels are propagated.
 
     Attributes:
-        topk: Most similar source tokens that vote for each token. Ties with the last one vote, too.
+        topk: Most similar source tokens that vote for each token. Sources as similar as the last one also vote.
         temperature: Temperature of the weights exp(similarity / temperature).
         n_last_frames: Preceding frames in the context besides the first frame.
         radius: Greatest distance in rows and columns between a token and its sources. 0 means no limit.
@@ -50,7 +50,7 @@ def vote(token: Tensor, similarity: Tensor, labels: Tensor, count: int, config: 
         similarity: Similarity of each candidate, [m].
         labels: Labels of each candidate, [m, objects + 1].
         count: Number of tokens.
-        config: Which candidates vote, and with which weight.
+        config: How labels are propagated.
 
     Returns:
         Soft labels, [count, objects + 1].

@@ -1,4 +1,4 @@
-"""A linear probe: batch normalization and one linear layer on tokens, trained on shuffled chunks of a store."""
+"""A linear probe: batch normalization and one linear layer on tokens, trained on shuffled chunks of tokens."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 CHUNK_TOKENS = 32_768  # tokens that are shuffled together
-LOOKAHEAD = 2  # images that are read ahead
-IGNORED = 255  # class of tokens that are not learned
+LOOKAHEAD = 2  # images that are read in advance
+IGNORED = 255  # class of tokens that are not used for training
 
-# Reads an image by its id: descriptors, float32 [n, C], and the class of each token, uint8 [n].
+# Takes the id of an image, and returns its descriptors, float32 [n, C], and the class of each token, uint8 [n].
 ReadImage = Callable[[str], tuple[NDArray[np.float32], NDArray[np.uint8]]]
 
 
@@ -39,7 +39,12 @@ class ProbeTraining:
 
 
 class Probe(nn.Module):
-    """Map tokens [n, C] to logits [n, classes]."""
+    """Batch normalization and a linear layer.
+
+    Args:
+        channels: Channels of the descriptors.
+        classes: Number of classes.
+    """
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -47,6 +52,7 @@ class Probe(nn.Module):
         self.linear = nn.Linear(channels, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens, float32 [n, C], to logits, [n, classes]."""
         logits: Tensor = self.linear(self.norm(tokens))
         return logits
 
@@ -56,7 +62,7 @@ def train(images: Sequence[str], read: ReadImage, channels: int, classes: int, t
 
     Args:
         images: Ids of the training images.
-        read: Reads an image.
+        read: Function that reads an image.
         channels: Channels of the descriptors.
         classes: Number of classes.
         training: How the probe is trained.
@@ -87,7 +93,10 @@ def train(images: Sequence[str], read: ReadImage, channels: int, classes: int, t
 
 
 class TokenChunk:
-    """Memory for the tokens that are shuffled together. It is used again for every chunk.
+    """Buffer of tokens that are shuffled together. The same memory holds every chunk.
+
+    Args:
+        channels: Channels of the descriptors.
 
     Attributes:
         tokens: Descriptors, float32 [capacity, C].
@@ -100,6 +109,7 @@ class TokenChunk:
         self._allocate(CHUNK_TOKENS)
 
     def _allocate(self, capacity: int) -> None:
+        """Replace the buffer by an empty one for a number of tokens."""
         self.tokens = np.empty((capacity, self.channels), np.float32)
         self.labels = np.empty(capacity, np.int64)
         self.count = 0
@@ -109,7 +119,13 @@ class TokenChunk:
         return self.count + count <= len(self.labels)
 
     def add(self, tokens: NDArray[np.float32], labels: NDArray[np.uint8], chosen: NDArray[np.int64]) -> None:
-        """Add the chosen tokens of an image. An empty chunk grows if they do not fit."""
+        """Add tokens of an image. If they do not fit, the chunk must be empty, and it grows.
+
+        Args:
+            tokens: Descriptors of the image, float32 [n, C].
+            labels: Classes of the tokens, uint8 [n].
+            chosen: Indices of the tokens to add, [m].
+        """
         if not self.has_room(len(chosen)):
             self._allocate(len(chosen))
         place = slice(self.count, self.count + len(chosen))
@@ -118,10 +134,18 @@ class TokenChunk:
         self.count += len(chosen)
 
     def empty(self, batch: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all tokens in random batches of about `batch` tokens, and leave the chunk empty."""
+        """Yield all tokens in random batches, and empty the chunk.
+
+        Args:
+            batch: Approximate number of tokens in a batch.
+            rng: Generator of the random order.
+
+        Yields:
+            Descriptors, float32 [n, C], and classes, int64 [n].
+        """
         order = rng.permutation(self.count)
         for chosen in np.array_split(order, max(1, round(self.count / batch))):
-            if len(chosen) > 1:  # batch normalization needs two
+            if len(chosen) > 1:  # batch normalization needs at least two tokens
                 yield torch.from_numpy(self.tokens[chosen]), torch.from_numpy(self.labels[chosen])
         self.count = 0
 
@@ -129,7 +153,18 @@ class TokenChunk:
 def _batches(
     images: Sequence[str], read: ReadImage, training: ProbeTraining, epoch: int, chunk: TokenChunk
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of an epoch: images in random order, and the tokens of each chunk of images shuffled."""
+    """Yield the batches of an epoch. Images are read in random order, and the tokens of each chunk are shuffled.
+
+    Args:
+        images: Ids of the training images.
+        read: Function that reads an image.
+        training: How the probe is trained.
+        epoch: Number of the epoch, which seeds the order together with the seed of the training.
+        chunk: Buffer to use.
+
+    Yields:
+        Descriptors, float32 [n, C], and classes, int64 [n].
+    """
     rng = np.random.default_rng([training.seed, epoch])
     order = [images[number] for number in rng.permutation(len(images))]
     for tokens, labels in _read_ahead(order, read):
@@ -141,7 +176,7 @@ def _batches(
 
 
 def _read_ahead(images: Iterable[str], read: ReadImage) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
-    """Read images in order, in a thread of its own while earlier images are learned."""
+    """Read images in order, in a separate thread while earlier images are used for training."""
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[tuple[NDArray[np.float32], NDArray[np.uint8]]]] = deque()
         for image in images:
@@ -173,6 +208,14 @@ def segment(
 
 
 def classes_of_tokens(mask: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the class at the centre of each token, uint8 [h * w], from a mask [height, width]."""
+    """Look up the class at the centre of each token.
+
+    Args:
+        mask: Index mask, uint8 [height, width].
+        grid: Rows and columns of tokens, (h, w).
+
+    Returns:
+        Classes, uint8 [h * w].
+    """
     rows, columns = (((np.arange(n) + 0.5) * side / n).astype(int) for n, side in zip(grid, mask.shape, strict=True))
     return mask[np.ix_(rows, columns)].ravel()
