@@ -2,16 +2,17 @@
 
 import shutil
 
+from ditf.data.tables import write_csv
 from ditf.drawing.features import draw_channels
 from ditf.drawing.figures import save
 from ditf.features.store import FeatureStore
 from ditf.project.paths import FEATURES, RESULTS
 from ditf.report import analysis
-from ditf.tasks.base import write_csv
 from stages import Params, run
 
 
 def main(params: Params, name: str) -> None:
+    """Write the analysis of an entry of `features`: tables of its channels and similarities, and their figures."""
     store, folder = FeatureStore(FEATURES / name), RESULTS / "analysis" / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -19,9 +20,9 @@ def main(params: Params, name: str) -> None:
     for block in store.blocks:
         write_csv(folder / f"block{block}.csv", analysis.channels(store, block))
         draw_channels(folder / f"block{block}.png", store.statistics(block))
-        found = analysis.similarities(store, block)
-        similarity += analysis.similarity_rows(block, found)
-        save(analysis.draw_similarities(found, block), folder / f"similarity{block}.png")
+        values = analysis.similarities(store, block)
+        similarity += analysis.similarity_rows(block, values)
+        save(analysis.draw_similarities(values, block), folder / f"similarity{block}.png")
         save(analysis.draw_maps(store, block), folder / f"maps{block}.png")
         print(f"block {block}: massive channels {store.massive(block)}")
     write_csv(folder / "largest.csv", analysis.largest(store))

@@ -1,5 +1,7 @@
 """A data set's folder, checked once -> catalogs/<dataset>/*.parquet."""
 
+import shutil
+
 from ditf.data.catalog import write_catalog
 from ditf.data.reading import first_lines
 from ditf.project.paths import CATALOGS
@@ -7,7 +9,9 @@ from stages import Params, run
 
 
 def main(params: Params, name: str) -> None:
+    """Write the catalog of an entry of `datasets`, and print its first warnings."""
     tables = params.datasets[name].read()
+    shutil.rmtree(CATALOGS / name, ignore_errors=True)
     write_catalog(CATALOGS / name, tables)
     if warnings := [f"  {row['file']}: {row['warning']}" for row in tables.rows.get("warnings", [])]:
         count = "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings"

@@ -11,6 +11,7 @@ from stages import Params, run
 
 
 def main(params: Params, name: str) -> None:
+    """Draw the visualizations of an entry of `tasks`."""
     task, folder = params.tasks[name], RESULTS / name
     shutil.rmtree(folder / "visualizations", ignore_errors=True)
     (folder / "visualizations").mkdir(parents=True)

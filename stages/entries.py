@@ -17,6 +17,7 @@ from stages import Params, run
 
 
 def main(params: Params) -> None:
+    """Check the data sets, write the records of all entries, and print warnings."""
     for dataset in params.datasets.values():
         check_file_names(Path(dataset.root))  # DVC does not say which name it cannot read
     for problem in [*fragile_spellings(FILE), *write_records(params, hashes())]:

@@ -9,6 +9,7 @@ from stages import Params, record_run, run
 
 
 def main(params: Params, name: str) -> None:
+    """Extract the store of an entry of `features`, and print how many images the model computed."""
     start = time.monotonic()
     done = extract_entry(params, name)
     record_run("features", name, start, images=done.images, computed=done.computed, bytes=bytes_in(FEATURES / name))

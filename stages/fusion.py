@@ -9,6 +9,7 @@ from stages import Params, run
 
 
 def main(params: Params, name: str) -> None:
+    """Write an entry of `fusions` from the stores of its halves."""
     fusion, folder = params.fusions[name], FEATURES / name
     shutil.rmtree(folder, ignore_errors=True)
     write_fusion(folder, fusion, [FeatureStore(FEATURES / half.features) for half in (fusion.first, fusion.second)])

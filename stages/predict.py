@@ -7,12 +7,14 @@ import time
 from ditf.data.catalog import Catalog
 from ditf.errors import UserError
 from ditf.features.fusion import open_store
+from ditf.files import write_atomically
 from ditf.project.paths import CATALOGS, FEATURES, RESULTS
 from ditf.workers import cluster
 from stages import Params, record_run, run
 
 
 def main(params: Params, name: str) -> None:
+    """Write the predictions of an entry of `tasks`, with their provenance."""
     task, folder = params.tasks[name], RESULTS / name / "predictions"
     store, catalog = open_store(FEATURES / task.features), Catalog(CATALOGS / task.dataset)
     for item, row in catalog.images().items():
@@ -22,8 +24,7 @@ def main(params: Params, name: str) -> None:
     start = time.monotonic()
     with cluster(params.workers) as client:
         task.make_predictions(store, catalog, folder, client)
-    record = json.dumps(task.provenance(store), indent=1) + "\n"
-    (RESULTS / name / "run.json").write_text(record, encoding="utf-8")
+    write_atomically(RESULTS / name / "run.json", json.dumps(task.provenance(store), indent=1).encode() + b"\n")
     record_run("predict", name, start)
 
 

@@ -8,6 +8,7 @@ from stages import Params, run
 
 
 def main(params: Params) -> None:
+    """Write the report."""
     write_atomically(REPORT, render(params, RESULTS, stale_tasks(params)).encode())
     print(f"{REPORT}: {REPORT.stat().st_size / 1e6:.1f} MB")
 

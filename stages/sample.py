@@ -17,6 +17,7 @@ FOLDER = Path("data/sample")
 
 
 def main(params: Params) -> None:
+    """Write all sample data sets."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     build_spair(FOLDER / "SPair-71k", params.sample.seed)
     build_davis(FOLDER / "DAVIS", params.sample.seed)

@@ -1,23 +1,27 @@
 """Metrics of a task's predictions -> results/<task>/metrics.json, tables/ and plot.csv."""
 
 import json
+import shutil
 
 from ditf.data.catalog import Catalog
+from ditf.data.tables import write_csv
+from ditf.files import write_atomically
 from ditf.project.paths import CATALOGS, RESULTS
-from ditf.tasks.base import write_csv
 from stages import Params, run
 
 
 def main(params: Params, name: str) -> None:
+    """Write the metrics and tables of an entry of `tasks`."""
     task, folder = params.tasks[name], RESULTS / name
+    shutil.rmtree(folder / "tables", ignore_errors=True)
     scores = task.compute_metrics(Catalog(CATALOGS / task.dataset), folder / "predictions", folder / "tables")
     text = json.dumps(scores.metrics, indent=2, allow_nan=False)
-    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    write_atomically(folder / "metrics.json", text.encode() + b"\n")
     # DVC requires both outputs, even where a data set has no true answers and nothing is scored.
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     write_csv(folder / "plot.csv", [{"label": label, "value": value} for label, value in scores.bars.items()])
     if not scores.bars:
-        (folder / "plot.csv").write_text("label,value\n", encoding="utf-8")
+        write_atomically(folder / "plot.csv", b"label,value\n")
 
 
 if __name__ == "__main__":

@@ -11,21 +11,22 @@ from ditf.backbones.device import choose
 from ditf.data.catalog import Catalog, texts_of
 from ditf.data.subset import choose as choose_subset
 from ditf.data.subset import write_subset
+from ditf.data.tables import write_csv
 from ditf.drawing.figures import save
 from ditf.features.extractor import key_of
 from ditf.features.text import encode_prompts
-from ditf.files import exclusive, fingerprint
+from ditf.files import exclusive, fingerprint, write_atomically
 from ditf.project.entries import pinned, sweep_jobs, workers_of
 from ditf.project.paths import CATALOGS, RESULTS, staging
 from ditf.project.versions import STAGE_VERSIONS, record_of_task
 from ditf.sweep.run import BestSetting, best, curve, heatmaps, massive_map, sweep
-from ditf.tasks.base import write_csv
 from stages import Params, run
 
 LABEL = "t = {timestep}, block {block}"
 
 
 def main(params: Params, name: str) -> None:
+    """Score the settings of an entry of `sweeps`, write the results, and print the best setting."""
     entry, home, output = params.sweeps[name], staging() / "sweeps" / name, RESULTS / "sweeps" / name
     if params.datasets[entry.settings.dataset].is_test:
         dataset = entry.settings.dataset
@@ -45,7 +46,8 @@ def main(params: Params, name: str) -> None:
         save(figure, output / f"{title}.png")
     values = {key: value for key, value in setting.row.items() if key not in ("massive", "ratio")}
     counts = {"ties": len(setting.ties), "within_interval": len(setting.close)}
-    (output / "best.json").write_text(json.dumps(values | counts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(values | counts, indent=2, allow_nan=False)
+    write_atomically(output / "best.json", text.encode() + b"\n")
     print(describe_best(setting, metric))
 
 
@@ -71,20 +73,20 @@ def _score_settings(params: Params, name: str, home: Path) -> pa.Table:
     catalog = Catalog(CATALOGS / settings.dataset)
     chosen = choose_subset(catalog, settings.subset, settings.seed)
     with workers_of(params, settings.model) as client:
-        part, texts = write_subset(catalog, chosen, home / "catalog"), home / "text"
+        subset, texts = write_subset(catalog, chosen, home / "catalog"), home / "text"
         device, dtype = choose(model.device, model.dtype)
         backbone = next(iter(entry.features.values())).backbone
-        encode_prompts(texts_of(part.rows("images")), texts, pinned(params, settings.model), backbone, dtype, device)
-        jobs = sweep_jobs(params, name, part, texts, client)
+        encode_prompts(texts_of(subset.rows("images")), texts, pinned(params, settings.model), backbone, dtype, device)
+        jobs = sweep_jobs(params, name, subset, texts, client)
         sources = next(iter(jobs.values()))[0]
         items = [[source.id, key_of(source.pixels_sha256, source.prompt)] for source in sources]
         extraction_config = [job.extraction_config for _, job in jobs.values()]
         versions = [STAGE_VERSIONS["sweep"], record_of_task(entry.task)]
         scored_by = [entry.task.model_dump(), settings.ensemble_sizes, versions]
         folder = home / fingerprint([extraction_config, items, chosen, scored_by])
-        for other in {path for path in home.iterdir() if path.is_dir()} - {folder, part.folder, texts}:
+        for other in {path for path in home.iterdir() if path.is_dir()} - {folder, subset.folder, texts}:
             shutil.rmtree(other)
-        return sweep(folder, entry.task, part, jobs, sorted(settings.ensemble_sizes)[:-1], client)
+        return sweep(folder, entry.task, subset, jobs, sorted(settings.ensemble_sizes)[:-1], client)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from stages import Params, run
 
 
 def main(params: Params, name: str) -> None:
+    """Encode the prompts of an entry of `features`, and link their files into its folder."""
     requested = params.features[name]
     entry, model = params.models[requested.model], pinned(params, requested.model)
     device, dtype = choose(entry.device, entry.dtype)

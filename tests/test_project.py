@@ -309,6 +309,19 @@ def test_wrong_arguments_of_a_stage_end_with_one_line(finished: Project, command
     assert expected in errors
 
 
+def test_a_stage_run_by_hand_does_not_write_through_hard_links(project: Project, tmp_path: Path) -> None:
+    """The outputs may be hard links into DVC's cache."""
+    results = project.folder / "results/spair-flux"
+    outputs = [results / name for name in ("run.json", "metrics.json", "plot.csv")]
+    outputs += [*(results / "tables").iterdir(), *(project.folder / "catalogs/spair").iterdir()]
+    cached = {path: tmp_path / f"{number}" for number, path in enumerate(outputs)}
+    for path, copy in cached.items():
+        copy.hardlink_to(path)
+    project.stages("catalog@spair", "predict@spair-flux", "score@spair-flux")
+    assert not [path for path, copy in cached.items() if path.samefile(copy)]
+    assert all(path.read_bytes() == copy.read_bytes() for path, copy in cached.items())
+
+
 def test_two_extractions_at_once_do_not_mix(project: Project) -> None:
     folder = next(p for p in (project.folder / ".dvc/cache/ditf/features/photos-flux").iterdir() if p.is_dir())
     with FileLock(folder.with_name(f"{folder.name}.lock")):

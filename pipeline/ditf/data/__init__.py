@@ -1,0 +1,1 @@
+"""Images, masks, videos, catalogs and tables: reading, checking and writing them."""

@@ -195,7 +195,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def printable(path: Path | str) -> str:
-    """Return a path for messages. Bytes that are not UTF-8 are escaped, such as `caf\\xe9.jpg`."""
+    r"""Return a path for messages. Bytes that are not UTF-8 are escaped, such as `caf\xe9.jpg`."""
     text = str(path)
     try:
         text.encode("utf-8")

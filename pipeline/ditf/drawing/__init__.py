@@ -1,0 +1,1 @@
+"""Figures: matches, masks, features, places and charts."""

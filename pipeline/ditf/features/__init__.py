@@ -1,0 +1,1 @@
+"""Features: extraction, the Zarr store, descriptors, encoded prompts and fusions."""

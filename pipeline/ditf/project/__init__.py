@@ -1,0 +1,1 @@
+"""A project: its paths, entries, plan, freshness, repair and search."""

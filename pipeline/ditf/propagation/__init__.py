@@ -1,0 +1,1 @@
+"""Propagation of labels through the frames of a video."""

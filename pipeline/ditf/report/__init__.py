@@ -1,0 +1,1 @@
+"""The report: leaderboards, analyses, comparisons and the HTML page."""

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 
 from ditf.backbones.source import TINY
 from ditf.config.params import Params
+from ditf.data.tables import read_csv
 from ditf.drawing.figures import spread
 from ditf.metrics.display import group_value, in_percent, is_fraction
 from ditf.provenance import versions_of
 from ditf.report.captions import caption_of
 from ditf.report.embed import data_uri, svg
 from ditf.report.leaderboard import Row, leaderboards
-from ditf.tasks.base import read_csv
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 DECIMAL = re.compile(r"-?\d+(\.\d+|e[+-]?\d+|\.\d+e[+-]?\d+)")

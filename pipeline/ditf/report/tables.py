@@ -52,7 +52,7 @@ def load_results(folder: Path | str) -> dict[str, pa.Table]:
 
 
 def _read_csv(path: Path) -> pa.Table:
-    """Read a table of `ditf.tasks.base.write_csv`, with names as strings."""
+    """Read a table of `ditf.data.tables.write_csv`, with names as strings."""
     with path.open(encoding="utf-8") as file:
         columns = file.readline().rstrip("\r\n").split(",")
     names = [*NAMES, *(["value"] if "group" in columns else [])]

@@ -1,0 +1,1 @@
+"""Synthetic sample data in the official layouts of data sets."""

@@ -1,0 +1,1 @@
+"""Semantic segmentation: a linear probe on features."""

@@ -1,0 +1,1 @@
+"""Sweeps over timesteps, blocks and ensemble sizes."""

@@ -1,8 +1,7 @@
 """What all tasks share. A task turns cached features and a catalog into predictions, metrics and visualizations."""
 
-import csv
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -165,22 +164,3 @@ class Task(Settings):
             "discarded": self.predict.discarded(store),
             "versions": versions_of(LIBRARIES),
         }
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a table that `write_csv` wrote; none if there is no file."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the same keys as CSV, floats with six digits. Without rows, no file is written."""
-    if not rows:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)

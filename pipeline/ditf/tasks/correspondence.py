@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pydantic import BeforeValidator, Field, FiniteFloat, SerializeAsAny
 
 from ditf.data.catalog import Catalog
+from ditf.data.tables import read_csv, write_csv
 from ditf.drawing import charts
 from ditf.drawing.features import draw_feature_colours
 from ditf.drawing.matches import NamedImage, draw_matches
@@ -26,7 +27,7 @@ from ditf.metrics.intervals import write_units
 from ditf.metrics.pck import by_coverage, by_pair, by_rule, over_alpha, pck
 from ditf.registry import validate_as_type
 from ditf.settings import Distinct, Settings
-from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task, read_csv, write_csv
+from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task
 from ditf.types import Descriptor
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from pydantic import Field, FiniteFloat
 from tqdm import tqdm
 
 from ditf.data.catalog import Catalog
+from ditf.data.tables import read_csv, write_csv
 from ditf.drawing import charts
 from ditf.drawing.features import draw_feature_colours
 from ditf.drawing.figures import spread
@@ -27,7 +28,7 @@ from ditf.matching.pairs import descriptors_at
 from ditf.metrics import intervals
 from ditf.metrics.homography import corner_error, estimate, reprojection_errors
 from ditf.settings import Distinct, Settings
-from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task, read_csv, write_csv
+from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task
 from ditf.types import Descriptor
 from ditf.workers import cores, run
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ditf.data.catalog import Catalog, Row
 from ditf.data.images import RGB, shrink
 from ditf.data.masks import decode_mask, read_index_mask, save_mask
+from ditf.data.tables import read_csv, write_csv
 from ditf.drawing import charts
 from ditf.drawing.features import draw_feature_colours
 from ditf.drawing.figures import contact_sheet, label, spread
@@ -25,7 +26,7 @@ from ditf.features.reader import FeatureReader
 from ditf.metrics import intervals
 from ditf.metrics.segmentation import evaluate_frame, summarize
 from ditf.settings import Settings
-from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task, read_csv, write_csv
+from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task
 from ditf.types import Descriptor
 from ditf.workers import cores, run
 

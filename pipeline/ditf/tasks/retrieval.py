@@ -8,12 +8,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ditf.data.catalog import Catalog
+from ditf.data.tables import read_csv, write_csv
 from ditf.drawing import charts
 from ditf.drawing.matches import NamedImage
 from ditf.drawing.places import draw_places
 from ditf.features.reader import FeatureReader
 from ditf.settings import Settings
-from ditf.tasks.base import DescriptorSettings, DrawingInputs, Scores, Task, read_csv, write_csv
+from ditf.tasks.base import DescriptorSettings, DrawingInputs, Scores, Task
 
 if TYPE_CHECKING:
     from distributed import Client

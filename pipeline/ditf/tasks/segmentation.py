@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ditf.data.catalog import Catalog
 from ditf.data.images import shrink
 from ditf.data.masks import Mask, decode_mask, read_index_mask, save_mask
+from ditf.data.tables import read_csv, write_csv
 from ditf.drawing import charts
 from ditf.drawing.features import draw_feature_colours
 from ditf.drawing.figures import contact_sheet, label
@@ -22,7 +23,7 @@ from ditf.features.reader import FeatureReader
 from ditf.metrics import intervals
 from ditf.metrics.classes import by_image, confusion, summarize
 from ditf.settings import Settings
-from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task, read_csv, write_csv
+from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task
 from ditf.types import Descriptor
 
 if TYPE_CHECKING:

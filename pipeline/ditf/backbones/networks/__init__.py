@@ -1,0 +1,1 @@
+"""Networks of the families of models in torch, one module each."""

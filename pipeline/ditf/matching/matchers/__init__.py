@@ -1,0 +1,1 @@
+"""Matchers: one module per way to find the match of a point."""
