@@ -26,12 +26,13 @@ def match(
     Args:
         source: Features of the image with the points.
         target: Features of the image to search, from the same model and block.
-        points: Pixels (x, y) of the source image.
+        points: Pixels (x, y) of the source image, [k, 2].
         descriptor: Descriptor to match. By default "adaln+discard", or "original" for models without AdaLN.
         channels: Channels to discard. By default the source's massive channels.
 
     Returns:
-        A table with a row per point: source_x, source_y, target_x, target_y in pixels, and the cosine similarity.
+        A table with a row per point. The columns source_x, source_y, target_x and target_y are in pixels, and
+        similarity is the cosine similarity.
 
     Raises:
         UserError: A point is outside the source image.

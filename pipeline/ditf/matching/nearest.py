@@ -1,11 +1,11 @@
-"""Nearest-neighbour search over the pixels of an image, from its token descriptors.
+"""Nearest-neighbour search over the pixels of an image, using its token descriptors.
 
-The protocol upsamples the target's token descriptors bilinearly to all pixels and picks the pixel with the greatest
-cosine similarity to a query. The result here is the same, but no descriptor is upsampled. FAISS compares the query with
-the tokens, a bound puts the most promising pixels on a shortlist, and only these are scored.
+The protocol upsamples the target's token descriptors bilinearly to all pixels. It then chooses the pixel with the
+greatest cosine similarity to a query. This module finds the same pixel without upsampling descriptors. FAISS compares
+the query with the tokens, an upper bound selects a shortlist of pixels, and only these are scored.
 
-A *cell* is the set of pixels between the same four tokens, its *corners* x_i. A pixel p of the cell has the descriptor
-v(p) = sum_i w_i(p) x_i with bilinear weights w_i(p), and its similarity to the unit query q is
+A *cell* is the set of pixels between the same four tokens x_i, its *corners*. A pixel p of the cell has the descriptor
+v(p) = sum_i w_i(p) x_i with bilinear weights w_i(p). Its similarity to the unit query q is
 
     s(p) = <q, v(p)> / |v(p)|.
 
@@ -17,11 +17,11 @@ v(p) = sum_i w_i(p) x_i with bilinear weights w_i(p), and its similarity to the 
        s(p) <= c * r(p)   with   r(p) = sum_i w_i(p) |x_i| / |v(p)| >= 1.
 
    The *gain* of the cell is the greatest r(p) of its pixels, so no pixel of the cell exceeds max(c, c * gain).
-3. **Shortlist.** The cells with the greatest bounds are scored. If another cell's bound is as great as the best score,
-   the shortlist grows. Otherwise no other pixel can be better.
+3. **Shortlist.** The cells with the greatest bounds are scored. The shortlist grows while the bound of another cell
+   reaches the best score. After that, no other pixel can be better.
 
-Where the corners nearly cancel, the gain is large and w' G w loses its digits in rounding. Such cells are rare. Their
-pixels are interpolated and compared with every query directly.
+If the corners of a cell nearly cancel, its gain is large and w' G w is inaccurate because of rounding. Such cells are
+rare. The descriptors of their pixels are interpolated and compared with every query.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 SHORTLIST = 8  # cells that are scored first
 GROWTH = 4  # factor by which the shortlist grows
-LARGEST_GAIN = 4.0  # cells with a larger gain are compared directly
+LARGEST_GAIN = 4.0  # the pixels of cells with a larger gain are interpolated
 SLACK = 1e-4  # upper limit of the rounding error of a cosine similarity in float32
 NORM_EPS = 1e-12  # vectors shorter than this have similarity 0, as in torch.nn.functional.normalize
 FLOAT32_TERMS = 256  # products summed in float32 before float64 takes over
@@ -49,7 +49,7 @@ SCORES_AT_ONCE = 1_000_000  # limits the memory used for scoring
 
 @dataclass(frozen=True)
 class Strips:
-    """The pixels of one axis, grouped by the two tokens that they lie between.
+    """The pixels of one axis, grouped by the two tokens on either side.
 
     Attributes:
         lower: Token before each strip, [s].
@@ -65,7 +65,12 @@ class Strips:
 
     @classmethod
     def of(cls, tokens: int, pixels: int) -> "Strips":
-        """Return the strips of an axis of `pixels` pixels over `tokens` tokens."""
+        """Group the pixels of an axis.
+
+        Args:
+            tokens: Number of tokens along the axis.
+            pixels: Number of pixels along the axis.
+        """
         axis = AxisInterpolation.of(tokens, pixels)
         lower, first, count = np.unique(axis.lower, return_index=True, return_counts=True)
         members = np.minimum(first[:, None] + np.arange(count.max()), (first + count - 1)[:, None])
@@ -76,7 +81,7 @@ class PixelIndex:
     """Search for the most similar pixels of one image.
 
     Args:
-        tokens: Descriptors in row-major order, float32 [h * w, C].
+        tokens: Token descriptors in row-major order, float32 [h * w, C].
         grid: Rows and columns of tokens, (h, w).
         size: Width and height of the image in pixels.
         device: Where FAISS compares queries with tokens; see `inner_products`.
@@ -116,8 +121,7 @@ class PixelIndex:
             queries: Descriptors of any length, [k, C].
 
         Returns:
-            Pixels (x, y), int64 [k, 2], and their similarities, float64 [k]. Among pixels with equal similarities, the
-            first in row-major order is returned.
+            Pixels (x, y), int64 [k, 2], and their similarities, float64 [k]. Ties are broken in row-major order.
         """
         unit = np.array(queries, np.float64)
         unit /= np.maximum(np.linalg.norm(unit, axis=1), NORM_EPS)[:, None]
@@ -139,7 +143,14 @@ class PixelIndex:
         return np.stack([best.pixel % self.size[0], best.pixel // self.size[0]], 1), best.score
 
     def _bounds(self, products: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return an upper bound of the similarities in each scored cell, float32 [k, cells]."""
+        """Compute an upper bound of the similarities in each scored cell.
+
+        Args:
+            products: Inner products of all queries and tokens, float32 [k, h * w].
+
+        Returns:
+            Bounds, float32 [k, cells].
+        """
         cosine = (products / self._lengths).reshape(-1, *self.grid)
         cosine = np.maximum(cosine[:, self._rows.lower], cosine[:, self._rows.upper])
         cosine = np.maximum(cosine[:, :, self._columns.lower], cosine[:, :, self._columns.upper])
@@ -147,13 +158,13 @@ class PixelIndex:
         return np.maximum(greatest_corner, greatest_corner * self._gain)
 
     def _score(self, products: NDArray[np.float32], queries: Indices, cells: Indices, best: "BestPixels") -> None:
-        """Score all pixels of some cells and keep the best.
+        """Score all pixels of the given cells and keep the best.
 
         Args:
-            products: Inner products of all queries and tokens, [k, h * w].
+            products: Inner products of all queries and tokens, float32 [k, h * w].
             queries: Indices of queries, [q].
             cells: Cells to score for each of these queries, [q, c].
-            best: Updated in place.
+            best: Best pixels so far, updated in place.
         """
         corners = products[queries[:, None, None, None], self._corners[cells]].astype(np.float64)
         row_weight, column_weight = self._rows.weight[self._row[cells]], self._columns.weight[self._column[cells]]
@@ -163,7 +174,12 @@ class PixelIndex:
         best.update(queries, score, pixel)
 
     def _compare_directly(self, queries: Floats, best: "BestPixels") -> None:
-        """Interpolate the descriptors in the cells with a large gain, and compare them with all queries."""
+        """Interpolate the descriptors in cells with a large gain, and compare them with all queries.
+
+        Args:
+            queries: Unit descriptors, float64 [k, C].
+            best: Best pixels so far, updated in place.
+        """
         for cell in self._compared_directly:
             row, column = divmod(int(cell), len(self._columns.lower))
             y, x = np.unique(self._rows.pixels[row]), np.unique(self._columns.pixels[column])
@@ -176,17 +192,21 @@ class PixelIndex:
             best.update(np.arange(len(queries)), scores.max(1), pixel)
 
     def _norms(self) -> tuple[Floats, Floats]:
-        """Return |v(p)| of the pixels of all cells, [rows, columns, p, p], and |x_i| of all tokens, [h, w]."""
-        squares, right, below, diagonals = neighbour_products(self.tokens.reshape(*self.grid, -1))
+        """Compute the lengths of descriptors.
+
+        Returns:
+            |v(p)| of the pixels of all cells, [rows, columns, p, q], and |x_i| of all tokens, [h, w].
+        """
+        squares, neighbour, below, diagonals = neighbour_products(self.tokens.reshape(*self.grid, -1))
         rows, columns = self._rows, self._columns
         a, b = rows.weight[:, None, :], columns.weight[None, :, None, :]
-        # Descriptors on the left edge of each cell, their product with those on the right edge, and the right edge.
+        # Squared lengths on the vertical edges between cells, and inner products of the two edges of each cell.
         edges = (1 - a) ** 2 * squares[rows.lower][:, :, None] + a**2 * squares[rows.upper][:, :, None]
         edges += 2 * a * (1 - a) * below[rows.lower][:, :, None]
-        across = (1 - a) ** 2 * right[rows.lower][:, :, None] + a**2 * right[rows.upper][:, :, None]
+        across = (1 - a) ** 2 * neighbour[rows.lower][:, :, None] + a**2 * neighbour[rows.upper][:, :, None]
         across += a * (1 - a) * diagonals[rows.lower][:, :, None]
-        left, across, far = edges[:, columns.lower], across[:, columns.lower], edges[:, columns.upper]
-        square = (1 - b) ** 2 * left[..., None] + b**2 * far[..., None] + 2 * b * (1 - b) * across[..., None]
+        left, across, right = edges[:, columns.lower], across[:, columns.lower], edges[:, columns.upper]
+        square = (1 - b) ** 2 * left[..., None] + b**2 * right[..., None] + 2 * b * (1 - b) * across[..., None]
         norms = np.sqrt(np.maximum(square, 0))
         return np.maximum(norms, NORM_EPS), np.maximum(np.sqrt(squares), NORM_EPS)
 
@@ -207,11 +227,11 @@ class BestPixels:
 
     @classmethod
     def none(cls, count: int) -> "BestPixels":
-        """Return the state before any pixel is scored."""
+        """Return the state of `count` queries before any pixel is scored."""
         return cls(np.full(count, -np.inf), np.full(count, cls.NO_PIXEL))
 
     def update(self, queries: Indices, score: Floats, pixel: Indices) -> None:
-        """Keep pixels that are better, or equal and earlier in row-major order.
+        """Replace pixels by better ones, or by equally good ones that come earlier in row-major order.
 
         Args:
             queries: Distinct indices of queries, [q].
@@ -231,7 +251,7 @@ def inner_products(
     Args:
         queries: Query descriptors, float32 [k, C].
         tokens: Token descriptors, float32 [n, C].
-        device: "cuda" for a GPU, which needs faiss-gpu, "auto" for a GPU if there is one, or "cpu".
+        device: "cpu", "cuda" (needs faiss-gpu), or "auto" for a GPU if FAISS finds one.
 
     Returns:
         Inner products, float32 [k, n].
@@ -239,7 +259,7 @@ def inner_products(
     Raises:
         UserError: The device is "cuda", but FAISS finds no GPU.
     """
-    import faiss  # not at the top, since parameters are read without it
+    import faiss  # here, because parameters are read without it
 
     if device == "cuda" and not faiss.get_num_gpus():
         raise UserError(
@@ -288,8 +308,8 @@ def greatest(bounds: NDArray[np.float32], count: int) -> tuple[Indices, NDArray[
         count: Cells to find for each query.
 
     Returns:
-        The cells in any order, [k, count], and the greatest bound of the other cells, [k]. With `count` or fewer cells,
-        all of them, and -inf.
+        The cells in any order, [k, count], and the greatest bound of the other cells, [k]. If there are no other cells,
+        this bound is -inf.
     """
     cells = bounds.shape[1]
     if count >= cells:
@@ -302,16 +322,17 @@ def neighbour_products(tokens: NDArray[np.float32]) -> tuple[Floats, Floats, Flo
     """Compute the inner products of neighbouring tokens.
 
     Args:
-        tokens: Descriptors [h, w, C]. Beyond the last row and column, the last one is repeated.
+        tokens: Token descriptors, float32 [h, w, C]. The last row and column are repeated beyond the edge.
 
     Returns:
-        Four arrays [h, w]: the product of each token with itself, with its right neighbour, with the token below it,
-        and the sum of the products along the two diagonals of its cell.
+        Four arrays, float64 [h, w]. The first three are the inner products of each token with itself, with its right
+        neighbour, and with the token below. The fourth is the sum of the inner products along the two diagonals of the
+        cell to the lower right of the token.
     """
     h, w, _ = tokens.shape
     next_column = np.minimum(np.arange(w) + 1, w - 1)
     squares, right, below, diagonals = np.empty((4, h, w))
-    for y in range(h):  # by rows, which fit the processor's cache
+    for y in range(h):  # row by row, because two rows fit into the processor's cache
         row, next_row = tokens[y], tokens[min(y + 1, h - 1)]
         row_right, next_row_right = row[next_column], next_row[next_column]
         squares[y], right[y], below[y] = _dot(row, row), _dot(row, row_right), _dot(row, next_row)
@@ -321,5 +342,5 @@ def neighbour_products(tokens: NDArray[np.float32]) -> tuple[Floats, Floats, Flo
 
 def _dot(one: NDArray[np.float32], other: NDArray[np.float32]) -> Floats:
     """Return the inner products of the rows of two arrays [n, C], float64 [n]."""
-    parts = [slice(start, start + FLOAT32_TERMS) for start in range(0, one.shape[1], FLOAT32_TERMS)]
-    return np.sum([np.vecdot(one[:, part], other[:, part]) for part in parts], axis=0, dtype=np.float64)
+    chunks = [slice(start, start + FLOAT32_TERMS) for start in range(0, one.shape[1], FLOAT32_TERMS)]
+    return np.sum([np.vecdot(one[:, chunk], other[:, chunk]) for chunk in chunks], axis=0, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Match the keypoints of all pairs of a catalog, reading each image from the store as seldom as memory allows."""
+"""Match the keypoints of all pairs of a catalog. Each image is read from the store as rarely as memory allows."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,14 +33,14 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class MatchingJob:
-    """What is matched, and how.
+    """Features to match, and the matcher.
 
     Attributes:
         store: Features of the images.
         block: Block of the model.
         descriptor: Descriptor that is matched; see `ditf.features.descriptors`.
         channels: Massive channels, for descriptors with "+discard".
-        matcher: How a point of the target is found.
+        matcher: Matcher that finds the points in target images.
     """
 
     store: FeatureReader
@@ -54,18 +54,34 @@ class MatchingJob:
         return self.store.features(self.block, image)
 
     def describe(self, features: ImageFeatures, points: Points) -> Vectors:
-        """Return the descriptors at pixels (x, y) of an image, [k, C]."""
+        """Compute the descriptors at pixels of an image.
+
+        Args:
+            features: Features of the image.
+            points: Pixels (x, y), [k, 2].
+
+        Returns:
+            Descriptors, float32 [k, C].
+        """
         return descriptors_at(features, points, self.descriptor, self.channels)
 
     def match(self, queries: Vectors, target: ImageFeatures) -> tuple[Points, NDArray[np.float64]]:
-        """Return the matches (x, y) of queries in a target image, [k, 2], and their similarities, [k]."""
+        """Find the matches of queries in a target image.
+
+        Args:
+            queries: Descriptors, float32 [k, C].
+            target: Features of the target image.
+
+        Returns:
+            Matches (x, y) in pixels, [k, 2], and their cosine similarities, [k].
+        """
         tokens = target.descriptors(self.descriptor, self.channels)
         return self.matcher.match(queries, tokens, target.grid, target.size)
 
 
 @dataclass(frozen=True)
 class KeypointPairs:
-    """Source points and the images in which they are matched.
+    """Source points with their source and target images.
 
     Attributes:
         source: Position of the source image in the store, [n].
@@ -85,7 +101,7 @@ class Matches:
     Attributes:
         points: Pixels (x, y) of the target image, [n, 2].
         similarity: Cosine similarity of each match, [n].
-        cycle_distance: Distance in tokens between each source point and the match of its match, [n]. It is 0 unless the
+        cycle_distance: Distance in tokens between each source point and its match matched back, [n]. It is 0 unless the
             matcher checks cycles.
     """
 
@@ -103,13 +119,13 @@ def predict(job: MatchingJob, catalog: Catalog, client: "Client | None" = None) 
     """Match every keypoint of every pair.
 
     Args:
-        job: What is matched, and how.
-        catalog: A catalog with images, pairs and keypoints.
-        client: Dask client of the workers that match. None matches in this process.
+        job: Features to match, and the matcher.
+        catalog: Catalog with images, pairs and keypoints.
+        client: Dask client of the workers that match. None matches in the current process.
 
     Returns:
-        A table with a row per keypoint, in the order of the catalog: the columns of `PREDICTIONS`, and the columns by
-        which the catalog groups pairs.
+        A table with a row per keypoint, in the order of the catalog. It has the columns of `PREDICTIONS`, and the
+        columns of the catalog that group pairs.
     """
     pairs, keypoints = (pa.Table.from_pylist(catalog.rows(name)) for name in ("pairs", "keypoints"))
     pair = pc.index_in(keypoints["pair"], pairs["pair"]).to_numpy()
@@ -138,13 +154,26 @@ def predict(job: MatchingJob, catalog: Catalog, client: "Client | None" = None) 
 
 
 def _match_image_by_image(job: MatchingJob, pairs: KeypointPairs, client: "Client | None") -> Matches:
-    """Match the points of all pairs. All queries in one target are searched together."""
+    """Match the points of all pairs, searching all queries of a target image together.
+
+    Args:
+        job: Features to match, and the matcher.
+        pairs: Points to match.
+        client: Dask client of the workers that match. None matches in the current process.
+
+    Returns:
+        Matches in the order of the points.
+    """
     store, matches = job.store, Matches.empty(len(pairs.points))
     total = (len(np.unique(pairs.source)) + len(np.unique(pairs.target))) * (1 + job.matcher.check_cycle)
     with threadpool_limits(1, user_api="blas"), tqdm(desc=job.descriptor, total=total, unit="image", delay=2) as bar:
 
         def for_each_image(work: Callable[..., Any], images: Indices, values: NDArray[Any]) -> Iterator[Any]:
-            """Yield `work(job, image, values)` of each image, with the rows of `values` that belong to the image."""
+            """Call `work(job, image, values)` for each image with its rows of `values`.
+
+            Yields:
+                The indices of these rows, and the result.
+            """
             rows = _rows_by_image(store, images)
             tasks = ((image, (job, image, values[rows[image]])) for image in rows)
             for image, result in run(client, work, tasks, cores()):
@@ -174,7 +203,16 @@ def _match_image_by_image(job: MatchingJob, pairs: KeypointPairs, client: "Clien
 
 
 def _match_pair_by_pair(job: MatchingJob, pairs: KeypointPairs, client: "Client | None") -> Matches:
-    """Match the points of each pair by itself, for features that depend on the pair."""
+    """Match the points of each pair separately, for features that depend on the pair.
+
+    Args:
+        job: Features to match, and the matcher.
+        pairs: Points to match.
+        client: Dask client of the workers that match. None matches in the current process.
+
+    Returns:
+        Matches in the order of the points.
+    """
     store, matches = job.store, Matches.empty(len(pairs.points))
     images, pair = np.unique(np.stack([pairs.source, pairs.target], 1), axis=0, return_inverse=True)
     names = {f"{source}-{target}": (store.ids[source], store.ids[target]) for source, target in images}
@@ -189,20 +227,38 @@ def _match_pair_by_pair(job: MatchingJob, pairs: KeypointPairs, client: "Client 
 
 
 def describe_points(job: MatchingJob, image: str, points: Points) -> Vectors:
-    """Return the descriptors at pixels (x, y) of an image of the store, [k, C]."""
+    """Compute the descriptors at pixels of an image.
+
+    Args:
+        job: Features to match.
+        image: Id of the image.
+        points: Pixels (x, y), [k, 2].
+
+    Returns:
+        Descriptors, float32 [k, C].
+    """
     return job.describe(job.features(image), points)
 
 
 def match_target(job: MatchingJob, image: str, queries: Vectors) -> tuple[Points, NDArray[np.float64]]:
-    """Return the matches (x, y) of queries in an image of the store, [k, 2], and their similarities, [k]."""
+    """Find the matches of queries in an image.
+
+    Args:
+        job: Features to match, and the matcher.
+        image: Id of the target image.
+        queries: Descriptors, float32 [k, C].
+
+    Returns:
+        Matches (x, y) in pixels, [k, 2], and their cosine similarities, [k].
+    """
     return job.match(queries, job.features(image))
 
 
 def match_pair(job: MatchingJob, source: str, target: str, points: Points) -> Matches:
-    """Match points of one image of the store in another.
+    """Match points of one image in another.
 
     Args:
-        job: What is matched, and how.
+        job: Features to match, and the matcher.
         source: Id of the source image.
         target: Id of the target image.
         points: Pixels (x, y) of the source image, [k, 2].
@@ -220,7 +276,7 @@ def match_pair(job: MatchingJob, source: str, target: str, points: Points) -> Ma
 def descriptors_at(
     features: ImageFeatures, points: Points, descriptor: Descriptor | None = None, channels: Sequence[int] | None = None
 ) -> Vectors:
-    """Return the descriptors at pixels of an image. Only the tokens around the pixels are turned into descriptors.
+    """Compute the descriptors at pixels of an image. Only the tokens around these pixels are converted.
 
     Args:
         features: Features of the image.
@@ -238,7 +294,15 @@ def descriptors_at(
 
 
 def _rows_by_image(store: FeatureReader, positions: Indices) -> dict[str, Indices]:
-    """Return the indices into `positions` of each image, by id, in the order of the store."""
+    """Group rows by their image.
+
+    Args:
+        store: Features of the images.
+        positions: Position in the store of the image of each row, [n].
+
+    Returns:
+        Indices of the rows of each image by its id, in the order of the store.
+    """
     order = np.argsort(positions, kind="stable")
     images, starts = np.unique(positions[order], return_index=True)
     return dict(zip((store.ids[image] for image in images), np.split(order, starts[1:]), strict=True))

@@ -12,10 +12,10 @@ Floats = NDArray[np.float64]
 
 
 class Matcher(Settings):
-    """The `matcher` of a correspondence task: how the match of a point is found, and how confident it is.
+    """Base class of matchers. A matcher finds the matches of points, and rates their confidence.
 
     Attributes:
-        check_cycle: Whether each match is matched back to the source image, for its confidence.
+        check_cycle: Whether each match is matched back to the source image. The confidence may depend on the result.
         type: Built-in name of the matcher, or "package.module.Class".
     """
 
@@ -33,8 +33,8 @@ class Matcher(Settings):
         """Find the matches of queries in a target image.
 
         Args:
-            queries: Descriptors of points of source images, [k, C].
-            tokens: Descriptors of the target image in row-major order, [h * w, C].
+            queries: Descriptors of points of source images, float32 [k, C].
+            tokens: Token descriptors of the target image in row-major order, float32 [h * w, C].
             grid: Rows and columns of tokens, (h, w).
             size: Width and height of the target image in pixels.
 
@@ -43,11 +43,14 @@ class Matcher(Settings):
         """
 
     def confidence(self, similarity: Floats, cycle_distance: Floats) -> Floats:
-        """Return the confidence of each match, [k]. Greater is more confident.
+        """Rate the confidence of each match.
 
         Args:
             similarity: Cosine similarity of each match, [k].
-            cycle_distance: Distance in tokens between each source point and the match of its match, [k]. It is 0 unless
-                `check_cycle`.
+            cycle_distance: Distance in tokens between each source point and its match matched back, [k]. It is 0 unless
+                `check_cycle` is set.
+
+        Returns:
+            Confidences, [k]. A greater value is more confident.
         """
         return similarity

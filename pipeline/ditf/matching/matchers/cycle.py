@@ -1,4 +1,4 @@
-"""Nearest neighbours, ranked by cycle consistency."""
+"""Nearest neighbours with a confidence from cycle consistency."""
 
 from typing import ClassVar
 
@@ -7,7 +7,7 @@ from ditf.matching.matchers.nearest import Nearest
 
 
 class Cycle(Nearest):
-    """Find nearest neighbours and match them back. A match that returns close to its start is confident."""
+    """Find nearest neighbours and match them back. Confidence decreases with the distance to the source point."""
 
     check_cycle: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""Mutual nearest neighbours: a match counts if it leads back to the point that it came from."""
+"""Mutual nearest neighbours: only matches that lead back to their source point have a positive confidence."""
 
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ class Mutual(Nearest):
 
     Attributes:
         floor: Least cosine similarity of a confident match.
-        within: Greatest distance in tokens between a point and the match of its match.
+        within: Greatest distance in tokens between a source point and its match matched back.
     """
 
     check_cycle: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""The pixel with the greatest similarity among all pixels of the upsampled target: the protocol of SPair-71k."""
+"""Nearest neighbour among all pixels of the upsampled target, as in the protocol of SPair-71k."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ditf.matching.nearest import Device, PixelIndex
 
 
 class Nearest(Matcher):
-    """Find the nearest neighbour among pixels, exactly.
+    """Find the exact nearest neighbour among all pixels.
 
     Attributes:
         device: Where FAISS compares descriptors: "cpu", "cuda" (needs faiss-gpu), or "auto" for a GPU if FAISS finds

@@ -1,4 +1,4 @@
-"""Window soft-argmax: the mean position of the tokens around the most similar one, weighted by similarity.
+"""Window soft-argmax: the mean position of the tokens around the most similar token, weighted by similarity.
 
 Method: Zhang et al., "Telling Left from Right: Identifying Geometry-Aware Semantic Correspondence" (arXiv 2311.17034).
 """
@@ -14,11 +14,11 @@ from ditf.matching.matchers.base import Floats, Matcher
 
 
 class WindowSoftArgmax(Matcher):
-    """Return the expected position under a softmax of the similarities. Similarities outside a window count as 0.
+    """Compute the expected position under a softmax of the similarities. Outside a window, similarities count as 0.
 
     Attributes:
-        window: Tokens on each side of the most similar one. 0 means no window. A negative value means a Gaussian with
-            this standard deviation in tokens instead of a window.
+        window: Number of tokens on each side of the most similar token. 0 means no window. A negative value means a
+            Gaussian instead of a window, with its absolute value as standard deviation in tokens.
         temperature: Temperature of the softmax.
     """
 
@@ -35,11 +35,11 @@ class WindowSoftArgmax(Matcher):
 
 
 def soft_argmax(similarity: Floats, window: int, temperature: float) -> Floats:
-    """Return the expected token under a softmax of similarities.
+    """Compute the expected position under a softmax of similarities.
 
     Args:
-        similarity: Similarity maps, [k, h, w].
-        window: As in `WindowSoftArgmax`.
+        similarity: Similarity maps, float64 [k, h, w].
+        window: Size of the window, as in `WindowSoftArgmax`.
         temperature: Temperature of the softmax.
 
     Returns:
