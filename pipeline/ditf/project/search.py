@@ -1,4 +1,4 @@
-"""The commands `ditf search` and `ditf match`: find places in cached features that look like a point or a region."""
+"""Search and matching for the commands `ditf search` and `ditf match`."""
 
 import difflib
 import re
@@ -32,17 +32,17 @@ from ditf.tasks.correspondence import Correspondence
 from ditf.tasks.retrieval import Retrieval
 from ditf.types import Descriptor
 
-DRAWN_HITS = 23  # hits in a drawing
+DRAWN_HITS = 23  # largest number of hits in a drawing
 
 
 @dataclass(frozen=True)
 class DescriptorChoice:
-    """The descriptors that are searched or matched.
+    """Descriptors that are searched or matched.
 
     Attributes:
         block: Block of the model.
-        descriptor: Descriptor.
-        channels: Channels that are discarded.
+        descriptor: Name of the descriptor; see `ditf.features.descriptors`.
+        channels: Massive channels, for descriptors with "+discard".
     """
 
     block: int
@@ -56,8 +56,8 @@ class Query:
 
     Attributes:
         name: Name of the image, for messages.
-        item: Id of the image in the store that is searched, if it is there.
-        pixels: The image, or None if its file is missing.
+        item: Id of the image in the searched store, or None if it is not there.
+        pixels: The image, uint8 [height, width, 3], or None if its file is missing.
         features: Features of the image.
     """
 
@@ -70,23 +70,29 @@ class Query:
         """Parse a point "x,y" inside the image."""
         (x, y), (width, height) = _numbers(text, 2, "--at"), self.features.size
         if not (0 <= x < width and 0 <= y < height):
-            raise UserError(f"--at {text}: outside {self.name}, which is {width}x{height} pixels")
+            raise UserError(
+                f"--at {text}: outside {self.name}, which is {width}x{height} pixels. "
+                f"Give x from 0 to {width - 1} and y from 0 to {height - 1}."
+            )
         return x, y
 
     def box(self, text: str) -> tuple[int, int, int, int]:
         """Parse a box "x0,y0,x1,y1" inside the image."""
         (x0, y0, x1, y1), (width, height) = _numbers(text, 4, "--box"), self.features.size
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-            raise UserError(f"--box {text}: not a box inside {self.name}, which is {width}x{height} pixels")
+            raise UserError(
+                f"--box {text}: not a box inside {self.name}, which is {width}x{height} pixels. "
+                f"Give 0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}."
+            )
         return x0, y0, x1, y1
 
 
 class ImageLibrary:
-    """The images that a task can find, with their features, and the images to search with.
+    """Images and features of a task's data set. It also provides query images from other data sets and from files.
 
     Args:
-        params: The parameters of the project.
-        name: A task.
+        params: Parameters of the project.
+        name: Name of the task.
     """
 
     def __init__(self, params: Params, name: str) -> None:
@@ -96,15 +102,15 @@ class ImageLibrary:
 
     @property
     def index_folder(self) -> Path:
-        """The folder of the task's index, if the task is of type retrieval."""
+        """Folder of the task's index, if the task is of type retrieval."""
         return RESULTS / self.name / "predictions"
 
     def index(self) -> FeatureIndex:
         """Open the task's index."""
         return FeatureIndex(self.index_folder, self.store)
 
-    def descriptor_settings(self) -> "DescriptorChoice":
-        """Return the descriptors that were indexed, or the descriptors of the task's parameters without an index."""
+    def descriptor_settings(self) -> DescriptorChoice:
+        """Return the indexed descriptors. Without an index, return the descriptors in the task's parameters."""
         if (self.index_folder / "index.json").exists():
             record = check_index(self.index_folder)
             return DescriptorChoice(record["block"], record["descriptor"], record["channels"])
@@ -112,11 +118,14 @@ class ImageLibrary:
         return DescriptorChoice(settings.block, settings.descriptors[-1], settings.discarded(self.store))
 
     def pixels(self, item: str, read: Callable[[str], RGB] | None = None) -> RGB | None:
-        """Read an image, [height, width, 3]. If its file is missing, print a line and return None.
+        """Read an image. If its file is missing, print a line to standard error.
 
         Args:
             item: Id of the image.
-            read: Reads images of another data set.
+            read: Function that reads an image. By default, images of the task's data set are read.
+
+        Returns:
+            The image, uint8 [height, width, 3], or None if its file is missing.
         """
         try:
             return (read or self._read)(item)
@@ -127,52 +136,73 @@ class ImageLibrary:
             return None
 
     def query(self, name: str, block: int, prompt: str | None) -> Query:
-        """Return an image with its features.
+        """Load an image and its features. The features of a new file are extracted.
 
         Args:
-            name: Id of an image, or a file.
-            block: Block whose features are read.
+            name: Id of an image, or path of a file.
+            block: Block of the model.
             prompt: Prompt for a file that is not in the data set. By default, the prompt of the data set.
+
+        Raises:
+            UserError: The name is neither an id nor a file.
         """
         if name in self.store:
             return Query(name, name, self.pixels(name), self.store.features(block, name))
-        known = list(self.store.ids)
-        for other, requested in self.params.features.items():
+        ids = list(self.store.ids)
+        for other, settings in self.params.features.items():
             path = FEATURES / other
             if not path.is_dir():
                 continue
             store = FeatureStore(path)
             if _extracted_alike(store, self.store):
                 if name in store:
-                    pixels = self.pixels(name, image_reader(self.params, requested.dataset))
+                    pixels = self.pixels(name, image_reader(self.params, settings.dataset))
                     return Query(name, None, pixels, store.features(block, name))
-                known += store.ids
+                ids += store.ids
         path = Path(name)
         if not path.is_file():
-            raise UserError(f"{name}: neither a file nor an image of {self.store.path}. {suggest_image(name, known)}")
+            raise UserError(f"{name}: neither a file nor an image of {self.store.path}. {suggest_image(name, ids)}")
         pixels = read_rgb(path)
         reader, item = self._extracted(path, pixels, prompt)
         return Query(path.name, item if reader is self.store else None, pixels, reader.features(block, item))
 
     def _extracted(self, path: Path, pixels: RGB, prompt: str | None) -> tuple[FeatureReader, str]:
-        """Return the store and id of a file: those of the same image in the data set, or a new store in the cache."""
+        """Return features of a file. If the data set has the same image, its features are used.
+
+        Args:
+            path: The file.
+            pixels: Its image, uint8 [height, width, 3].
+            prompt: Prompt of the image. By default, the prompt of the data set.
+
+        Returns:
+            A store, and the id of the image in it.
+        """
         digest = hash_pixels(pixels)
         for item, row in Catalog(CATALOGS / self.task.dataset).images().items():
             if row["pixels_sha256"] == digest and prompt in (None, row["prompt"]) and item in self.store:
                 return self.store, item
         if self.task.features in self.params.fusions:
-            raise UserError(f"{path}: a fusion has no model of its own; give an image of the data set by its id")
+            raise UserError(
+                f"{path}: a fusion has only features of its data set. Give the id of an image of the data set."
+            )
         if prompt is None:
             prompt = getattr(self.params.datasets[self.task.dataset], "prompt", "").replace("{category}", CATEGORY)
         extraction_config = self.store.attributes["extraction_config"]
-        home = QUERIES / fingerprint(extraction_config)
-        folder = home / fingerprint([digest, prompt])
+        folder = QUERIES / fingerprint(extraction_config) / fingerprint([digest, prompt])
         if not (folder / "complete").exists():
-            self._extract(path, digest, prompt, home, folder)
+            self._extract(path, prompt, folder)
         store = FeatureStore(folder / "store.zarr")
         return store, store.ids[0]
 
-    def _extract(self, path: Path, digest: str, prompt: str, home: Path, folder: Path) -> None:
+    def _extract(self, path: Path, prompt: str, folder: Path) -> None:
+        """Extract the features of a file with the settings of the store.
+
+        Args:
+            path: The file.
+            prompt: Prompt of the image.
+            folder: Folder of the new store. Its parent also holds the encoded prompts.
+        """
+        # Here, because these modules import torch.
         from ditf.backbones.device import choose
         from ditf.features.extract import extract
         from ditf.features.extractor import ImageSource
@@ -181,7 +211,7 @@ class ImageLibrary:
         _, job = extraction(self.params, self.task.features)
         require_same(self.store, job.extraction_config)
         source = ImageSource.from_file(path.name, path, prompt)
-        job = replace(job, texts=home / "text")
+        job = replace(job, texts=folder.parent / "text")
         with exclusive(folder):
             device, dtype = choose(job.device, job.text_dtype)
             encode_prompts([prompt], job.texts, job.model, job.backbone, dtype, device)
@@ -189,12 +219,20 @@ class ImageLibrary:
 
 
 def require_same(store: FeatureReader, extraction_config: dict[str, Any]) -> None:
-    """Raise `UserError` unless a store was extracted with this configuration."""
+    """Check that a store was extracted with the current configuration.
+
+    Args:
+        store: The store.
+        extraction_config: Configuration from the parameters.
+
+    Raises:
+        UserError: A setting differs.
+    """
     stored = store.attributes["extraction_config"]
     for name in sorted(stored.keys() | extraction_config.keys()):
         if stored.get(name) != extraction_config.get(name):
             raise UserError(
-                f"{store.path}: made with {name} {stored.get(name)}, but params.yaml now has "
+                f"{store.path}: extracted with {name} {stored.get(name)}, but params.yaml now has "
                 f"{extraction_config.get(name)}. Set it back, or run `dvc repro`."
             )
 
@@ -203,12 +241,12 @@ def search_task(params: Params, task: str | None, name: str) -> str:
     """Choose the task whose index is searched.
 
     Args:
-        params: The parameters of the project.
-        task: A task that the user named.
-        name: The image to search with.
+        params: Parameters of the project.
+        task: Task that the user chose, or None.
+        name: Id or file of the query image.
 
     Returns:
-        The named task. Otherwise the task whose data set holds the image, or the only task with an index.
+        The chosen task. By default, the task whose data set has the image, or the only task with an index.
     """
     retrieval = [entry for entry, settings in params.tasks.items() if isinstance(settings, Retrieval)]
     if task is not None:
@@ -217,19 +255,20 @@ def search_task(params: Params, task: str | None, name: str) -> str:
     indexed = [entry for entry in retrieval if (RESULTS / entry / "predictions" / "index.json").exists()]
     if not indexed:
         raise UserError(f"{RESULTS}: no index yet. Run `dvc repro` with a task of type retrieval in params.yaml.")
-    return _only(_holding(params, indexed, [name]), name)
+    return _only(_tasks_with_images(params, indexed, [name]), name)
 
 
 def match_task(params: Params, task: str | None, names: Sequence[str]) -> str:
     """Choose the task whose features and descriptors are matched. It needs features, but no index.
 
     Args:
-        params: The parameters of the project.
-        task: A task that the user named.
-        names: The images to match.
+        params: Parameters of the project.
+        task: Task that the user chose, or None.
+        names: Ids or files of the images to match.
 
     Returns:
-        The named task. Otherwise the task of type retrieval, or else correspondence, whose data set holds the images.
+        The chosen task. By default, the task whose data set has the images; tasks of type retrieval come first, then
+        tasks of type correspondence.
     """
     if task is not None:
         check_entry(params.tasks, task, "tasks")
@@ -239,60 +278,78 @@ def match_task(params: Params, task: str | None, names: Sequence[str]) -> str:
         raise UserError(f"{FEATURES}: no features yet. Run `dvc repro`.")
     for kind in (Retrieval, Correspondence, Task):
         if tasks := [name for name in extracted if isinstance(params.tasks[name], kind)]:
-            holding = _holding(params, tasks, names)
+            candidates = _tasks_with_images(params, tasks, names)
             break
-    return _only(holding, names[0])
+    return _only(candidates, names[0])
 
 
-def _holding(params: Params, tasks: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the tasks whose data set holds one of the images. If a file is in none, all tasks are returned."""
+def _tasks_with_images(params: Params, tasks: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the tasks whose data set has one of the images.
+
+    Args:
+        params: Parameters of the project.
+        tasks: Tasks to choose from.
+        names: Ids or files of images.
+
+    Returns:
+        The names of these tasks. If no data set has an image, but there is a file, all tasks are returned.
+
+    Raises:
+        UserError: No data set has an image, and there is no file; or a file is not an image.
+    """
     stores = {task: open_store(FEATURES / params.tasks[task].features) for task in tasks}
     files = [path.resolve() for path in map(Path, names) if path.is_file()]
-    holding = [
+    matching_tasks = [
         task
         for task in tasks
         if set(names) & set(stores[task].ids)
         or any(path.is_relative_to(Path(params.datasets[params.tasks[task].dataset].root).resolve()) for path in files)
     ]
-    if holding:
-        return holding
+    if matching_tasks:
+        return matching_tasks
     for path in files:
-        read_rgb(path)  # a file that is not an image is the error, and not the choice of a task
+        read_rgb(path)  # reports a file that is not an image, before the choice of a task is reported
     if not files:
-        known = [image for store in stores.values() for image in store.ids]
+        ids = [image for store in stores.values() for image in store.ids]
         raise UserError(
             f"{names[0]}: neither a file nor an image that {', '.join(tasks)} can search. "
-            f"{suggest_image(names[0], known)}"
+            f"{suggest_image(names[0], ids)}"
         )
     return list(tasks)
 
 
 def _only(tasks: Sequence[str], name: str) -> str:
+    """Return the only task, or raise `UserError` if there are several."""
     if len(tasks) > 1:
         raise UserError(f"--task: several tasks can search with {name!r}. Name one of {', '.join(tasks)}.")
     return tasks[0]
 
 
-def suggest_image(name: str, known: Sequence[str]) -> str:
-    """Return the most similar id as a suggestion, or an example of an id."""
-    stems = {image.rpartition("/")[2]: image for image in known}
-    for choices in (dict(zip(known, known, strict=True)), stems):
+def suggest_image(name: str, ids: Sequence[str]) -> str:
+    """Return a sentence that suggests the most similar id, or that shows an example of an id.
+
+    Args:
+        name: Name that is not an id.
+        ids: Ids of images.
+    """
+    stems = {image.rpartition("/")[2]: image for image in ids}
+    for choices in (dict(zip(ids, ids, strict=True)), stems):
         if close := difflib.get_close_matches(name, choices, 1):
             return f"Did you mean {choices[close[0]]}?"
-    return f"An id looks like {known[0]}." if known else ""
+    return f"An id looks like {ids[0]}." if ids else ""
 
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What `ditf search` searches for.
+    """Arguments of `ditf search`.
 
     Attributes:
-        image: Id of an image, or a file.
-        at: Point "x,y".
-        box: Region "x0,y0,x1,y1". Without a point and a region, whole images are searched.
-        k: Number of hits. By default 10, or fewer if there are not as many.
-        all_hits: Whether to include the image itself and several hits per image.
-        task: Task of type retrieval. By default, it is chosen by the image.
+        image: Id of an image, or path of a file.
+        at: Point "x,y" in pixels.
+        box: Region "x0,y0,x1,y1" in pixels. Without a point and a region, the query is the whole image.
+        k: Number of hits. By default 10, or fewer if fewer are available.
+        all_hits: Whether to include hits in the query image, and several hits per image.
+        task: Name of a task of type retrieval. By default, it is chosen by the image.
         prompt: Prompt for a file that is not in the data set.
     """
 
@@ -309,18 +366,18 @@ Rows = list[dict[str, Any]]
 
 
 def search(params: Params, request: SearchRequest, out: Path | None = None) -> tuple[Rows, Path | None]:
-    """Find places or images that are similar to a point, a region or a whole image, and draw them.
+    """Find places or images that are similar to a point, a region or an entire image, and draw them.
 
     Args:
-        params: The parameters of the project.
-        request: What is searched for.
-        out: File of the drawing. By default a file in results/drawings.
+        params: Parameters of the project.
+        request: Arguments of the command.
+        out: File for the drawing. By default, a file in results/drawings.
 
     Returns:
-        The hits, best first, and the file of the drawing if there is one.
+        The hits, best first, and the file of the drawing, or None if nothing was drawn.
     """
     if request.at is not None and request.box is not None:
-        raise UserError("--at and --box: give one of them, or none for the whole image")
+        raise UserError("--at and --box: give one of them, or neither to search with the entire image.")
     library = ImageLibrary(params, search_task(params, request.task, request.image))
     index = library.index()
     with threadpool_limits(1, user_api="blas"):  # products of few vectors are faster in one thread
@@ -332,12 +389,22 @@ def search(params: Params, request: SearchRequest, out: Path | None = None) -> t
 
 
 def _hits(index: FeatureIndex, query: Query, request: SearchRequest) -> tuple[tuple[int, ...], Rows]:
-    """Return the point or region that was searched for, in pixels, and the hits."""
+    """Search an index.
+
+    Args:
+        index: The index.
+        query: Image to search with.
+        request: Arguments of the command.
+
+    Returns:
+        The point (x, y) or the region (x0, y0, x1, y1) of the query in pixels, or an empty tuple for an entire image;
+        and the hits, best first.
+    """
     settings, features = index.settings, query.features
     exclude = None if request.all_hits else query.item
     images = len(index.store) - (exclude is not None)
     if images == 0:
-        raise UserError(f"{index.store.path}: has no other image than {query.name}. Add --all to search in it.")
+        raise UserError(f"{index.store.path}: has no image besides {query.name}. Add --all to search in this image.")
     if request.at is not None:
         point = query.point(request.at)
         vector = descriptors_at(features, np.array([point]), settings.descriptor, settings.channels)[0]
@@ -358,7 +425,18 @@ def _hits(index: FeatureIndex, query: Query, request: SearchRequest) -> tuple[tu
 
 
 def _draw_hits(path: Path, library: ImageLibrary, query: Query, mark: tuple[int, ...], rows: Rows) -> Path | None:
-    """Draw a query and its hits. Return the file, or None if nothing could be drawn or written."""
+    """Draw a query and its hits.
+
+    Args:
+        path: File for the drawing.
+        library: Images of the hits.
+        query: Image to search with.
+        mark: Point or region of the query in pixels, or an empty tuple.
+        rows: Hits with their ranks.
+
+    Returns:
+        The file, or None if nothing could be drawn or written.
+    """
     from ditf.drawing.matches import NamedImage  # here, because matplotlib takes long to import
     from ditf.drawing.places import draw_places
 
@@ -376,13 +454,13 @@ def _draw_hits(path: Path, library: ImageLibrary, query: Query, mark: tuple[int,
 
 @dataclass(frozen=True)
 class MatchRequest:
-    """What `ditf match` matches.
+    """Arguments of `ditf match`.
 
     Attributes:
-        source: The image with the points: an id or a file.
-        target: The image in which they are found: an id or a file.
-        at: Points "x,y" of the source.
-        task: Task whose descriptors are used. By default, it is chosen by the images.
+        source: Id or file of the image with the points.
+        target: Id or file of the image in which the points are matched.
+        at: Points "x,y" of the source image in pixels.
+        task: Name of the task whose descriptors are used. By default, it is chosen by the images.
         prompt: Prompt for files that are not in the data set.
     """
 
@@ -397,12 +475,12 @@ def match(params: Params, request: MatchRequest, out: Path | None = None) -> tup
     """Find the points of one image that correspond to points of another, and draw the similarity maps.
 
     Args:
-        params: The parameters of the project.
-        request: What is matched.
-        out: File of the drawing. By default a file in results/drawings.
+        params: Parameters of the project.
+        request: Arguments of the command.
+        out: File for the drawing. By default, a file in results/drawings.
 
     Returns:
-        A row per point, and the file of the drawing if there is one.
+        A row per point, and the file of the drawing, or None if nothing was drawn.
     """
     names = (request.source, request.target)
     library = ImageLibrary(params, match_task(params, request.task, names))
@@ -431,28 +509,38 @@ def match(params: Params, request: MatchRequest, out: Path | None = None) -> tup
     return rows, None
 
 
-RESIZING = ("rule", "img_size", "seed", "noise", "encoding")  # settings by which compared features may differ
+COMPARABLE = ("rule", "img_size", "seed", "noise", "encoding")  # features with other values can still be compared
 
 
 def _extracted_alike(store: FeatureReader, other: FeatureReader) -> bool:
-    """Return whether two stores were extracted with the same settings, apart from those in `RESIZING`."""
+    """Return whether two stores were extracted with the same settings, apart from those in `COMPARABLE`."""
     one, two = (
-        {key: value for key, value in s.attributes["extraction_config"].items() if key not in RESIZING}
+        {key: value for key, value in s.attributes["extraction_config"].items() if key not in COMPARABLE}
         for s in (store, other)
     )
     return one == two
 
 
 def _numbers(text: str, count: int, flag: str) -> list[int]:
-    parts = text.split(",")
-    if len(parts) != count or not all(re.fullmatch(r"\s*-?\d{1,6}\s*", part) for part in parts):
+    """Parse a number of coordinates separated by commas. `flag` is named in the error."""
+    fields = text.split(",")
+    if len(fields) != count or not all(re.fullmatch(r"\s*-?\d{1,6}\s*", field) for field in fields):
         example = ",".join(("120", "80", "200", "160")[:count])
-        raise UserError(f"{flag} {text}: give {count} whole numbers of pixels with commas, such as {example}")
-    return [int(part) for part in parts]
+        raise UserError(f"{flag} {text}: give {count} whole numbers of pixels with commas, such as {example}.")
+    return [int(field) for field in fields]
 
 
 def _inside(box: tuple[int, ...], grid: tuple[int, int], size: tuple[int, int]) -> NDArray[np.int64]:
-    """Return the tokens whose centres are in a box, [n]. A box that holds no centre gives the token at its middle."""
+    """Return the tokens inside a box.
+
+    Args:
+        box: Corners (x0, y0, x1, y1) in pixels.
+        grid: Rows and columns of tokens, (h, w).
+        size: Width and height of the image in pixels.
+
+    Returns:
+        Indices of the tokens whose centres are in the box, [n]. If there are none, the token nearest to its middle.
+    """
     x0, y0, x1, y1 = box
     y, x = ((p.ravel() + 0.5) * side / n for p, side, n in zip(np.indices(grid), size[::-1], grid, strict=True))
     inside = np.flatnonzero((x >= x0) & (x < x1) & (y >= y0) & (y < y1))
