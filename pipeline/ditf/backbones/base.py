@@ -31,13 +31,13 @@ Block = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True)
 class HubModel:
-    """A published model that a family reads.
+    """A published model of a family.
 
     Attributes:
         licence: Licence, as the model's page on the Hub names it.
-        parameters: Parameters of the network that features come from, in billions.
+        parameters: Parameters of the network that computes the features, in billions.
         blocks: Number of blocks.
-        channels: Channels of a token; of a U-Net, at its first up block.
+        channels: Channels of a token. For a U-Net, channels of a token of the first up block.
         text: Parameters of the text encoders, in billions.
         config: Values of the network's configuration that differ from the defaults of its class.
     """
@@ -51,9 +51,10 @@ class HubModel:
 
 
 class Backbone(Settings):
-    """Settings of a family of models. In `params.yaml` they stand in an entry of `features`.
+    """Settings of a family of models. An entry of `features` in `params.yaml` contains them.
 
     Attributes:
+        version: Version of the results. Raise it in a change that alters results of this class and its subclasses.
         published: Published models by their Hub id.
         options: Loading options of `ditf.backbones.source.LoadingSettings` that the family supports.
         descriptors: Descriptors that the features of the family have.
@@ -62,7 +63,7 @@ class Backbone(Settings):
     """
 
     registry: ClassVar[str] = "ditf.backbones.families"
-    version: ClassVar[int] = 1  # raised by whoever changes results of this class and its subclasses
+    version: ClassVar[int] = 1
 
     published: ClassVar[Mapping[str, HubModel]] = {}
     options: ClassVar[frozenset[str]] = frozenset()
@@ -73,7 +74,11 @@ class Backbone(Settings):
 
     @classmethod
     def components(cls, folder: Path) -> tuple[str, ...]:
-        """Return the subfolders of a model's folder that are read. Their files identify the model."""
+        """Return the subfolders of a model's folder that are read. Their files identify the model.
+
+        Args:
+            folder: Folder of the model.
+        """
         return ("",)
 
     @abstractmethod
@@ -94,18 +99,28 @@ class Backbone(Settings):
     ) -> Iterator[dict[str, Tensor]]:
         """Encode prompts one at a time.
 
+        Args:
+            model: The pinned model.
+            prompts: The prompts.
+            dtype: Type of the computation.
+            device: A torch device.
+
         Yields:
             The tensors of one prompt by name, on the CPU; an empty dictionary for a model without text.
         """
         return ({} for _ in prompts)
 
     def sizes(self, model: Model) -> ModelSize | None:
-        """Return what `ditf plan` computes costs from, or None if that is not known."""
+        """Return the sizes from which `ditf plan` computes costs, or None if they are not known."""
         return None
 
     @classmethod
     def build_tiny(cls, folder: Path, seed: int) -> None:
-        """Write a tiny random model of the family into a folder, for the source "tiny-SEED".
+        """Write a tiny random model of the family, for the source "tiny-SEED".
+
+        Args:
+            folder: Folder to write into.
+            seed: Seed of the random weights.
 
         Raises:
             UserError: The family has no tiny model.
@@ -125,8 +140,8 @@ class LoadedBackbone(ABC):
         stride: Pixels that a token covers along each side. The sides of an image are multiples of it.
         channels: Channels of a token.
         norm: The normalization that the AdaLN modulates; None for a model without AdaLN.
-        conditions: What the modulation can be computed from: everything that the model embeds and, where it embeds
-            them separately, the timestep alone and the text alone.
+        conditions: Conditions for which the modulation can be computed. "both" uses all embeddings. Models that embed
+            timestep and text separately add "t" for the timestep alone and "c" for the text alone.
         modulation_depends_on_size: Whether the modulation depends on the size of the image as well as on the prompt.
     """
 
@@ -142,7 +157,7 @@ class LoadedBackbone(ABC):
 
     @abstractmethod
     def encode(self, pixels: Tensor) -> Any:
-        """Compute what all noise samples of an image share, such as its latents.
+        """Encode an image once for all its noise samples, for example into latents.
 
         Args:
             pixels: RGB in -1..1, float32 [3, height, width], on the CPU.
@@ -162,5 +177,14 @@ class LoadedBackbone(ABC):
         """
 
     def modulation(self, encoded: Any, text: Text, condition: Condition) -> dict[int, Tensor]:
-        """Return the AdaLN shift, scale and gate of each block, [3, C]; nothing for a model without AdaLN."""
+        """Compute the AdaLN modulation.
+
+        Args:
+            encoded: Result of `encode`.
+            text: The encoded prompt.
+            condition: The embeddings that are used.
+
+        Returns:
+            Shift, scale and gate of each block, [3, C]. For a model without AdaLN, the dictionary is empty.
+        """
         return {}

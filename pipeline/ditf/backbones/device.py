@@ -1,4 +1,4 @@
-"""The device and the type of the computation."""
+"""Choose the device and the type of the computation."""
 
 import torch
 

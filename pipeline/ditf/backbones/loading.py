@@ -1,4 +1,4 @@
-"""Load components of a model's folder. Weights are read from safetensors only."""
+"""Load the components of a model from its folder. Only safetensors weights are read."""
 
 import inspect
 import json
@@ -18,7 +18,7 @@ from ditf.errors import UserError
 
 for _library in (diffusers_logging, transformers_logging):
     _library.disable_progress_bar()
-    _library.set_verbosity_error()  # they warn about components that are not loaded, and about every cut prompt
+    _library.set_verbosity_error()  # no warnings about skipped components and truncated prompts
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -34,7 +34,7 @@ def load_component(kind: Any, folder: Path, **options: Any) -> Any:
 
 
 def aligned(model: nn.Module) -> nn.Module:
-    """Copy a model's weights out of their mapped file, where their alignment would change the rounding of sums."""
+    """Copy a model's weights into memory. In the mapped file, their alignment would change the rounding of sums."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
     return model
@@ -58,9 +58,9 @@ def load_pipeline(name: str, folder: Path, kept: Iterable[str], dtype: torch.dty
         pipeline = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True, **others)
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: the text encoders cannot be loaded: {' '.join(str(error).split())}") from None
-    for part in pipeline.components.values():
-        if isinstance(part, nn.Module):
-            aligned(part)
+    for component in pipeline.components.values():
+        if isinstance(component, nn.Module):
+            aligned(component)
     return pipeline
 
 
@@ -70,8 +70,8 @@ def weight_index(folder: Path) -> dict[str, str] | None:
     if not path.exists():
         return None
     try:
-        named = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        return {name: Path(file).name for name, file in named.items()}
+        files = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        return {name: Path(file).name for name, file in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not an index of weights ({error})") from None
 
@@ -100,11 +100,11 @@ def read_tensors(folder: Path, names: list[str], dtype: torch.dtype, device: str
         if missing:
             raise UserError(f"{folder}: tensors disagree with config.json: {missing[0]} is missing")
         state: dict[str, Tensor] = {}
-        for part in sorted({index[name] for name in names}):
-            with safe_open(folder / part, "pt", device=device) as file:
+        for file_name in sorted({index[name] for name in names}):
+            with safe_open(folder / file_name, "pt", device=device) as file:
                 for name in names:
-                    if index[name] == part:
-                        # A copy, because of the rounding that `aligned` explains.
+                    if index[name] == file_name:
+                        # A copy, so that rounding does not depend on the alignment in the file; see `aligned`.
                         state[name] = file.get_tensor(name).to(dtype, copy=True)
         return state
     except (OSError, ValueError, KeyError, SafetensorError) as error:

@@ -18,14 +18,14 @@ from ditf.errors import UserError
 
 @dataclass(frozen=True)
 class DenoiserLayout:
-    """Where a model class of diffusers keeps its blocks.
+    """Attributes of a diffusers model class that hold its blocks and the layers around them.
 
     Attributes:
-        kind: Name of the class.
-        stacks: Attributes that hold its lists of blocks, in the order in which they run. Blocks are counted through
-            all of them.
+        kind: Name of the model class.
+        stacks: Attributes that hold lists of blocks, in the order in which they run. Blocks are counted across the
+            lists.
         outputs: Attributes that hold the layers after the blocks.
-        modulation: Parts of a block that its AdaLN modulation needs.
+        modulation: Layers of a block that compute its AdaLN modulation.
         capture_output: Whether a block's feature is its output rather than its input.
     """
 
@@ -36,7 +36,7 @@ class DenoiserLayout:
     capture_output: bool = False
 
     def config(self, folder: Path) -> dict[str, Any]:
-        """Read the `config.json` of a component. Raises `UserError` if it is of another class."""
+        """Read the `config.json` of a component. Raises `UserError` if it is for another class."""
         path = folder / "config.json"
         config = read_config(path)
         if config.get("_class_name") != self.kind:
@@ -46,7 +46,7 @@ class DenoiserLayout:
         return config
 
     def skeleton(self, config: Mapping[str, Any]) -> Any:
-        """Build the model of a configuration with its weights on the meta device."""
+        """Build a model from its configuration. Its weights are on the meta device."""
         try:
             with init_empty_weights(), no_init_weights():
                 return getattr(diffusers, self.kind).from_config(dict(config)).requires_grad_(False).eval()
@@ -58,25 +58,25 @@ class DenoiserLayout:
         return [block for stack in self.stacks for block in getattr(model, stack)]
 
     def needed(self, model: nn.Module, deepest: int) -> list[str]:
-        """Return the names of the tensors that features up to block `deepest` need."""
+        """Return the names of the tensors that are needed for features up to block `deepest`."""
         first, offsets = 0, {}
         for stack in self.stacks:
             offsets[stack] = first
             first += len(getattr(model, stack))
         kept = []
         for name in model.state_dict():
-            head, _, rest = name.partition(".")
+            head, _, parameter = name.partition(".")
             if head in self.outputs:
                 continue
             if head in offsets:
-                number, _, rest = rest.partition(".")
+                number, _, parameter = parameter.partition(".")
                 block = int(number) + offsets[head]
                 if block > deepest:
                     continue
                 if (
                     block == deepest
                     and not self.capture_output
-                    and not any(f"{rest}.".startswith(f"{m}.") for m in self.modulation)
+                    and not any(f"{parameter}.".startswith(f"{m}.") for m in self.modulation)
                 ):
                     continue
             kept.append(name)
@@ -113,7 +113,7 @@ class DenoiserLayout:
             The model without the other parts, and the names of the tensors that were read.
 
         Raises:
-            UserError: A file is missing or has other tensors than the class, or the model does not have such a block.
+            UserError: A file is missing or does not fit the class, or the model does not have a captured block.
         """
         model = self.skeleton(self.config(folder))
         self.check(blocks, model, folder)
@@ -126,7 +126,13 @@ class DenoiserLayout:
         return model, names
 
     def fill(self, model: nn.Module, state: Mapping[str, Tensor], device: str) -> None:
-        """Give a skeleton its weights and remove the modules that have none."""
+        """Load weights into a skeleton, and remove the modules whose weights are missing.
+
+        Args:
+            model: Result of `skeleton`.
+            state: Tensors by name.
+            device: Device of the buffers.
+        """
         model.load_state_dict(state, assign=True, strict=False)
         for buffer in model.buffers():
             buffer.data = buffer.data.to(device)
@@ -145,13 +151,13 @@ def capture(
 
     Args:
         model: The model.
-        stack: Its blocks in the order in which they run.
-        blocks: Numbers of the captured blocks in `stack`.
+        stack: All blocks in the order in which they run.
+        blocks: Indices of the captured blocks in `stack`.
         arguments: Arguments of the model's forward pass.
         capture_output: Capture the outputs of the blocks instead of their inputs.
 
     Returns:
-        The hidden states that enter each block, or that it returns.
+        The input or output hidden states of each captured block.
     """
     captured: dict[int, Tensor] = {}
     deepest, handles = max(blocks), []
@@ -184,7 +190,7 @@ class _ReachedError(Exception):
 
 
 def prune(model: nn.Module, needed: Iterable[str]) -> None:
-    """Remove the weights of a model whose names are not in `needed`."""
+    """Remove all weights of a model except those named in `needed`."""
     kept = set(needed)
     for prefix, module in model.named_modules():
         for name, weight in list(module.named_parameters(recurse=False)):
@@ -195,7 +201,7 @@ def prune(model: nn.Module, needed: Iterable[str]) -> None:
 
 
 def strip(model: nn.Module) -> None:
-    """Replace modules whose weights were not loaded with `nn.Identity`; they never run."""
+    """Replace modules whose weights were not loaded with `nn.Identity`. They never run."""
     for name, child in model.named_children():
         weights = list(child.parameters())
         if weights and all(weight.is_meta for weight in weights) and not isinstance(child, nn.ModuleList):

@@ -19,13 +19,14 @@ from ditf.registry import find_type, version_of
 from ditf.settings import Settings, invalid, parse, problem
 
 SETTINGS = ("*.json", "*.txt", "*.model")  # files of a component besides its weights
-TINY = ("tiny-", "tiny:")  # before the seed; the colon is the older spelling
+TINY = ("tiny-", "tiny:")  # prefixes of a seed; the colon is the older spelling
+# Attributes of a model and loading options that change features. The stage `entries` records both.
 PINNED = ("family", "source", "revision", "digest", "weights")
-RECORDED = ("dtype", "quantize", "tiling")  # loading options that change features
+RECORDED = ("dtype", "quantize", "tiling")
 
 
 class LoadingSettings(Settings):
-    """How a model is loaded. `offload` and `compile` change features only by rounding.
+    """Options for loading a model. `offload` and `compile` change features only by rounding.
 
     Attributes:
         dtype: Type of the computation. "auto" is bfloat16 on a GPU and float32 on a CPU.
@@ -124,40 +125,45 @@ class Model:
 
     @property
     def extraction_config(self) -> dict[str, str]:
-        """What determines the features of the model, which does not include where its files are."""
-        extraction_config = {"family": self.family, "digest": self.digest, "version": version_of(self.backbone)}
-        changed = {"weights": self.weights, "quantize": self.loading.quantize, "tiling": self.loading.tiling}
-        return extraction_config | {
-            name: str(value) for name, value in changed.items() if value not in ("", "none", False)
-        }
+        """Values that identify the model in an extraction. They do not depend on where its files are."""
+        identity = {"family": self.family, "digest": self.digest, "version": version_of(self.backbone)}
+        options = {"weights": self.weights, "quantize": self.loading.quantize, "tiling": self.loading.tiling}
+        return identity | {name: str(value) for name, value in options.items() if value not in ("", "none", False)}
 
     @classmethod
     def load(cls, path: Path) -> "Model":
         """Read a pinned model from the file that the stage `entries` wrote.
 
         Raises:
-            UserError: The file is not readable, or says why the model was not found.
+            UserError: The file cannot be read, or it contains the reason why the model was not found.
         """
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if "error" in found:
-                raise UserError(found["error"])
-            loading = parse(LoadingSettings, {name: found[name] for name in RECORDED}, "")
-            return cls(**{name: str(found[name]) for name in PINNED}, loading=loading)
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if "error" in record:
+                raise UserError(record["error"])
+            loading = parse(LoadingSettings, {name: record[name] for name in RECORDED}, "")
+            return cls(**{name: str(record[name]) for name in PINNED}, loading=loading)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a pinned model ({error}); run `dvc repro`") from None
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `load` reads, as plain values."""
+        """Content of the file that `load` reads, as plain values."""
         loading = {name: getattr(self.loading, name) for name in RECORDED}
         return {name: getattr(self, name) for name in PINNED} | loading
 
     def check(self, hashes: Hashes) -> None:
-        """Raise `UserError` if the source no longer holds what was pinned."""
+        """Check that the files of the source are those that were pinned.
+
+        Args:
+            hashes: Known hashes of local files.
+
+        Raises:
+            UserError: The files changed.
+        """
         revision = self.digest if is_hub(self.source) else self.revision
-        found = pin(self.family, self.source, revision, hashes, self.loading)
-        if (found.digest, found.weights) != (self.digest, self.weights):
+        current = pin(self.family, self.source, revision, hashes, self.loading)
+        if (current.digest, current.weights) != (self.digest, self.weights):
             raise UserError(f"{self.source}: its files changed since it was pinned. Run `dvc repro`, or restore them.")
 
     def component(self, name: str, weights: Iterable[str] = ("*.safetensors",)) -> Path:
@@ -174,7 +180,7 @@ class Model:
 
 
 def pin(family: str, source: str, revision: str, hashes: Hashes, loading: LoadingSettings = PLAIN) -> Model:
-    """Return the model that a source holds at this moment, identified by a commit or by the hash of its files.
+    """Pin the model that a source contains now by a commit or by the hash of its files.
 
     Args:
         family: Type of the model's backbone.
@@ -215,7 +221,7 @@ def pin(family: str, source: str, revision: str, hashes: Hashes, loading: Loadin
 
 
 def check_weights(folder: Path) -> None:
-    """Check that a folder has weights that diffusers and transformers load without being asked for a variant.
+    """Check that a folder has weights that diffusers and transformers load by default.
 
     Raises:
         UserError: The folder has no safetensors file, or only files of a variant such as fp16.
@@ -233,7 +239,7 @@ def check_weights(folder: Path) -> None:
 
 
 def is_hub(source: str) -> bool:
-    """Return whether a source is the id of a Hub repository. Raises `UserError` if it is no source at all."""
+    """Return whether a source is the id of a Hub repository. Raises `UserError` if it is no valid source."""
     if source.startswith(TINY) or Path(source).is_dir():
         return False
     if Path(source).is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
@@ -263,6 +269,7 @@ def local_folder(family: str, source: str) -> Path:
 
 
 def _fetch(source: str, revision: str, patterns: list[str]) -> Path:
+    """Download the files of a Hub repository that match the patterns, and return the folder of the snapshot."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

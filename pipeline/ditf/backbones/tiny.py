@@ -301,9 +301,9 @@ def _flux_vae() -> diffusers.AutoencoderKL:
 def save(folder: Path, pipeline: str, parts: Mapping[str, Any]) -> None:
     """Write the components of a pipeline and its index."""
     index: dict[str, Any] = {"_class_name": pipeline}
-    for name, part in parts.items():
-        part.save_pretrained(folder / name)
-        index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
+    for name, component in parts.items():
+        component.save_pretrained(folder / name)
+        index[name] = [type(component).__module__.split(".")[0], type(component).__name__]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 

@@ -15,12 +15,13 @@ class Dataset(Settings):
     A subclass adds its own settings as fields and implements `read`.
 
     Attributes:
+        version: Version of the results. Raise it in a change that alters results of this class and its subclasses.
         type: A file of `ditf.datasets`, or `package.module.Class` for a class from elsewhere.
         root: The data set's folder.
     """
 
     registry: ClassVar[str] = "ditf.datasets"
-    version: ClassVar[int] = 1  # raised by whoever changes results of this class and its subclasses
+    version: ClassVar[int] = 1
 
     type: str
     root: str = Field(min_length=1)

@@ -1,4 +1,4 @@
-"""What all tasks share. A task turns cached features and a catalog into predictions, metrics and visualizations."""
+"""The base class of tasks. A task turns cached features and a catalog into predictions, metrics and visualizations."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -58,11 +58,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class DrawingInputs:
-    """What a task draws from.
+    """Inputs of the visualizations of a task.
 
     Attributes:
         catalog: Catalog of the task's data set.
-        read: Returns the pixels of an image by its id.
+        read: Function that returns the pixels of an image by its id.
         folder: Folder of the task's predictions.
     """
 
@@ -74,9 +74,10 @@ class DrawingInputs:
 class Task(Settings):
     """An entry of `tasks`: an evaluation of the features of a data set.
 
-    A subclass narrows the types of the settings `predict` and `score`. DVC tracks each on its own.
+    A subclass narrows the types of the settings `predict` and `score`. DVC tracks the two separately.
 
     Attributes:
+        version: Version of the results. Raise it in a change that alters results of this class and its subclasses.
         type: Name of a built-in task, or "package.module.Class".
         dataset: The entry of `datasets` whose catalog is read.
         features: The entry of `features` or `fusions` whose store is read.
@@ -85,7 +86,7 @@ class Task(Settings):
     """
 
     registry: ClassVar[str] = "ditf.tasks"
-    version: ClassVar[int] = 1  # raised by whoever changes results of this class and its subclasses
+    version: ClassVar[int] = 1
 
     type: str
     dataset: Annotated[str, entry_of("datasets")]
@@ -97,7 +98,7 @@ class Task(Settings):
     @property
     @abstractmethod
     def headline(self) -> str:
-        """Name of the metric by which results are ranked."""
+        """Name of the metric that ranks results."""
 
     @abstractmethod
     def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
@@ -135,24 +136,39 @@ class Task(Settings):
         return {}
 
     def unit_scores(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
-        """Return the headline metric of each pair, image or frame, from the tables of `compute_metrics`."""
+        """Return the headline metric of each pair, image or frame by its name.
+
+        Args:
+            tables: Folder of the tables that `compute_metrics` wrote.
+            descriptor: Descriptor whose results are read.
+        """
         return read_units(tables)[descriptor][self.headline].by_unit()
 
     def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, unit: str) -> None:
-        """Draw the prediction of one of `unit_scores`, in the format that the suffix of `path` names."""
+        """Draw the prediction for one pair, image or frame.
+
+        Args:
+            path: File to write. Its suffix chooses the format.
+            predicted: Predictions, catalog and images.
+            descriptor: Descriptor of the prediction.
+            unit: A name among those of `unit_scores`.
+
+        Raises:
+            UserError: Tasks of this type cannot draw single results.
+        """
         raise UserError(f"{self.type}: tasks of this type cannot draw single results")
 
     def provenance(self, store: FeatureReader) -> dict[str, Any]:
-        """Return what made the predictions, as plain values.
+        """Describe how the predictions were made, as plain values.
 
-        It holds nothing that differs from run to run, because DVC tracks the file.
+        DVC tracks the result, so that it contains nothing that changes from run to run.
 
         Args:
             store: The features that the task read.
 
         Returns:
-            The store's digest, its images and bytes and what made it; the settings of the predictions, with the
-            discarded channels; and library versions.
+            The store's digest, settings, source, number of images and size in bytes; the settings of the predictions
+            and the discarded channels; and library versions.
         """
         return {
             "store": store.digest,

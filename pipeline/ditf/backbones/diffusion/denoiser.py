@@ -1,6 +1,6 @@
-"""The denoiser of a diffusion model, cut off after the deepest captured block, with its autoencoder.
+"""The base class of loaded diffusion models: a denoiser, cut off at the deepest captured block, and an autoencoder.
 
-One class per family derives from `LoadedDiffusion`; see `ditf.backbones.networks`.
+Each family has a subclass of `LoadedDiffusion` in `ditf.backbones.networks`.
 """
 
 import copy
@@ -29,11 +29,11 @@ class LoadedDiffusion(LoadedBackbone):
     """A denoiser, cut off at the deepest captured block, with the autoencoder that encodes its images.
 
     Attributes:
-        layout: where the class of the denoiser keeps its blocks.
-        patch: latents that a token covers along each side.
-        published_stride: pixels that a latent of the published models covers along each side.
-        latent_stride: pixels that a latent covers along each side.
-        tensors_read: the names of the denoiser's tensors that were read.
+        layout: Attributes of the denoiser's class that hold its blocks.
+        patch: Latents that a token covers along each side.
+        published_stride: Pixels that a latent of the published models covers along each side.
+        latent_stride: Pixels that a latent covers along each side.
+        tensors_read: Names of the denoiser's tensors that were read.
     """
 
     layout: DenoiserLayout
@@ -70,7 +70,7 @@ class LoadedDiffusion(LoadedBackbone):
             device: A torch device.
 
         Raises:
-            UserError: The folder is incomplete or wrong, or the model does not have such a block.
+            UserError: The folder is incomplete or wrong, or the model does not have a captured block.
         """
         layout, options = cls.layout, model.loading
         encoder = LatentEncoder.load(model.component("vae"), dtype, device, options.tiling)
@@ -96,26 +96,40 @@ class LoadedDiffusion(LoadedBackbone):
 
     @classmethod
     def load_denoiser(cls, settings: Diffusion, folder: Path, dtype: torch.dtype, device: str) -> Self:
-        """Load the denoiser from its own folder; without an autoencoder, it accepts latents but no images."""
+        """Load only the denoiser. Without an autoencoder, it accepts latents but no images.
+
+        Args:
+            settings: Settings of the family, with the blocks to capture.
+            folder: Folder of the denoiser.
+            dtype: Type of the computation.
+            device: A torch device.
+        """
         network, names = cls.layout.load(folder, settings.blocks, dtype, device)
         return cls(network, settings, tensors_read=names)
 
     @classmethod
     def schedule(cls, settings: Diffusion, model: Model) -> tuple[float, float]:
-        """Return the factors of signal and noise at the timestep: for rectified flow, 1 - t/1000 and t/1000."""
+        """Return the factors of signal and noise at the timestep: 1 - t/1000 and t/1000 for rectified flow."""
         return 1 - settings.timestep / 1000, settings.timestep / 1000
 
     @classmethod
     def encode_prompts(
         cls, settings: Diffusion, model: Model, prompts: Iterable[str], dtype: torch.dtype, device: str
     ) -> Iterator[dict[str, Tensor]]:
-        """Encode prompts by the text encoders of the model's own pipeline, loaded without its other components.
+        """Encode prompts with the text encoders of the model's pipeline. Its other components are not loaded.
+
+        Args:
+            settings: Settings of the family.
+            model: The pinned model.
+            prompts: The prompts.
+            dtype: Type of the computation.
+            device: A torch device.
 
         Yields:
             The tensors of one prompt at a time, without a batch axis, on the CPU.
 
         Raises:
-            UserError: The pipeline is of a class that this family does not read.
+            UserError: The pipeline belongs to another family, or cannot be loaded.
         """
         root = model.component("", ())
         kind = read_pipeline_index(root).get("_class_name")
@@ -138,12 +152,12 @@ class LoadedDiffusion(LoadedBackbone):
 
     @classmethod
     def prepare_pipeline(cls, pipeline: Any, model: Model) -> None:
-        """Give a pipeline of text encoders whatever else encoding needs."""
+        """Complete a pipeline of text encoders before it encodes prompts. Most pipelines are complete."""
 
     @staticmethod
     @abstractmethod
     def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
-        """Encode one prompt by a diffusers pipeline; return its tensors without a batch axis."""
+        """Encode one prompt with a diffusers pipeline. The tensors have no batch axis."""
 
     @property
     def encoder(self) -> LatentEncoder:
@@ -152,11 +166,11 @@ class LoadedDiffusion(LoadedBackbone):
         return self._encoder
 
     def width(self) -> int:
-        """Return the channels of the residual stream."""
+        """Return the number of channels of the residual stream."""
         return int(self.model.inner_dim)
 
     def block(self, number: int) -> nn.Module:
-        """Return a block of the denoiser whose modulation layers are where the model runs."""
+        """Return a block of the denoiser. Its modulation layers are on the device that runs the model."""
         return self._resident.get(number) or self.layout.blocks(self.model)[number]
 
     def to(self, device: str) -> None:
@@ -165,7 +179,7 @@ class LoadedDiffusion(LoadedBackbone):
         self.device = torch.device(device)
 
     def keep_resident(self, device: str) -> None:
-        """Move everything but the blocks to a device, and copy the modulation layers of the captured blocks there."""
+        """Move everything except the blocks to a device, and copy modulation layers of captured blocks there."""
         layout = self.layout
         for name, child in self.model.named_children():
             if name not in layout.stacks:
@@ -174,15 +188,16 @@ class LoadedDiffusion(LoadedBackbone):
             tensor.data = tensor.data.to(device)
         for number in self.blocks:
             block = self.block(number)
-            parts = {name: getattr(block, name) for name in layout.modulation if hasattr(block, name)}
-            self._resident[number] = SimpleNamespace(**{k: copy.deepcopy(part).to(device) for k, part in parts.items()})
+            layers = {name: getattr(block, name) for name in layout.modulation if hasattr(block, name)}
+            copies = {name: copy.deepcopy(layer).to(device) for name, layer in layers.items()}
+            self._resident[number] = SimpleNamespace(**copies)
         self.device = torch.device(device)
 
     def encode(self, pixels: Tensor) -> Posterior:
         return self.encoder.encode(pixels)
 
     def capture(self, encoded: Posterior, text: Text, generators: list[torch.Generator]) -> dict[int, Tensor]:
-        shape = (2, *encoded.mean.shape)  # noise for sampling the posterior, and noise for z_t
+        shape = (2, *encoded.mean.shape)  # noise to sample the posterior, and noise of z_t
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         return self.features(self.encoder.noisy(encoded, noise, *self.noise_factors), text)
 
@@ -191,7 +206,7 @@ class LoadedDiffusion(LoadedBackbone):
 
         Args:
             latents: Noisy latents [n, C, h, w].
-            text: The encoded prompt of all of them.
+            text: The encoded prompt, the same for all latents.
 
         Raises:
             UserError: The blocks cannot be compiled on this machine.
@@ -217,7 +232,16 @@ class LoadedDiffusion(LoadedBackbone):
         """
 
     def image_tokens(self, block: int, hidden: Tensor, count: int) -> Tensor:
-        """Return the `count` image tokens of a block's hidden states, [n, count, C]."""
+        """Select the image tokens among a block's hidden states.
+
+        Args:
+            block: Index of the block.
+            hidden: Hidden states of the block.
+            count: Number of image tokens.
+
+        Returns:
+            Image tokens [n, count, C].
+        """
         return hidden
 
     def modulation(self, encoded: Posterior, text: Text, condition: Condition) -> dict[int, Tensor]:
@@ -228,28 +252,33 @@ class LoadedDiffusion(LoadedBackbone):
             return {block: self.adaln(block, vector).reshape(-1, self.channels)[:3] for block in self.blocks}
 
     def embedding(self, text: Mapping[str, Tensor], latents: tuple[int, ...], condition: Condition) -> Any:
-        """Return the vector that the AdaLN layers of all blocks take.
+        """Return the embedding that the AdaLN layers of all blocks take as input.
 
         Args:
             text: The encoded prompt with a batch axis of 1.
             latents: Height and width of the latents.
-            condition: Whether timestep, text or both are embedded.
+            condition: "t" embeds the timestep, "c" the text, and "both" both.
         """
         raise NotImplementedError
 
     def adaln(self, block: int, embedding: Any) -> Tensor:
-        """Return shift, scale and gate of a block's AdaLN before its attention, and whatever follows, [..., C]."""
+        """Return the AdaLN modulation of a block, [..., C]: shift, scale and gate before its attention come first.
+
+        Args:
+            block: Index of the block.
+            embedding: Result of `embedding`.
+        """
         raise NotImplementedError
 
     def batch(self, text: Text, n: int) -> dict[str, Tensor]:
-        """Repeat an encoded prompt n times on the model's device; floating-point tensors get the model's dtype."""
+        """Repeat an encoded prompt n times on the model's device. Floating-point tensors get the model's dtype."""
         moved = {k: x.to(self.device, self.dtype if x.is_floating_point() else None) for k, x in text.items()}
         return {name: x.expand(n, *x.shape) for name, x in moved.items()}
 
     def full(self, n: int, value: float) -> Tensor:
-        """Return a value n times, in the model's dtype."""
+        """Return a tensor that contains a value n times, in the model's dtype."""
         return torch.full((n,), value, device=self.device, dtype=self.dtype)
 
     def timesteps(self, n: int) -> Tensor:
-        """Return the timestep n times, in float32, where it is exact."""
+        """Return the timestep n times in float32, which represents it exactly."""
         return torch.full((n,), float(self.settings.timestep), device=self.device)

@@ -1,4 +1,4 @@
-"""From pixels to noisy latents. An image is encoded once, and every noise sample starts from that encoding."""
+"""Encode images into noisy latents. An image is encoded once for all its noise samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ KINDS = ("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLQwenImage", "Autoe
 
 @dataclass(frozen=True)
 class Posterior:
-    """The autoencoder's posterior of one image: mean and standard deviation, each [C, height, width], float32."""
+    """The autoencoder's posterior for one image.
+
+    Attributes:
+        mean: Mean, float32 [C, height, width].
+        std: Standard deviation, float32 [C, height, width].
+    """
 
     mean: Tensor
     std: Tensor
@@ -29,7 +34,7 @@ class Posterior:
 
 @contextmanager
 def _one_thread(device: str) -> Iterator[None]:
-    """Use one thread on a CPU, since the rounding of the VAE depends on the number of threads."""
+    """Use one thread on a CPU, because the rounding of the VAE depends on the number of threads."""
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)
@@ -40,7 +45,7 @@ def _one_thread(device: str) -> Iterator[None]:
 
 
 class LatentEncoder:
-    """Encodes images and adds noise to their latents.
+    """Encoder of images into noisy latents.
 
     Args:
         vae: Autoencoder of one of `KINDS`.
@@ -61,7 +66,17 @@ class LatentEncoder:
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype, device: str, tiling: bool = False) -> LatentEncoder:
-        """Load the autoencoder of a diffusers folder. Raises `UserError` if that fails."""
+        """Load an autoencoder of diffusers.
+
+        Args:
+            folder: Folder of the autoencoder.
+            dtype: Type of the computation.
+            device: A torch device.
+            tiling: Encode large images in tiles.
+
+        Raises:
+            UserError: The autoencoder cannot be loaded, or has another class than `KINDS`.
+        """
         try:
             kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -75,7 +90,11 @@ class LatentEncoder:
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Posterior:
-        """Encode one image, float32 [3, height, width] in -1..1, whose sides are multiples of the model's stride."""
+        """Encode one image.
+
+        Args:
+            pixels: RGB in -1..1, float32 [3, height, width]. The sides are multiples of the model's stride.
+        """
         image = pixels[None].to(self.device, self.dtype)
         with _one_thread(self.device):
             if self.kind == "AutoencoderDC":  # has no posterior
@@ -92,7 +111,7 @@ class LatentEncoder:
         """Return noisy latents `z_t = signal z + sigma eps`, float32 [n, C, height, width].
 
         Args:
-            posterior: Posterior of the image. z is sampled from it, then shifted and scaled as the autoencoder says.
+            posterior: Posterior of the image. z is sampled from it and standardized.
             noise: Standard normal noise for z and for eps, [n, 2, C, height, width].
             signal: Factor of the signal; 1 - t/1000 for rectified flow.
             sigma: Factor of the noise; t/1000 for rectified flow.
@@ -103,7 +122,7 @@ class LatentEncoder:
         return signal * ((z - shift) * scale) + sigma * noise[:, 1]
 
     def _standardization(self) -> tuple[Any, Any]:
-        """Return what is subtracted from z, and the factor by which z is then multiplied."""
+        """Return the shift that is subtracted from z, and the scale that multiplies the difference."""
         config = self.vae.config
         if self.kind == "AutoencoderKLFlux2":
             norm = self.vae.bn

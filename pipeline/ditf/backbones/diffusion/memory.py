@@ -19,13 +19,17 @@ from ditf.errors import UserError
 if TYPE_CHECKING:
     from ditf.backbones.diffusion.denoiser import LoadedDiffusion
 
-HOOK = "group_offloading"  # the name of diffusers' hook
+HOOK = "group_offloading"  # name of a hook in diffusers
 
 
 def offload_blocks(loaded: LoadedDiffusion, device: str) -> None:
     """Keep the blocks of a model in the CPU's memory, and copy each to `device` while it runs.
 
-    On a GPU, the next block is copied while one runs. This uses the group offloading of diffusers.
+    On a GPU, the next block is copied while the current one runs. This uses the group offloading of diffusers.
+
+    Args:
+        loaded: The model.
+        device: Device that runs the blocks.
     """
     loaded.keep_resident(device)
     layout = loaded.layout
@@ -35,7 +39,7 @@ def offload_blocks(loaded: LoadedDiffusion, device: str) -> None:
     holder.blocks = nn.ModuleList(running)
     where = (torch.device(device), torch.device("cpu"))
     apply_group_offloading(holder, *where, "block_level", num_blocks_per_group=1, use_stream=stream)
-    if stream:  # diffusers finds out the order in a first pass to the model's end, which is never reached here
+    if stream:  # diffusers learns the order of the blocks in a complete pass, which never happens here
         hooks: list[Any] = [HookRegistry.check_if_exists_or_initialize(block).get_hook(HOOK) for block in running]
         for hook, following in pairwise(hooks):
             hook.next_group = following.group
@@ -45,45 +49,45 @@ def offload_blocks(loaded: LoadedDiffusion, device: str) -> None:
 def offload_encoders(pipeline: Any, device: str) -> None:
     """Keep the text encoders of a pipeline in the CPU's memory, and copy each layer to `device` while it runs."""
     where = (torch.device(device), torch.device("cpu"))
-    for part in pipeline.components.values():
-        if isinstance(part, nn.Module):
-            apply_group_offloading(part, *where, "leaf_level", use_stream=device != "cpu")
+    for component in pipeline.components.values():
+        if isinstance(component, nn.Module):
+            apply_group_offloading(component, *where, "leaf_level", use_stream=device != "cpu")
 
 
-def quantize(layout: DenoiserLayout, model: nn.Module, how: str, dtype: torch.dtype) -> None:
+def quantize(layout: DenoiserLayout, model: nn.Module, method: str, dtype: torch.dtype) -> None:
     """Store the weights of the blocks' linear layers in 8 or 4 bits. The modulation stays exact.
 
     Args:
         layout: Layout of the model.
         model: The model on the CPU.
-        how: "int8" (by torchao) or "nf4" (by bitsandbytes).
+        method: "int8" (with torchao) or "nf4" (with bitsandbytes).
         dtype: Type of the computation.
 
     Raises:
         UserError: The library is not installed.
     """
-    library = _imported("torchao.quantization" if how == "int8" else "bitsandbytes", f"quantize: {how}")
+    library = _imported("torchao.quantization" if method == "int8" else "bitsandbytes", f"quantize: {method}")
     for block in layout.blocks(model):
-        linear = {name: part for name, part in block.named_modules() if isinstance(part, nn.Linear)}
-        chosen = {name: part for name, part in linear.items() if name.split(".")[0] not in layout.modulation}
-        if how == "int8":
+        linear = {name: layer for name, layer in block.named_modules() if isinstance(layer, nn.Linear)}
+        chosen = {name: layer for name, layer in linear.items() if name.split(".")[0] not in layout.modulation}
+        if method == "int8":
             ids = set(map(id, chosen.values()))
-            library.quantize_(block, library.Int8WeightOnlyConfig(), lambda part, _, ids=ids: id(part) in ids)
+            library.quantize_(block, library.Int8WeightOnlyConfig(), lambda layer, _, ids=ids: id(layer) in ids)
             continue
-        for name, part in chosen.items():
+        for name, layer in chosen.items():
             small = library.nn.Linear4bit(
-                part.in_features, part.out_features, part.bias is not None, compute_dtype=dtype, quant_type="nf4"
+                layer.in_features, layer.out_features, layer.bias is not None, compute_dtype=dtype, quant_type="nf4"
             )
-            small.weight = library.nn.Params4bit(part.weight.data.contiguous(), requires_grad=False, quant_type="nf4")
-            small.bias = part.bias
-            parent, _, own = name.rpartition(".")
-            setattr(block.get_submodule(parent), own, small)
+            small.weight = library.nn.Params4bit(layer.weight.data.contiguous(), requires_grad=False, quant_type="nf4")
+            small.bias = layer.bias
+            parent, _, attribute = name.rpartition(".")
+            setattr(block.get_submodule(parent), attribute, small)
 
 
 def read_gguf(
     layout: DenoiserLayout, folder: Path, file: Path, blocks: Iterable[int], dtype: torch.dtype
 ) -> tuple[Any, list[str]]:
-    """Read a transformer with quantized weights from a GGUF file, and keep the part that the captured blocks need.
+    """Read a transformer with quantized weights from a GGUF file. Only weights that the captured blocks need are kept.
 
     Args:
         layout: Layout of the model.
@@ -118,7 +122,7 @@ def read_gguf(
 
 
 def compile_blocks(layout: DenoiserLayout, network: Any) -> None:
-    """Compile the modules that diffusers names as repeated; if it names none, compile the blocks."""
+    """Compile the modules that diffusers names as repeated. If it names none, compile the blocks."""
     try:
         network.compile_repeated_blocks()
     except ValueError:
@@ -127,6 +131,7 @@ def compile_blocks(layout: DenoiserLayout, network: Any) -> None:
 
 
 def _imported(name: str, option: str) -> Any:
+    """Import a library that an option needs. Raises `UserError` if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:

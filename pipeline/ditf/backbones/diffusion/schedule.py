@@ -1,4 +1,4 @@
-"""Noise schedules of diffusion models that are not rectified flow, as their own scheduler defines them."""
+"""Noise schedules of diffusion models with a scheduler of diffusers, unlike rectified flow."""
 
 import json
 import warnings
@@ -28,7 +28,7 @@ def scheduler_noise(model: Model, timestep: int) -> tuple[float, float]:
         kind = getattr(diffusers, config.get("_class_name", DEFAULT_SCHEDULER))
         if not issubclass(kind, SchedulerMixin):
             raise ValueError(f"_class_name is {config['_class_name']!r}, not a scheduler")
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # about sampling, which is not done here
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # about sampling, which is not used here
             alpha = float(kind.from_config(config).alphas_cumprod[timestep])
     except (OSError, ValueError, TypeError, AttributeError, IndexError, NotImplementedError) as error:
         raise UserError(f"{path}: gives no noise at t = {timestep} ({error})") from None

@@ -1,4 +1,4 @@
-"""Settings that all families of diffusion models share; importing them does not import torch."""
+"""Settings that all families of diffusion models share. Importing them does not import torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ditf.backbones.diffusion.denoiser import LoadedDiffusion
 
-# Components of a pipeline that no feature needs.
+# Components of a pipeline that features do not depend on.
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 
 
@@ -55,7 +55,7 @@ class Diffusion(Backbone):
 
     @classmethod
     def components(cls, folder: Path) -> tuple[str, ...]:
-        """Return the components that the pipeline's index lists, except those that no feature needs."""
+        """Return the components that the pipeline's index lists, without those in `UNUSED`."""
         index = read_pipeline_index(folder)
         listed = [name for name, value in index.items() if isinstance(value, list) and all(value)]
         return tuple(name for name in listed if name not in UNUSED) or (cls.denoiser,)
@@ -69,7 +69,10 @@ class Diffusion(Backbone):
         return self.network().encode_prompts(self, model, prompts, dtype, device)
 
     def sizes(self, model: Model) -> ModelSize:
-        """Return what costs are computed from. An unknown model on the Hub is taken to be the family's first."""
+        """Return the sizes from which costs are computed.
+
+        For a model on the Hub that is not in `published`, the sizes of the first published model are used.
+        """
         if is_hub(model.source):
             published = self.published.get(model.source) or next(iter(self.published.values()))
             architecture = self.architecture({**self.config_defaults, **published.config})

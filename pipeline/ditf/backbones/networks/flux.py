@@ -15,7 +15,7 @@ TEXT_TOKENS = 512
 
 
 class LoadedFlux(LoadedDiffusion):
-    """FLUX.1, cut off before the deepest captured block. Every block has an AdaLN layer of its own."""
+    """FLUX.1, cut off before the deepest captured block. Every block has its own AdaLN layer."""
 
     layout = DenoiserLayout(
         "FluxTransformer2DModel", ("transformer_blocks", "single_transformer_blocks"), modulation=("norm1", "norm")

@@ -13,7 +13,7 @@ from ditf.types import Condition
 
 
 class LoadedFlux2(LoadedDiffusion):
-    """FLUX.2, cut off before the deepest captured block. Its latents are 2x2 squares already."""
+    """FLUX.2, cut off before the deepest captured block. Each latent already covers a square of 2x2."""
 
     layout = DenoiserLayout("Flux2Transformer2DModel", stacks=("transformer_blocks", "single_transformer_blocks"))
     patch = 1

@@ -18,7 +18,7 @@ class LoadedQwenImage(LoadedDiffusion):
 
     @staticmethod
     def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
-        """Return the last hidden states of Qwen2.5-VL for the prompt, without those of the chat template."""
+        """Return the last hidden states of Qwen2.5-VL for the prompt, without the tokens of the chat template."""
         return {"prompt_embeds": pipeline.encode_prompt(prompt=prompt, device=device)[0][0]}
 
     def arguments(self, latents: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ditf.errors import UserError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SIZES = ("patch_size", "hidden_size", "num_hidden_layers")
-OFFSET = 0.1  # patches that the published DINOv2 adds before it scales its position embeddings
+OFFSET = 0.1  # in patches; the published DINOv2 adds it before it scales its position embeddings
 
 
 class LoadedViT(LoadedBackbone):
@@ -54,7 +54,7 @@ class LoadedViT(LoadedBackbone):
             device: A torch device.
 
         Raises:
-            UserError: The folder has no vision transformer with patches, or the model does not have such a block.
+            UserError: The folder has no vision transformer with patches, or the model does not have a captured block.
         """
         config = _config(folder)
         if max(blocks) >= config.num_hidden_layers:
@@ -78,9 +78,8 @@ class LoadedViT(LoadedBackbone):
         if self.final_norm:
             outputs = {block: final_norm_of(self.model)(hidden) for block, hidden in outputs.items()}
         patches = encoded.shape[-2] * encoded.shape[-1] // self.stride**2
-        return {
-            block: hidden[:, -patches:] for block, hidden in outputs.items()
-        }  # class and register tokens come first
+        # Class and register tokens come first.
+        return {block: hidden[:, -patches:] for block, hidden in outputs.items()}
 
 
 def _config(folder: Path) -> Any:
@@ -90,7 +89,7 @@ def _config(folder: Path) -> Any:
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder / 'config.json'}: not a model's configuration: {reason}") from None
-    config = getattr(config, "vision_config", config)  # of a model of images and texts
+    config = getattr(config, "vision_config", config)  # models of images and texts nest it
     if not all(isinstance(getattr(config, name, None), int) for name in SIZES):
         raise UserError(f"{folder / 'config.json'}: {config.model_type} is not a vision transformer of patches")
     return config

@@ -12,7 +12,7 @@ from ditf.types import Condition, Norm
 
 
 class LoadedZImage(LoadedDiffusion):
-    """Z-Image, cut off before the deepest captured block. Its tokens are those of the image, then those of the text."""
+    """Z-Image, cut off before the deepest captured block. Image tokens come before text tokens."""
 
     layout = DenoiserLayout(
         "ZImageTransformer2DModel",
@@ -45,9 +45,8 @@ class LoadedZImage(LoadedDiffusion):
     def adaln(self, block: int, embedding: Any) -> Tensor:
         layers: Any = self.block(block)
         scale, gate, *_ = layers.adaLN_modulation(embedding)[0].chunk(4)
-        weight = (
-            layers.attention_norm1.weight
-        )  # of the model's RMS norm, included in the scale because `Norm` has no weights
+        # `Norm` has no weights, so that the scale includes those of the model's RMS norm.
+        weight = layers.attention_norm1.weight
         return torch.stack([torch.zeros_like(scale), weight * (1 + scale) - 1, gate.tanh()])
 
     def _time(self, n: int) -> Tensor:

@@ -15,12 +15,13 @@ class Matcher(Settings):
     """Base class of matchers. A matcher finds the matches of points, and rates their confidence.
 
     Attributes:
+        version: Version of the results. Raise it in a change that alters results of this class and its subclasses.
         check_cycle: Whether each match is matched back to the source image. The confidence may depend on the result.
         type: Built-in name of the matcher, or "package.module.Class".
     """
 
     registry: ClassVar[str] = "ditf.matching.matchers"
-    version: ClassVar[int] = 1  # raised by whoever changes results of this class and its subclasses
+    version: ClassVar[int] = 1
 
     check_cycle: ClassVar[bool] = False
 
