@@ -1,4 +1,4 @@
-"""Bilinear upsampling of a token grid to pixels: half-pixel centres, clamped at the border (`align_corners=False`)."""
+"""Bilinear upsampling of a token grid to pixels, as `align_corners=False` defines it: borders are clamped."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class AxisInterpolation:
-    """Interpolation along one axis: pixel p lies between the tokens `lower[p]` and `upper[p]`.
+    """Linear interpolation along one axis. Pixel p lies between the tokens `lower[p]` and `upper[p]`.
 
     Attributes:
         lower: Index of the lower token, int64 [pixels].
@@ -23,12 +23,23 @@ class AxisInterpolation:
 
     @classmethod
     def of(cls, tokens: int, pixels: int) -> "AxisInterpolation":
-        """Interpolate `tokens` tokens at the centres of `pixels` pixels, as `align_corners=False` defines it."""
+        """Interpolate at the centres of all pixels.
+
+        Args:
+            tokens: Number of tokens along the axis.
+            pixels: Number of pixels along the axis.
+        """
         return cls.at(np.arange(pixels), tokens, pixels)
 
     @classmethod
     def at(cls, points: NDArray[Any], tokens: int, pixels: int) -> "AxisInterpolation":
-        """Interpolate `tokens` tokens at points of an axis of `pixels` pixels."""
+        """Interpolate at some points.
+
+        Args:
+            points: Positions on the axis in pixels, [k]. Integers are the centres of pixels.
+            tokens: Number of tokens along the axis.
+            pixels: Number of pixels along the axis.
+        """
         position = np.clip((points + 0.5) * (tokens / pixels) - 0.5, 0, tokens - 1)
         lower = np.floor(position).astype(np.int64)
         return cls(lower, np.minimum(lower + 1, tokens - 1), position - lower)
@@ -55,7 +66,16 @@ def sample(
 def corners_of(
     grid: tuple[int, int], size: tuple[int, int], points: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the four tokens around each point and their weights, two arrays [k, 4]. The weights sum to 1."""
+    """Find the four tokens around each point.
+
+    Args:
+        grid: Rows and columns of tokens.
+        size: Width and height of the image in pixels.
+        points: Points (x, y) in pixels, [k, 2].
+
+    Returns:
+        Indices of the tokens, [k, 4], and their weights, [k, 4]. The weights of a point sum to 1.
+    """
     h, w = grid
     x, y = np.asarray(points).T
     columns, rows = AxisInterpolation.at(x, w, size[0]), AxisInterpolation.at(y, h, size[1])

@@ -1,7 +1,7 @@
-"""Descriptors from cached features, computed when read, so that every ablation uses one extraction.
+"""Descriptors, computed when cached features are read. All ablations use the same extraction.
 
 Method: Gan et al., "Unleashing Diffusion Transformers for Visual Correspondence by Modulating Massive
-Activations" (arXiv 2505.18584): AdaLN modulation of the residual stream, massive channels set to zero first.
+Activations" (arXiv 2505.18584). Massive channels are set to 0, then AdaLN modulates the residual stream.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ditf.errors import UserError
 from ditf.types import DESCRIPTORS, LAYER_NORM, Descriptor, Norm
 
-ROWS = 256  # tokens described at once, so few that they stay in the processor's cache
+ROWS = 256  # tokens per batch; a batch fits into the processor's cache
 
 # Massive activations are about 100x the median channel; ordinary channels stay below 3x.
 MASSIVE_RATIO = 30.0
@@ -27,23 +27,23 @@ def describe(
     channels: Iterable[int] | None = None,
     norm: Norm = LAYER_NORM,
 ) -> NDArray[np.float32]:
-    """Turn raw features into descriptors.
+    """Compute descriptors from features.
 
     Args:
         tokens: Features entering the block, [n, C].
         modulation: AdaLN shift, scale and gate of the block, [3, C], for the condition that the descriptor names; None
             for a model without AdaLN.
-        descriptor: "original" for the features themselves, "adaln" for features modulated by everything that the model
-            embeds, "adaln:t" by the timestep alone, "adaln:c" by the text alone. With "+discard", `channels` are set
-            to 0 first.
-        channels: The massive channels, which "+discard" needs.
+        descriptor: "original" returns the features themselves. "adaln" modulates them by everything that the model
+            embeds, "adaln:t" by the timestep alone, and "adaln:c" by the text alone. With "+discard", `channels` are
+            set to 0 first.
+        channels: Massive channels, required for "+discard".
         norm: The normalization that the AdaLN modulates.
 
     Returns:
         Descriptors [n, C], float32, not normalized to unit length.
 
     Raises:
-        UserError: The descriptor is unknown, or something that it needs is missing.
+        UserError: The descriptor is unknown, or it needs a modulation or channels that are missing.
     """
     if descriptor not in DESCRIPTORS:
         raise UserError(f"descriptor: {descriptor!r} is not known; use {', '.join(DESCRIPTORS)}")
@@ -79,12 +79,12 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """Statistics of each channel over all tokens of all items, each float64 [C].
+    """Statistics of each channel over all tokens of all items.
 
     Attributes:
-        magnitude: Mean absolute value.
-        mean: Mean.
-        std: Standard deviation.
+        magnitude: Mean absolute value, float64 [C].
+        mean: Mean, float64 [C].
+        std: Standard deviation, float64 [C].
     """
 
     magnitude: NDArray[np.float64]
@@ -93,19 +93,23 @@ class ChannelStatistics:
 
     @property
     def ratio(self) -> NDArray[np.float64]:
-        """The magnitude of each channel over the median magnitude."""
+        """Ratio of each channel's magnitude to the median magnitude, float64 [C]."""
         median = np.median(self.magnitude)
         return self.magnitude / median if median > 0 else np.where(self.magnitude > 0, np.inf, 1.0)
 
     @property
     def massive(self) -> list[int]:
-        """The massive channels: at least 30x the median magnitude, and steady (std at most |mean|)."""
+        """Massive channels. Their magnitude is at least 30x the median, and their std is at most |mean|."""
         steady = self.std <= MASSIVE_SPREAD * np.abs(self.mean)
         return [int(c) for c in np.flatnonzero((self.ratio >= MASSIVE_RATIO) & steady)]
 
     @classmethod
     def of(cls, items: Iterable[NDArray[np.floating]]) -> "ChannelStatistics":
-        """Compute the statistics of one or more items, each [n, C]. Only one item is in memory at a time."""
+        """Compute the statistics of items.
+
+        Args:
+            items: Tokens of each item, [n, C]. Only one item is in memory at a time.
+        """
         count, total, absolute, square = 0, np.float64(0), np.float64(0), np.float64(0)
         for tokens in items:
             x = np.asarray(tokens, np.float64)

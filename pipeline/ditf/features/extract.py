@@ -1,4 +1,4 @@
-"""Extraction of a store: every image of a data set goes through the model once. It resumes where it stopped."""
+"""Extract the features of a data set into a store. An interrupted extraction continues where it stopped."""
 
 import contextlib
 import shutil
@@ -24,21 +24,21 @@ from ditf.workers import run
 if TYPE_CHECKING:
     from distributed import Client
 
-THREADS = 3  # of a process without workers: while one runs the model, others read and write
-STORE, LAID_OUT, COMPLETE = "store.zarr", "laid-out", "complete"  # in the folder of an extraction
+THREADS = 3  # without workers: while one thread runs the model, the others read and write
+STORE, LAID_OUT, COMPLETE = "store.zarr", "laid-out", "complete"  # names in the folder of an extraction
 
-# Encoded features of an image, by block: the arrays that hold its tokens, and its modulation.
+# Encoded features of an image by block: the arrays that contain its tokens, and its modulation.
 EncodedBlocks = dict[int, tuple[Mapping[str, NDArray[Any]], NDArray[np.float32] | None]]
-StoreShape = Mapping[str, Any]  # what a store's attributes say of its model
+StoreShape = Mapping[str, Any]  # attributes of a store that describe its model
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What `extract` did.
+    """Result of `extract`.
 
     Attributes:
         paths: One store for each ensemble size, in ascending order.
-        computed: Number of images that went through the model.
+        computed: Number of images for which the model ran.
     """
 
     paths: list[Path]
@@ -46,13 +46,13 @@ class Extraction:
 
     @property
     def path(self) -> Path:
-        """The store of the whole ensemble."""
+        """Store of the complete ensemble."""
         return self.paths[-1]
 
 
 @dataclass(frozen=True)
 class ExtractionTask:
-    """A part of an extraction, which a worker does on its own.
+    """A group of images that one worker extracts.
 
     Attributes:
         job: How features are extracted.
@@ -60,7 +60,7 @@ class ExtractionTask:
         sizes: The ensemble sizes, in ascending order.
         items: Positions of the images in the stores.
         sources: The images.
-        reusable: Stores whose items are copied where their keys agree.
+        reusable: Earlier stores. Items with the same key are copied from them.
     """
 
     job: ExtractionJob
@@ -79,20 +79,20 @@ def extract(
     reuse: Iterable[Path] = (),
     smaller_ensembles: Sequence[int] = (),
 ) -> Extraction:
-    """Make a store of the features of images, or complete one that was interrupted.
+    """Extract the features of images into a store, or complete an interrupted store.
 
     Args:
-        folder: The folder to work in. The store is `<folder>/store.zarr`; `<folder>/complete` marks it as finished.
+        folder: Working folder. The store is `<folder>/store.zarr`. The file `<folder>/complete` marks it as finished.
         sources: The images, in the order of the store.
         job: How features are extracted.
-        client: Client of the workers; None extracts in this process.
-        reuse: Earlier stores, finished or not. Items of stores with the same settings are copied; items that cannot be
-            read are computed.
-        smaller_ensembles: Sizes of smaller ensembles, each the first noise samples of the largest, from the same
-            passes. Each gets its own store.
+        client: Client of the workers, or None to extract in this process.
+        reuse: Earlier stores, finished or not. Items of stores with the same settings are copied. Items that cannot be
+            read are computed again.
+        smaller_ensembles: Sizes of smaller ensembles. Each uses the first noise samples of the largest ensemble, and is
+            written to its own store.
 
     Returns:
-        The stores, and how many images were computed.
+        The stores, and the number of images for which the model ran.
 
     Raises:
         UserError: An image, a prompt or the model cannot be read. Finished items are kept.
@@ -137,11 +137,11 @@ def extract(
 
 
 def resume_store(folder: Path, store: Path) -> None:
-    """Prepare the folder of an extraction so that it completes a store of which chunks are missing.
+    """Prepare an extraction that computes the missing chunks of a store.
 
     Args:
-        folder: The folder for `extract`. What it held is removed.
-        store: The store. Its files are linked.
+        folder: Working folder of `extract`. Its content is removed.
+        store: The incomplete store. Its files are linked into the folder.
     """
     shutil.rmtree(folder, ignore_errors=True)
     publish(store, folder / STORE)
@@ -157,7 +157,7 @@ def lay_out_for(
         path: The store.
         sources: The images, in the order of the store.
         job: How features are extracted.
-        shape: What the attributes say of the model; by default, the model is loaded.
+        shape: Attributes that describe the model. By default, the model is loaded to find them.
     """
     shape = shape or _shape_of_model(job)
     items = [job.item(source, shape["multiple"], shape["strides"][0]) for source in sources]
@@ -169,15 +169,15 @@ _loaded: dict[str, Extractor] = {}
 
 
 def _extract_task(task: ExtractionTask) -> int:
-    """Extract one task, unless a worker that died had finished it.
+    """Extract the images of a task. A task that another worker finished before it died is skipped.
 
     Returns:
-        The number of images that went through the model.
+        Number of images for which the model ran.
     """
     if all(StoreWriter(path).holds(task.items) for path in task.paths):
         return 0
     computed = 0
-    encoded: list[list[EncodedBlocks]] = []  # of each image, for each ensemble size
+    encoded: list[list[EncodedBlocks]] = []  # for each image and ensemble size
     for source in task.sources:
         copied = _copy(source, task)
         if copied is None:
@@ -191,7 +191,7 @@ def _extract_task(task: ExtractionTask) -> int:
 
 
 def _copy(source: ImageSource, task: ExtractionTask) -> EncodedBlocks | None:
-    """Return the encoded features of an image from the first reusable store that has them, intact."""
+    """Read the encoded features of an image from the first reusable store that contains them undamaged."""
     key = key_of(source.pixels_sha256, source.prompt)
     for store in task.reusable:
         item = store.by_key.get(key)
@@ -228,7 +228,7 @@ def _load(job: ExtractionJob) -> Extractor:
 
 
 def _open(path: Path) -> FeatureStore | None:
-    """Open a store; None if it is missing or damaged."""
+    """Open a store. Return None if it is missing or damaged."""
     try:
         return FeatureStore(path)
     except UserError:
@@ -236,15 +236,16 @@ def _open(path: Path) -> FeatureStore | None:
 
 
 def _made_by(store: FeatureStore, job: ExtractionJob) -> bool:
+    """Return whether a store was extracted with the settings of a job."""
     return bool(store.attributes["extraction_config"] == job.extraction_config)
 
 
 def _find_shape(
     job: ExtractionJob, client: "Client | None", reusable: Sequence[FeatureStore], images: int
 ) -> StoreShape:
-    """Return what a store's attributes say of the model, from a reusable store or from the model itself.
+    """Return the attributes that describe the model, from a reusable store or from the model itself.
 
-    All workers load the model meanwhile.
+    Meanwhile, every worker loads the model.
     """
     if reusable:
         return {name: reusable[0].attributes[name] for name in SHAPE}
@@ -255,12 +256,13 @@ def _find_shape(
 
 
 def _shape_of_model(job: ExtractionJob) -> StoreShape:
+    """Load the model of a job, and return the attributes that describe it."""
     with _one_at_a_time:
         return _load(job).shape
 
 
 def _with_absolute_paths(job: ExtractionJob) -> ExtractionJob:
-    """Return the same job for a process in another folder."""
+    """Return the job with absolute paths, so that a process in another folder can run it."""
     source = Path(job.model.source)
     model = replace(job.model, source=str(source.resolve())) if source.is_dir() else job.model
     return replace(job, model=model, texts=job.texts.resolve())

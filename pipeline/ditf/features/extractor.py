@@ -1,4 +1,4 @@
-"""A loaded model that computes the features of images: one pass per noise sample, averaged."""
+"""Compute the features of images with a loaded model, averaged over noise samples."""
 
 import functools
 import hashlib
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # Attributes of a store that describe its model.
 SHAPE = ("multiple", "strides", "channels", "norm", "conditions", "modulation_depends_on_size")
-# Libraries whose versions are part of what determines features.
+# Libraries whose versions are among the settings that determine features.
 LIBRARIES = ("torch", "diffusers", "transformers")
 
 
@@ -79,7 +79,7 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class ExtractionJob:
-    """Everything besides the images that features depend on, and how the model runs. It can be sent to a worker.
+    """Settings of an extraction: everything except the images. A job can be sent to a worker.
 
     Attributes:
         model: The pinned model.
@@ -111,7 +111,7 @@ class ExtractionJob:
 
     @property
     def extraction_config(self) -> dict[str, Any]:
-        """Everything besides the images that determines features. Stores with equal values are interchangeable."""
+        """All settings that determine features. Stores with equal values are interchangeable."""
         names = ("rule", "img_size", "seed", "noise", "encoding", "dtype", "text_dtype")
         backbone = self.backbone.model_dump() | {"blocks": sorted(self.backbone.blocks)}
         settings = {name: getattr(self, name) for name in names}
@@ -125,7 +125,7 @@ class ExtractionJob:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Attributes of the store: what made it, where the model was, and what a reader needs."""
+        """Attributes of the store that are known before the model is loaded."""
         return {
             "extraction_config": self.extraction_config,
             "source": self.model.source,
@@ -140,11 +140,11 @@ class ExtractionJob:
         return Extractor(loaded, self.backbone, self.seed, self.batch_size, self.noise)
 
     def item(self, source: ImageSource, multiple: int, stride: int) -> StoreItem:
-        """Return an image's entry in the store.
+        """Return the item of an image in the store.
 
         Args:
             source: The image.
-            multiple: Number of pixels whose multiples the model takes as sides.
+            multiple: The sides of a resized image are multiples of this number of pixels.
             stride: Pixels that a token of the first block covers along each side.
         """
         width, height = model_size(self.rule, self.img_size, source.width, source.height, multiple)
@@ -155,7 +155,7 @@ class ExtractionJob:
 
 
 class Extractor:
-    """A loaded model that computes the features of images. Make one with `Extractor.from_pretrained`.
+    """A loaded model that computes the features of images. Create one with `Extractor.from_pretrained`.
 
     Args:
         loaded: The loaded model.
@@ -198,7 +198,7 @@ class Extractor:
             source: Hub id, local folder, or "tiny-SEED" for a tiny random model.
             type: Family of the model, such as "flux", or "package.module.Class".
             revision: Branch, tag or commit on the Hub.
-            block: Block whose features are wanted. The default is the family's.
+            block: Block whose features are captured. Each family has its own default.
             blocks: Several blocks, captured in one pass. The extractor then returns a dictionary.
             img_size: Size in pixels to which `rule` resizes an image.
             rule: How images are resized; see `ditf.data.images.model_size`.
@@ -223,13 +223,15 @@ class Extractor:
         backbone: Backbone = parse(find_type(Backbone, type), settings, "")
         images = parse(ExtractionSettings, {"img_size": img_size, "rule": rule, "seed": seed, "noise": noise}, "")
         model = pin(type, source, revision, Hashes(None), requested.loading)
-        where, kind = choose(device, dtype)
-        extractor = cls(backbone.load(model, kind, where), backbone, images.seed, batch_size, images.noise)
+        torch_device, torch_dtype = choose(device, dtype)
+        extractor = cls(
+            backbone.load(model, torch_dtype, torch_device), backbone, images.seed, batch_size, images.noise
+        )
         extractor._model, extractor._resize = model, (images.rule, images.img_size)
 
         @functools.lru_cache(maxsize=64)
         def encode_text(prompt: str) -> Text:
-            return next(iter(backbone.encode_prompts(model, [prompt], kind, where)))
+            return next(iter(backbone.encode_prompts(model, [prompt], torch_dtype, torch_device)))
 
         extractor._encode_text = encode_text
         return extractor
@@ -245,21 +247,32 @@ class Extractor:
 
         Args:
             image: Path of an image file, a PIL image, or a uint8 array: RGB or RGBA [height, width, 3 or 4], or grey
-                [height, width]. The same pixels give the same features, whichever of these holds them.
-            prompt: What the image shows, for models that take text.
+                [height, width]. Equal pixels give equal features.
+            prompt: Description of the image, for models that take text.
 
         Returns:
             `ImageFeatures` if the extractor captures one block; otherwise a dictionary from block to `ImageFeatures`.
             `extract` always returns the dictionary.
 
         Raises:
-            UserError: The image cannot be read, or is of another type or shape.
+            UserError: The image cannot be read, or has an unsupported type or shape.
         """
         features = self.extract(image, prompt)
         return features if len(features) > 1 else next(iter(features.values()))
 
     def extract(self, image: Image.Image | NDArray[Any] | Path | str, prompt: str = "") -> dict[int, ImageFeatures]:
-        """Compute the features of one image at every captured block; takes the arguments of `__call__`."""
+        """Compute the features of one image at every captured block.
+
+        Args:
+            image: The image, as for `__call__`.
+            prompt: Description of the image, for models that take text.
+
+        Returns:
+            `ImageFeatures` by block.
+
+        Raises:
+            UserError: The image cannot be read, or has an unsupported type or shape.
+        """
         if self._encode_text is None:
             raise UserError("this extractor has no text encoder; make one with `Extractor.from_pretrained`")
         if not isinstance(prompt, str):
@@ -277,6 +290,15 @@ class Extractor:
         resized: RGB,
         pixels: RGB,
     ) -> ImageFeatures:
+        """Return the features of one block.
+
+        Args:
+            block: Index of the block.
+            tokens: Tokens of the block, [n, C].
+            modulation: Modulation of the block, [conditions, 3, C], or None without AdaLN.
+            resized: The image as the model sees it.
+            pixels: The image before resizing.
+        """
         stride, loaded = self.loaded.shape(block)[0], self.loaded
         conditions = {} if modulation is None else dict(zip(loaded.conditions, modulation, strict=True))
         return ImageFeatures(
@@ -309,8 +331,8 @@ class Extractor:
         Args:
             pixels: RGB pixels resized for the model, uint8 [height, width, 3].
             text: The encoded prompt.
-            image_hash: Hash of the image before resizing, from which the noise is seeded. Order and batch size do not
-                change the noise.
+            image_hash: Hash of the image before resizing, which seeds the noise. Order and batch size do not change the
+                noise.
 
         Returns:
             For each block, tokens float32 [n, C] and modulation float32 [conditions, 3, C], or None without AdaLN.
@@ -362,7 +384,7 @@ class Extractor:
 
 
 def _pixels_of(image: object) -> RGB:
-    """Return the upright RGB pixels of an image given as a path, a PIL image or an array."""
+    """Return the upright RGB pixels of an image: a path, a PIL image or an array."""
     if isinstance(image, (str, Path)):
         return read_rgb(Path(image))
     if isinstance(image, Image.Image):
@@ -388,8 +410,8 @@ def noise_generator(seed: int, image_hash: str, sample: int) -> torch.Generator:
 
     Args:
         seed: Seed of the extraction.
-        image_hash: Hash of the image, or one word for all images that share their noise.
-        sample: Number of the noise sample.
+        image_hash: Hash of the image, or "shared" for images that share their noise.
+        sample: Index of the noise sample.
     """
     digest = hashlib.sha256(f"{seed} {image_hash} {sample}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
@@ -401,11 +423,12 @@ def resolve_dtype(dtype: str, device: str, client: "Client | None" = None) -> st
     Args:
         dtype: "auto", "float32" or "bfloat16".
         device: "auto", "cpu" or "cuda".
-        client: Client of the workers that run the model; None for this process.
+        client: Client of the workers that run the model, or None for this process.
     """
     [(_, resolved)] = run(client, _dtype_here, [("dtype", (dtype, device))])
     return resolved
 
 
 def _dtype_here(dtype: str, device: str) -> str:
+    """Return the type of the computation on this machine."""
     return str(choose(device, dtype)[1]).removeprefix("torch.")

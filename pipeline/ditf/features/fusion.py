@@ -1,4 +1,4 @@
-"""Fused features: two stores read as one; the fused features are computed when they are read.
+"""Fuse two stores into one. Fused features are computed when they are read.
 
 Method: Zhang et al., "A Tale of Two Features" (arXiv 2305.15347). Each half is reduced by PCA, resampled to one grid,
 normalized per token, weighted and concatenated.
@@ -26,14 +26,15 @@ from ditf.features.store import FeatureStore
 from ditf.files import fingerprint, write_atomically
 
 Vectors = NDArray[np.float32]
+TokenMap = tuple[Vectors, tuple[int, int]]  # tokens of a block, [n, C], and their rows and columns
 
 RECORD, BASIS = "fusion.json", "basis.safetensors"
-SAMPLE_TOKENS = 50_000  # from which the axes over a data set are computed
+SAMPLE_TOKENS = 50_000  # tokens from which the axes over a data set are computed
 
 
 @dataclass(frozen=True)
 class PrincipalAxes:
-    """Principal axes.
+    """Principal axes of tokens.
 
     Attributes:
         mean: Mean of the tokens, [C].
@@ -45,7 +46,15 @@ class PrincipalAxes:
 
     @classmethod
     def of(cls, tokens: NDArray[np.floating], count: int) -> "PrincipalAxes":
-        """Compute the `count` leading axes of tokens [n, C] exactly."""
+        """Compute principal axes by an exact PCA.
+
+        Args:
+            tokens: Tokens [n, C].
+            count: Number of leading axes.
+
+        Raises:
+            UserError: There are fewer tokens or channels than axes.
+        """
         x = np.asarray(tokens, np.float64)
         if count > min(x.shape):
             raise UserError(
@@ -60,12 +69,12 @@ class PrincipalAxes:
         return cls(mean.astype(np.float32), np.ascontiguousarray(vectors, np.float32))
 
     def __call__(self, tokens: Vectors) -> Vectors:
-        """Return tokens [n, C] along the axes, [n, axes]."""
+        """Project tokens [n, C] onto the axes. Returns [n, axes]."""
         return np.asarray((tokens - self.mean) @ self.vectors.T, np.float32)
 
 
 def resample(tokens: Vectors, grid: tuple[int, int], new_grid: tuple[int, int]) -> Vectors:
-    """Resample a token map bilinearly, with half-pixel centres.
+    """Resample a token map bilinearly; see `ditf.features.bilinear`.
 
     Args:
         tokens: Token map in row-major order, [h * w, C].
@@ -87,8 +96,8 @@ def resample(tokens: Vectors, grid: tuple[int, int], new_grid: tuple[int, int]) 
 
 
 def fuse(
-    first: Sequence[tuple[Vectors, tuple[int, int]]],
-    second: Sequence[tuple[Vectors, tuple[int, int]]],
+    first: Sequence[TokenMap],
+    second: Sequence[TokenMap],
     weight: float,
     grid: tuple[int, int],
     chained: tuple[bool, bool] = (False, False),
@@ -97,7 +106,7 @@ def fuse(
 
     Args:
         first: Reduced tokens and their grid for each block of the first half, from coarse to fine.
-        second: The same for the second half.
+        second: Reduced tokens and their grid for each block of the second half, from coarse to fine.
         weight: Weight of the second half.
         grid: Rows and columns of the result.
         chained: For each half, whether its coarsest block is resampled to the grid of the next block first.
@@ -107,23 +116,23 @@ def fuse(
     """
     halves = []
     for half, chain in zip((first, second), chained, strict=True):
-        parts = [*half]
-        if chain and len(parts) > 1:
-            tokens, block_grid = parts[0]
-            parts[0] = (resample(tokens, block_grid, parts[1][1]), parts[1][1])
-        resampled = [resample(tokens, block_grid, grid) for tokens, block_grid in parts]
+        maps = [*half]
+        if chain and len(maps) > 1:
+            (tokens, coarse_grid), (_, next_grid) = maps[:2]
+            maps[0] = (resample(tokens, coarse_grid, next_grid), next_grid)
+        resampled = [resample(tokens, block_grid, grid) for tokens, block_grid in maps]
         halves.append(unit(np.concatenate(resampled, 1)))
     return np.concatenate([np.float32(1 - weight) * halves[0], np.float32(weight) * halves[1]], 1)
 
 
 class FusedStore(FeatureReader):
-    """A fusion, opened for reading. It has one block and the descriptor "original".
+    """A fusion that is open for reading. It has one block and only the descriptor "original".
 
     Args:
-        path: The folder of the fusion, beside the folders of its two stores.
+        path: Folder of the fusion, beside the folders of its two stores.
 
     Raises:
-        UserError: `path` holds no fusion, or the features of its two stores changed.
+        UserError: `path` is not a fusion, or the features of its two stores changed.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -179,57 +188,66 @@ class FusedStore(FeatureReader):
             raise UserError(
                 f"{self.path}: its PCA is over pairs, so that only correspondence reads it; use `over: dataset`"
             )
-        return self._image(item, [self._parts(number, item, self._axes) for number in (0, 1)])
+        return self._fuse(item, [_reduced(number, self._maps(number, item), self._axes) for number in (0, 1)])
 
     def pair(self, block: int, source: str, target: str) -> tuple[ImageFeatures, ImageFeatures]:
-        """Read the features of the two images of a pair."""
+        """Read the features of the two images of a pair. Axes over pairs are computed from both images.
+
+        Args:
+            block: The only block of the fusion.
+            source: Id of the source image.
+            target: Id of the target image.
+        """
         if not self.pairwise:
             return self.features(block, source), self.features(block, target)
-        raw = {item: [self._raw(number, item) for number in (0, 1)] for item in (source, target)}
+        maps = {item: [self._maps(number, item) for number in (0, 1)] for item in (source, target)}
         axes = {}
         for number, half in enumerate(self.halves):
-            for place, count in enumerate(half.pca or ()):
-                both = np.concatenate([raw[item][number][place][0] for item in (source, target)])
-                axes[f"{number}.{place}"] = PrincipalAxes.of(both, count)
-        images = [self._image(item, [_reduced(number, raw[item][number], axes) for number in (0, 1)]) for item in raw]
+            for position, count in enumerate(half.pca or ()):
+                tokens = np.concatenate([maps[item][number][position][0] for item in (source, target)])
+                axes[f"{number}.{position}"] = PrincipalAxes.of(tokens, count)
+        images = [self._fuse(item, [_reduced(number, maps[item][number], axes) for number in (0, 1)]) for item in maps]
         return images[0], images[-1]
 
-    def _image(self, item: str, parts: Sequence[Sequence[tuple[Vectors, tuple[int, int]]]]) -> ImageFeatures:
+    def _fuse(self, item: str, halves: Sequence[Sequence[TokenMap]]) -> ImageFeatures:
+        """Fuse the reduced tokens of both halves of an image."""
         grid = self.grid(item)
-        # sd-dino, which reduces tokens, resamples through the next grid; GeoAware-SC does neither.
+        # sd-dino reduces tokens and resamples through the next grid. GeoAware-SC does neither.
         chained = (self.halves[0].pca is not None, self.halves[1].pca is not None)
-        tokens = fuse(parts[0], parts[1], self.fusion.weight, grid, chained)
+        tokens = fuse(halves[0], halves[1], self.fusion.weight, grid, chained)
         return ImageFeatures(tokens, None, grid, self.size(item))
 
-    def _raw(self, number: int, item: str) -> list[tuple[Vectors, tuple[int, int]]]:
-        return raw_parts(self.stores[number], self.halves[number], item)
-
-    def _parts(
-        self, number: int, item: str, axes: Mapping[str, PrincipalAxes]
-    ) -> list[tuple[Vectors, tuple[int, int]]]:
-        return _reduced(number, self._raw(number, item), axes)
+    def _maps(self, number: int, item: str) -> list[TokenMap]:
+        """Return the descriptors of an image at each block of half 0 or 1."""
+        return descriptor_maps(self.stores[number], self.halves[number], item)
 
 
-def raw_parts(store: FeatureStore, half: FusionHalf, item: str) -> list[tuple[Vectors, tuple[int, int]]]:
-    """Return the descriptors of an image at each block of a half, [n, C], and their grids."""
-    parts = []
+def descriptor_maps(store: FeatureStore, half: FusionHalf, item: str) -> list[TokenMap]:
+    """Return the descriptors of an image at each block of a half, [n, C], and their grids.
+
+    Args:
+        store: Store of the half.
+        half: Settings of the half.
+        item: Id of the image.
+    """
+    maps = []
     for block in half.blocks:
         features = store.features(block, item)
         channels = None if half.channels == "auto" else half.channels
-        parts.append((features.descriptors(half.descriptor, channels), features.grid))
-    return parts
+        maps.append((features.descriptors(half.descriptor, channels), features.grid))
+    return maps
 
 
 def write_fusion(path: Path, fusion: FusionSettings, stores: Sequence[FeatureStore]) -> None:
     """Write a fusion of two stores: its settings, and the principal axes over the data set.
 
     Args:
-        path: The folder to write.
-        fusion: The settings.
-        stores: The stores of the two halves.
+        path: Folder to write.
+        fusion: Settings of the fusion.
+        stores: Stores of the two halves.
 
     Raises:
-        UserError: The stores have different images, or lack what the fusion names.
+        UserError: The stores have different images, or do not have the blocks and descriptors of the fusion.
     """
     first, second = stores
     if (first.ids, [*map(tuple, first.sizes)]) != (second.ids, [*map(tuple, second.sizes)]):
@@ -238,15 +256,15 @@ def write_fusion(path: Path, fusion: FusionSettings, stores: Sequence[FeatureSto
     for name, half, store in zip(("first", "second"), halves, stores, strict=True):
         if half.pca and len(half.pca) != len(half.blocks):
             raise UserError(f"fusions: {name}.pca: {len(half.pca)} numbers for {len(half.blocks)} blocks")
-        raw_parts(store, half, store.ids[0])
+        descriptor_maps(store, half, store.ids[0])
     basis: dict[str, NDArray[np.float32]] = {}
     if fusion.over == "dataset":
         rng = np.random.default_rng(fusion.seed)
         items = [first.ids[n] for n in rng.permutation(len(first))]
         for number, (half, store) in enumerate(zip(halves, stores, strict=True)):
-            for place, count in enumerate(half.pca or ()):
-                axes = PrincipalAxes.of(_sample(store, half, place, items, rng), count)
-                basis |= {f"{number}.{place}.mean": axes.mean, f"{number}.{place}.vectors": axes.vectors}
+            for position, count in enumerate(half.pca or ()):
+                axes = PrincipalAxes.of(_sample(store, half, position, items, rng), count)
+                basis |= {f"{number}.{position}.mean": axes.mean, f"{number}.{position}.vectors": axes.vectors}
     path.mkdir(parents=True, exist_ok=True)
     write_atomically(path / BASIS, safetensors.numpy.save(basis))
     record = {"fusion": fusion.model_dump(), "stores": [store.digest for store in stores], "basis": _digest(basis)}
@@ -260,33 +278,46 @@ def open_store(path: Path | str) -> FeatureReader:
 
 
 def _width(half: FusionHalf, store: FeatureStore) -> int:
-    """Return the channels of a half of the fused tokens."""
+    """Return the number of channels that a half contributes to fused tokens."""
     return sum(half.pca) if half.pca else sum(store.channels(block) for block in half.blocks)
 
 
 def _sample(
-    store: FeatureStore, half: FusionHalf, place: int, items: Sequence[str], rng: np.random.Generator
+    store: FeatureStore, half: FusionHalf, position: int, items: Sequence[str], rng: np.random.Generator
 ) -> Vectors:
-    """Return tokens of images all over a store, at most `SAMPLE_TOKENS`."""
-    share = SAMPLE_TOKENS / max(1, store.grids(half.blocks[place]).prod(1, dtype=np.int64).sum())
-    parts: list[Vectors] = []
+    """Return a sample of the tokens of a block, about `SAMPLE_TOKENS` from all images.
+
+    Args:
+        store: Store of the half.
+        half: Settings of the half.
+        position: Position of the block in the half.
+        items: Ids of the images, in random order.
+        rng: Generator that chooses the tokens of each image.
+    """
+    share = SAMPLE_TOKENS / max(1, store.grids(half.blocks[position]).prod(1, dtype=np.int64).sum())
+    sampled: list[Vectors] = []
     for item in items:
-        tokens, _ = raw_parts(store, half, item)[place]
+        tokens, _ = descriptor_maps(store, half, item)[position]
         kept = rng.permutation(len(tokens))[: max(1, round(len(tokens) * share))] if share < 1 else slice(None)
-        parts.append(tokens[kept])
-    return np.concatenate(parts)
+        sampled.append(tokens[kept])
+    return np.concatenate(sampled)
 
 
-def _reduced(
-    number: int, parts: Sequence[tuple[Vectors, tuple[int, int]]], axes: Mapping[str, PrincipalAxes]
-) -> list[tuple[Vectors, tuple[int, int]]]:
-    """Reduce the tokens of each block of a half to its principal axes, if it has any."""
+def _reduced(number: int, maps: Sequence[TokenMap], axes: Mapping[str, PrincipalAxes]) -> list[TokenMap]:
+    """Project the tokens of each block onto its principal axes. Blocks without axes stay as they are.
+
+    Args:
+        number: Number of the half, 0 or 1.
+        maps: Tokens of each block of the half.
+        axes: Principal axes by "NUMBER.POSITION", the half and the position of the block in it.
+    """
     reduced = []
-    for place, (tokens, grid) in enumerate(parts):
-        reduce = axes.get(f"{number}.{place}")
-        reduced.append((reduce(tokens) if reduce else tokens, grid))
+    for position, (tokens, grid) in enumerate(maps):
+        project = axes.get(f"{number}.{position}")
+        reduced.append((project(tokens) if project else tokens, grid))
     return reduced
 
 
 def _digest(basis: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 of arrays and their names."""
     return hashlib.sha256(b"".join(name.encode() + basis[name].tobytes() for name in sorted(basis))).hexdigest()

@@ -1,4 +1,4 @@
-"""What reads cached features: a store of extracted features, or a fusion of two."""
+"""Read cached features: the interface that stores and fusions share."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -25,7 +25,8 @@ class ImageFeatures:
         grid: Rows and columns of tokens.
         size: Width and height of the image in pixels.
         massive: Massive channels.
-        conditions: Modulation by the timestep alone ("t") and by the text alone ("c"), where the model embeds both.
+        conditions: Modulation by the timestep alone ("t") and by the text alone ("c"), each [3, C]. Models that do not
+            embed the two separately have none.
         norm: The normalization that the AdaLN modulates.
     """
 
@@ -50,12 +51,15 @@ class ImageFeatures:
         """Compute descriptors; see `ditf.features.descriptors.describe`.
 
         Args:
-            descriptor: By default "adaln+discard", or "original" for models without AdaLN.
-            channels: Channels to discard. Default: the massive channels.
-            rows: Indices of tokens. Default: all.
+            descriptor: Descriptor to compute. By default, "adaln+discard", or "original" for models without AdaLN.
+            channels: Channels to discard. By default, the massive channels.
+            rows: Indices of tokens. By default, all tokens.
 
         Returns:
             Descriptors [n, C].
+
+        Raises:
+            UserError: The model has no modulation for this descriptor.
         """
         descriptor = descriptor or ("original" if self.modulation is None else "adaln+discard")
         modulation, condition = self.modulation, condition_of(descriptor)
@@ -70,22 +74,33 @@ class ImageFeatures:
         return describe(self.tokens[rows], modulation, descriptor, channels, self.norm)
 
     def map(self, descriptor: Descriptor | None = None, channels: Iterable[int] | None = None) -> NDArray[np.float32]:
-        """Compute descriptors as a map, [C, rows, columns]."""
+        """Compute descriptors as a map.
+
+        Args:
+            descriptor: Descriptor, as for `descriptors`.
+            channels: Channels to discard, as for `descriptors`.
+
+        Returns:
+            Descriptors [C, rows, columns].
+        """
         return self.descriptors(descriptor, channels).T.reshape(-1, *self.grid)
 
 
 class FeatureReader(ABC):
-    """Cached features, opened for reading. Indexed by an image's id, it gives `ImageFeatures` of its first block.
+    """Interface of cached features that are open for reading. `reader[id]` reads the features of the first block.
 
     Args:
         path: The folder.
         ids: Ids of the items, in order.
         keys: A hash of the content and the prompt of each item.
         sizes: Width and height of each image in pixels, [items, 2].
-        attributes: Everything that made the features, and `blocks`, `strides` and `channels` with one value per block.
+        attributes: Settings of the extraction, and `blocks`, `strides` and `channels` with one value per block.
+
+    Attributes:
+        pairwise: Whether the features of an image depend on the other image of its pair.
     """
 
-    pairwise = False  # whether the features of an image depend on the one that it is paired with
+    pairwise = False
 
     def __init__(
         self, path: Path, ids: list[str], keys: list[str], sizes: NDArray[np.int32], attributes: dict[str, Any]
@@ -97,7 +112,7 @@ class FeatureReader(ABC):
     @property
     @abstractmethod
     def digest(self) -> str:
-        """A name of the content: equal where the same images went through the same model and settings."""
+        """Hash of the content. Equal images, models and settings give equal hashes."""
 
     @abstractmethod
     def features(self, block: int, item: str) -> ImageFeatures:
@@ -112,11 +127,22 @@ class FeatureReader(ABC):
         """Return the massive channels of a block."""
 
     def pair(self, block: int, source: str, target: str) -> tuple[ImageFeatures, ImageFeatures]:
-        """Read the features of the two images of a pair."""
+        """Read the features of the two images of a pair.
+
+        Args:
+            block: Block of the features.
+            source: Id of the source image.
+            target: Id of the target image.
+        """
         return self.features(block, source), self.features(block, target)
 
     def grid(self, item: str, block: int | None = None) -> tuple[int, int]:
-        """Return the rows and columns of tokens of an item, at the first block unless given."""
+        """Return the rows and columns of tokens of an item.
+
+        Args:
+            item: Id of the item.
+            block: Block of the tokens. By default, the first one.
+        """
         h, w = self.grids(self.blocks[0] if block is None else block)[self.index(item)]
         return int(h), int(w)
 
@@ -153,10 +179,11 @@ class FeatureReader(ABC):
         return f"{type(self).__name__}({str(self.path)!r}, {len(self)} items, blocks {self.blocks})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (type(self), str(self.path.resolve()), self.digest)  # another process opens it, once
+        # Another process opens the files itself, and only once.
+        return _reopen, (type(self), str(self.path.resolve()), self.digest)
 
     def _position(self, block: int) -> int:
-        """Return the position of a block. Raises `UserError` if the block is not there."""
+        """Return the position of a block. Raises `UserError` if there is no such block."""
         if block not in self.blocks:
             raise UserError(f"{self.path}: holds blocks {self.blocks}, not {block}; add it to `blocks` and extract it")
         return self.blocks.index(block)

@@ -12,7 +12,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class ExtractionSettings(Settings):
-    """How images are resized and features are computed and stored.
+    """Settings of an extraction: how images are resized, and how features are computed and stored.
 
     `params.yaml` and `Extractor.from_pretrained` both check their values with this class.
 

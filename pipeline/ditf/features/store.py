@@ -38,12 +38,14 @@ if TYPE_CHECKING:
 
 FORMAT = "ditf-features"
 
-TABLES = {"ids": "c.0", "keys": "c.0", "grid": "c.0.0", "size": "c.0.0", "prompt": "c.0", "prompts": "c.0"}  # and chunk
+# Arrays that a store reads when it is opened, and the file name of their only chunk.
+TABLES = {"ids": "c.0", "keys": "c.0", "grid": "c.0.0", "size": "c.0.0", "prompt": "c.0", "prompts": "c.0"}
+# Arrays of a block that contain the tokens of each item.
 PER_ITEM = ("tokens", "quantization")
 
 
 class FeatureStore(FeatureReader):
-    """A store of extracted features, opened for reading. Indexed by an image's id, it gives its `ImageFeatures`.
+    """A store of extracted features that is open for reading. `store[id]` reads the features of the first block.
 
     Args:
         path: The folder of the store.
@@ -54,14 +56,14 @@ class FeatureStore(FeatureReader):
         sizes: Width and height of each image in pixels, [items, 2].
         blocks: Blocks in the store.
         prompts: Distinct prompts, once per image size where the AdaLN depends on the size.
-        attributes: Everything that made the store.
+        attributes: Attributes of the Zarr group.
 
     Raises:
-        UserError: `path` holds no store, one of another version, or one with damaged metadata or tables.
+        UserError: `path` is not a store, has another format version, or has damaged metadata or tables.
     """
 
     def __init__(self, path: Path | str) -> None:
-        import zarr  # here, since `ditf results` imports this module through the settings and opens no store
+        import zarr  # here, because `ditf results` imports this module, but opens no store
 
         folder = Path(path)
         try:
@@ -78,8 +80,8 @@ class FeatureStore(FeatureReader):
             if attributes["checksum"] != metadata_checksum(folder, names):
                 raise ValueError("its metadata or tables disagree with their checksum")
             self._arrays = {name: cast("zarr.Array[Any]", group[name]) for name in names}
-            ids, keys, self.prompts = ([str(s) for s in self._whole(n)] for n in ("ids", "keys", "prompts"))
-            self._grid, sizes, self._prompt = (self._whole(name) for name in ("grid", "size", "prompt"))
+            ids, keys, self.prompts = ([str(s) for s in self._single_chunk(n)] for n in ("ids", "keys", "prompts"))
+            self._grid, sizes, self._prompt = (self._single_chunk(name) for name in ("grid", "size", "prompt"))
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"{path}: not a feature store, or a damaged one ({_reason(error)}); repair it with `ditf repair`, or "
@@ -91,22 +93,22 @@ class FeatureStore(FeatureReader):
 
     @functools.cached_property
     def digest(self) -> str:
-        """A name of the content: equal where the same images went through the same model and settings."""
+        """Hash of the content. Equal images, models and settings give equal hashes."""
         return fingerprint([self.attributes, self.ids, self.keys])
 
     @property
     def items_per_file(self) -> int:
-        """The number of items whose tokens share a file."""
+        """Number of items whose tokens share a file."""
         return int((self._arrays[f"block{self.blocks[0]}/tokens"].shards or (1,))[0])
 
     @property
     def prompt_of(self) -> list[int]:
-        """The row in `prompts` of each item."""
+        """Row of each item in `prompts`."""
         return [int(row) for row in self._prompt]
 
     @functools.cached_property
     def by_key(self) -> dict[str, str]:
-        """The id of an item by its key."""
+        """Id of each item by its key."""
         return dict(zip(self.keys, self.ids, strict=True))
 
     @property
@@ -121,9 +123,16 @@ class FeatureStore(FeatureReader):
 
     def features(self, block: int, item: str) -> ImageFeatures:
         """Read the features of an item, with tokens in float16 or float32. Raises `UserError` if they are damaged."""
-        tokens, rest = self.tokens(block, item), self.conditions(block, item)
-        grid, size = self.grid(item, block), self.size(item)
-        return ImageFeatures(tokens, rest.pop(BOTH, None), grid, size, self.massive(block), rest, self.norm)
+        tokens, conditions = self.tokens(block, item), self.conditions(block, item)
+        return ImageFeatures(
+            tokens,
+            conditions.pop(BOTH, None),
+            self.grid(item, block),
+            self.size(item),
+            self.massive(block),
+            conditions,
+            self.norm,
+        )
 
     def tokens(self, block: int, item: str) -> NDArray[np.floating]:
         """Read only the tokens of an item, [n, C]."""
@@ -136,27 +145,28 @@ class FeatureStore(FeatureReader):
         return tokens
 
     def stored(self, block: int, item: str) -> dict[str, NDArray[Any]]:
-        """Read the arrays that hold one block of an item, as they were encoded."""
+        """Read the encoded arrays of one block of an item by name."""
         index = self.index(item)
         names = [name for name in PER_ITEM if f"block{block}/{name}" in self._arrays]
         arrays = {name: self._chunk(f"block{block}/{name}", index, repr(item)) for name in names}
         return arrays | {"tokens": arrays["tokens"][: self.grids(block)[index].prod()]}
 
     def modulation(self, block: int, item: str) -> NDArray[np.float32] | None:
-        """Read AdaLN shift, scale and gate of an item, [conditions, 3, C]; None for a model without AdaLN."""
+        """Read AdaLN shift, scale and gate of an item, [conditions, 3, C]. Return None for a model without AdaLN."""
         if f"block{block}/modulation" not in self._arrays:
             return None
         return self._modulation(block, int(self._prompt[self.index(item)]))
 
     def conditions(self, block: int, item: str) -> dict[str, NDArray[np.float32]]:
-        """Read AdaLN shift, scale and gate, [3, C], by condition.
+        """Read AdaLN shift, scale and gate of an item, [3, C], by condition.
 
-        The conditions are "both" and, for models that embed timestep and text apart, "t" and "c".
+        The conditions are "both" and, for models that embed timestep and text separately, "t" and "c".
         """
         modulation = self.modulation(block, item)
         return {} if modulation is None else dict(zip(self.attributes["conditions"], modulation, strict=True))
 
     def _read_modulation(self, block: int, prompt: int) -> NDArray[np.float32]:
+        """Read the modulation of a prompt, [conditions, 3, C]."""
         return self._chunk(f"block{block}/modulation", prompt, f"of prompt {self.prompts[prompt]!r}")
 
     def statistics(self, block: int) -> ChannelStatistics:
@@ -164,7 +174,7 @@ class FeatureStore(FeatureReader):
         self._position(block)
         if block not in self._statistics:
             try:
-                self._statistics[block] = ChannelStatistics(*self._whole(f"block{block}/statistics"))
+                self._statistics[block] = ChannelStatistics(*self._single_chunk(f"block{block}/statistics"))
             except (ValueError, OSError) as error:
                 raise UserError(f"{self.path}: damaged ({_reason(error)}); run `ditf repair`") from None
         return self._statistics[block]
@@ -174,7 +184,12 @@ class FeatureStore(FeatureReader):
         return self.statistics(block).massive
 
     def chunk_path(self, array: str, index: int) -> Path:
-        """Return the file that holds the entry at `index` of an array, such as "block28/tokens"."""
+        """Return the file that contains an entry of an array.
+
+        Args:
+            array: Name of the array, such as "block28/tokens".
+            index: Index of the entry.
+        """
         return chunk_path(self._arrays[array], index)
 
     def damage(self) -> Iterator[tuple[str, Path]]:
@@ -193,15 +208,17 @@ class FeatureStore(FeatureReader):
                     yield from self._try(name, index, labels[index])
 
     def _try(self, name: str, index: int | None, label: str) -> Iterator[tuple[str, Path]]:
+        """Read one entry of an array, or all of it. Yields the description and the file if it is damaged."""
         try:
-            self._whole(name) if index is None else self._chunk(name, index, label)
+            self._single_chunk(name) if index is None else self._chunk(name, index, label)
         except (UserError, ValueError, OSError):
             yield f"item {label!r} is damaged: {name}", chunk_path(self._arrays[name], index or 0)
 
     def _chunk(self, name: str, index: int, label: str) -> NDArray[Any]:
+        """Read one entry of an array. Raises `UserError` with the label if it is damaged."""
         array = self._arrays[name]
         try:
-            if not chunk_path(array, index).is_file():  # zarr would take it for zeros
+            if not chunk_path(array, index).is_file():  # zarr reads a missing chunk as zeros
                 raise ValueError("its file is missing")
             return np.asarray(array[index])
         except (ValueError, RuntimeError, OSError) as error:
@@ -210,15 +227,15 @@ class FeatureStore(FeatureReader):
                 "compute it again"
             ) from None
 
-    def _whole(self, name: str) -> NDArray[Any]:
-        """Read an array of one chunk. Raises `ValueError` if it is missing."""
+    def _single_chunk(self, name: str) -> NDArray[Any]:
+        """Read an array that has one chunk. Raises `ValueError` if the chunk is missing."""
         if not chunk_path(self._arrays[name], 0).is_file():
             raise ValueError(f"{name}: its file is missing")
         return np.asarray(self._arrays[name][:])
 
 
 def chunk_path(array: "zarr.Array[Any]", index: int) -> Path:
-    """Return the file of the chunk, or of the shard, that holds `array[index]`."""
+    """Return the file of the chunk or shard that contains `array[index]`."""
     first = array.shards or array.chunks
     key = array.metadata.encode_chunk_key((index // first[0], *(0,) * (array.ndim - 1)))
     store = array.store_path
@@ -226,21 +243,34 @@ def chunk_path(array: "zarr.Array[Any]", index: int) -> Path:
 
 
 def array_names(attributes: Mapping[str, Any]) -> list[str]:
-    """Return the names of the arrays of a store with these attributes, the tables first."""
+    """Return the names of a store's arrays, tables first, from its attributes."""
     kinds = ["tokens", *(["quantization"] if attributes["encoding"] == "int8" else [])]
     kinds += [*(["modulation"] if attributes["conditions"] else []), "statistics"]
     return [*TABLES, *(f"block{block}/{kind}" for block in attributes["blocks"] for kind in kinds)]
 
 
 def metadata_files(store: Path, names: Iterable[str]) -> list[Path]:
-    """Return the files of a store that hold metadata or a table, the group's metadata first."""
+    """Return the files of a store that contain metadata or tables.
+
+    Args:
+        store: Folder of the store.
+        names: Names of its arrays.
+
+    Returns:
+        The metadata of the group, then all other files.
+    """
     nodes = sorted({*names, *(name.partition("/")[0] for name in names)})
     tables = [store / name / key for name, key in TABLES.items()]
     return [store / "zarr.json", *(store / name / "zarr.json" for name in nodes), *tables]
 
 
 def metadata_checksum(store: Path, names: Sequence[str]) -> str:
-    """Return the checksum of all files of metadata, without the attribute `checksum` itself."""
+    """Return the checksum of all metadata and tables, except the attribute `checksum` itself.
+
+    Args:
+        store: Folder of the store.
+        names: Names of its arrays.
+    """
     first, *others = metadata_files(store, names)
     group = json.loads(first.read_bytes())
     group["attributes"].pop("checksum", None)
@@ -251,4 +281,5 @@ def metadata_checksum(store: Path, names: Sequence[str]) -> str:
 
 
 def _reason(error: Exception) -> str:
+    """Return the message of an error in one short line."""
     return " ".join(str(error).split())[:200]

@@ -1,7 +1,7 @@
-"""Writing of feature stores, task by task, so that an interruption loses no finished work.
+"""Write feature stores task by task, so that an interruption loses no finished work.
 
-A task is a chunk of one item, or the items of one shard where a store would have too many files. zarr writes each
-whole or not at all, so that what exists is done.
+A task is one item, or the items of one shard if the store would otherwise have too many files. zarr writes each file
+atomically, so that a file that exists is complete.
 """
 
 import itertools
@@ -23,8 +23,8 @@ from ditf.features.store import FORMAT, FeatureStore, array_names, chunk_path, m
 from ditf.files import remove_partials
 from ditf.types import BOTH, LAYER_NORM, STORE_VERSION, Encoding
 
-MOST_FILES = 100_000  # of a store, before items share files
-MOST_SHARED = 64  # items in a file
+MOST_FILES = 100_000  # files in a store, before items share files
+MOST_SHARED = 64  # items that share a file
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -34,10 +34,10 @@ class StoreItem:
 
     Attributes:
         id: Id in the catalog.
-        key: Hash of its content and prompt.
+        key: Hash of the pixels and the prompt.
         grid: Rows and columns of tokens of the first block.
         size: Width and height of the image in pixels.
-        prompt: Its prompt.
+        prompt: Prompt of the image.
     """
 
     id: str
@@ -48,11 +48,12 @@ class StoreItem:
 
     @property
     def tokens(self) -> int:
-        """The number of tokens of the first block."""
+        """Number of tokens of the first block."""
         return self.grid[0] * self.grid[1]
 
 
-# Of one block of one item: tokens [n, C], float32, and modulation [conditions, 3, C], or [3, C] for one, or None.
+# Features of an item at one block: tokens, float32 [n, C], and modulation, [conditions, 3, C] or None. The modulation for
+# one condition may be [3, C].
 BlockFeatures = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
 
@@ -61,12 +62,12 @@ def encode(tokens: NDArray[np.float32], encoding: Encoding, item: str, block: in
 
     Args:
         tokens: Tokens of a block, float32 [n, C].
-        encoding: How the store keeps tokens.
+        encoding: Type of the stored tokens.
         item: Id of the item, for errors.
         block: The block, for errors.
 
     Returns:
-        The arrays that a store keeps.
+        Arrays of the store by name.
 
     Raises:
         UserError: A value is not finite, or does not fit the encoding.
@@ -94,17 +95,14 @@ def lay_out(path: Path, items: Sequence[StoreItem], attributes: Mapping[str, Any
     """Write the metadata and tables of a store, without features.
 
     Args:
-        path: The store. Nothing is there yet.
+        path: The store, which does not exist yet.
         items: The items, in the order of the store.
-        attributes: The attributes of the store; see `ditf.features.store`.
-        shard: Number of items in a file. Default: chosen so that a store does not have too many files.
+        attributes: Attributes of the store; see `ditf.features.store`.
+        shard: Number of items that share a file. By default, a number that keeps the number of files small.
     """
     blocks, encoding = attributes["blocks"], attributes["encoding"]
-    count, modulation_depends_on_size, conditions = (
-        len(items),
-        attributes["modulation_depends_on_size"],
-        len(attributes["conditions"]),
-    )
+    count, conditions = len(items), len(attributes["conditions"])
+    modulation_depends_on_size = attributes["modulation_depends_on_size"]
     shard = min(shard or min(MOST_SHARED, math.ceil(count * len(blocks) / MOST_FILES)), count)
     conditioned = [(item.prompt, item.grid if modulation_depends_on_size else ()) for item in items]
     rows = sorted(set(conditioned))
@@ -116,7 +114,7 @@ def lay_out(path: Path, items: Sequence[StoreItem], attributes: Mapping[str, Any
         options: dict[str, Any] = {"chunks": (first, *shape[1:]), "compressors": codecs(), "chunk_key_encoding": key}
         return group.create_array(name, shape=shape, dtype=dtype, **options, **more)
 
-    with zarr.config.set({"array.write_empty_chunks": True}):  # a chunk of zeros is a file, too
+    with zarr.config.set({"array.write_empty_chunks": True}):  # a chunk of zeros needs its file, too
         create("ids", (count,), "str", count)[:] = np.array([item.id for item in items], object)
         create("keys", (count,), "str", count)[:] = np.array([item.key for item in items], object)
         create("grid", (count, 2), "int32", count)[:] = np.array([item.grid for item in items], np.int32)
@@ -135,9 +133,8 @@ def lay_out(path: Path, items: Sequence[StoreItem], attributes: Mapping[str, Any
         if conditions:
             create(f"block{block}/modulation", (len(prompts), conditions, 3, channels), "float32", 1)
         create(f"block{block}/statistics", (3, channels), "float64", 3)
-    whole = {"format": FORMAT, "version": STORE_VERSION, **attributes}
-    group.attrs.update(whole)
-    group.attrs["checksum"] = metadata_checksum(path, array_names(whole))
+    group.attrs.update({"format": FORMAT, "version": STORE_VERSION, **attributes})
+    group.attrs["checksum"] = metadata_checksum(path, array_names(attributes))
 
 
 def write_store(
@@ -155,10 +152,10 @@ def write_store(
         path: The store.
         items: The items, in the order of the store.
         features: Features of each item, by block.
-        encoding: How tokens are kept.
-        extraction_config: What made the features, as information for readers.
+        encoding: Type of the stored tokens.
+        extraction_config: Settings behind the features, as information for readers.
         stride: Pixels that a token covers along each side.
-        shard: Number of items in a file. Default: chosen so that a store does not have too many files.
+        shard: Number of items that share a file. By default, a number that keeps the number of files small.
     """
     remaining = iter(features)
     first = next(remaining)
@@ -195,10 +192,10 @@ def codecs() -> tuple[Any, ...]:
 
 
 class StoreWriter:
-    """A store without all its features, opened for writing. Several processes may write different tasks of it.
+    """An incomplete store that is open for writing. Several processes may write different tasks.
 
     Args:
-        path: The store, with metadata and tables.
+        path: The store. Its metadata and tables exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -218,7 +215,7 @@ class StoreWriter:
     def unfinished(self) -> list[range]:
         """Return the tasks that must be computed to complete the store.
 
-        A modulation belongs to all items with its prompt; one of them is computed if only the modulation is missing.
+        Items with the same prompt share a modulation. If only a modulation is missing, one of its items is computed.
         """
         tasks = self.tasks()
         chosen = [task for task in tasks if not self._holds_tokens(task)]
@@ -231,15 +228,17 @@ class StoreWriter:
         return sorted(chosen, key=lambda task: task[0])
 
     def holds(self, task: range) -> bool:
-        """Return whether a task is done: all its files exist."""
+        """Return whether all files of a task exist."""
         return self._holds_tokens(task) and all(map(self._holds_modulation, self._prompts(task)))
 
     def _holds_tokens(self, task: range) -> bool:
+        """Return whether the files with the tokens of a task exist."""
         names = ["tokens", *(["quantization"] if self.encoding == "int8" else [])]
         arrays = (self._array(f"block{block}/{name}") for block in self.blocks for name in names)
         return all(chunk_path(array, task[0]).is_file() for array in arrays)
 
     def _holds_modulation(self, prompt: int) -> bool:
+        """Return whether the files with the modulation of a prompt exist. Without AdaLN, none are needed."""
         return not self._adaln or all(self._modulation_path(block, prompt).is_file() for block in self.blocks)
 
     def write(
@@ -252,8 +251,8 @@ class StoreWriter:
 
         Args:
             task: Positions of the items.
-            encoded: What `encode` returned, for each item by block.
-            modulations: Modulation [conditions, 3, C] or None, for each item by block.
+            encoded: Result of `encode` by block, for each item.
+            modulations: Modulation [conditions, 3, C] or None by block, for each item.
         """
         with zarr.config.set({"array.write_empty_chunks": True}):
             for block in self.blocks:
@@ -263,19 +262,23 @@ class StoreWriter:
                         self._array(f"block{block}/modulation")[prompt] = modulation
                 for name in encoded[0][block]:
                     array = self._array(f"block{block}/{name}")
-                    whole = np.zeros((len(task), *array.shape[1:]), array.dtype)
-                    for row, item in zip(whole, encoded, strict=True):
+                    padded = np.zeros((len(task), *array.shape[1:]), array.dtype)
+                    for row, item in zip(padded, encoded, strict=True):
                         row[: len(item[block][name])] = item[block][name]
-                    array[task[0] : task[-1] + 1] = whole
+                    array[task[0] : task[-1] + 1] = padded
 
     def finish(self) -> None:
-        """Complete the store: compute the statistics of the channels. All tasks must be done."""
+        """Write the statistics of the channels if they are missing. All tasks must be finished."""
         remove_partials(self.path)
         if not all(chunk_path(self._array(f"block{block}/statistics"), 0).is_file() for block in self.blocks):
             self.write_statistics(FeatureStore(self.path))
 
     def write_statistics(self, store: FeatureStore) -> None:
-        """Compute and write the statistics of the channels of a store that has all features."""
+        """Compute and write the statistics of the channels.
+
+        Args:
+            store: The same store, open for reading, with all features.
+        """
         for block in self.blocks:
             items = tqdm(store.ids, f"channels of block {block}", unit="image", delay=2)
             statistics = ChannelStatistics.of(store.tokens(block, item) for item in items)
@@ -283,11 +286,13 @@ class StoreWriter:
             self._array(f"block{block}/statistics")[:] = values
 
     def _prompts(self, task: range) -> dict[int, int]:
-        """Return the prompts of a task, each with the first of its items."""
+        """Return the prompts of a task, each with the position of its first item."""
         return {int(self._prompt[index]): index for index in reversed(task)}
 
     def _modulation_path(self, block: int, prompt: int) -> Path:
+        """Return the file with the modulation of a prompt."""
         return chunk_path(self._array(f"block{block}/modulation"), prompt)
 
     def _array(self, name: str) -> "zarr.Array[Any]":
+        """Return an array of the store."""
         return cast("zarr.Array[Any]", self._group[name])

@@ -1,4 +1,4 @@
-"""Encoded prompts on disk: one safetensors file per distinct prompt, each encoded once."""
+"""Encode prompts and keep them on disk, in one safetensors file per distinct prompt."""
 
 import hashlib
 import json
@@ -17,6 +17,7 @@ from ditf.errors import UserError
 from ditf.files import write_atomically
 
 MADE_BY = "extraction_config.json"
+# Exceptions that a damaged file raises.
 DAMAGE = (SafetensorError, ValueError, TypeError, KeyError, OSError)
 
 
@@ -31,22 +32,24 @@ def encode_prompts(
     """Encode the prompts that have no intact file in a folder yet. The encoders are loaded only if needed.
 
     Args:
-        prompts: The prompts; duplicates are encoded once.
+        prompts: The prompts. Duplicates are encoded once.
         folder: The folder. It also receives `extraction_config.json` with the dtype of the encoders.
         model: The model that has the text encoders.
         backbone: Settings of the model's family.
-        dtype: Type of the arithmetic.
-        device: Where the encoders run.
+        dtype: Type of the computation.
+        device: A torch device.
 
     Returns:
-        The number of prompts that were encoded.
+        Number of prompts that were encoded.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [prompt for prompt in sorted(set(prompts)) if not _is_whole(folder / file_name(prompt))]
+    missing = [prompt for prompt in sorted(set(prompts)) if not _is_intact(folder / file_name(prompt))]
     if missing:
         encoded = backbone.encode_prompts(model, missing, dtype, device)
         for prompt, tensors in zip(missing, tqdm(encoded, "prompts", len(missing), unit="prompt"), strict=True):
-            data = safetensors.torch.save(tensors, {"sha256": _digest(tensors)})  # two entries come in any order
+            data = safetensors.torch.save(
+                tensors, {"sha256": _digest(tensors)}
+            )  # one entry only, because their order is not fixed
             write_atomically(folder / file_name(prompt), data)
     write_atomically(folder / MADE_BY, json.dumps({"dtype": str(dtype).removeprefix("torch.")}).encode() + b"\n")
     return len(missing)
@@ -71,7 +74,8 @@ def dtype_of(folder: Path) -> str:
         raise UserError(f"{folder / MADE_BY}: not readable ({error}); run `dvc repro`") from None
 
 
-def _is_whole(path: Path) -> bool:
+def _is_intact(path: Path) -> bool:
+    """Return whether the file of an encoded prompt exists and agrees with its checksum."""
     try:
         _read(path)
     except DAMAGE:
@@ -80,6 +84,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of an encoded prompt. Raises an exception of `DAMAGE` if that fails."""
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if file.metadata()["sha256"] != _digest(tensors):
@@ -88,6 +93,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _digest(tensors: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of tensors and their names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode() + bytes(tensors[name].contiguous().view(torch.uint8).numpy()))
