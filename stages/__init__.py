@@ -1,4 +1,4 @@
-"""The stages of `dvc.yaml`: each reads validated parameters, calls the library `ditf`, and writes its outputs."""
+"""Stages of `dvc.yaml`. Each reads validated parameters, calls the library `ditf`, and writes its outputs."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ def run(main: Callable[..., None], section: str | None = None) -> None:
 
     Args:
         main: Called as `main(params)`, or as `main(params, name)` if the stage runs once per entry.
-        section: The section of the parameters that has an entry `name`, the first argument on the command line.
+        section: Section of the parameters. The first argument on the command line names one of its entries.
     """
     arguments = sys.argv[1:]
     expected = 1 if section else 0
@@ -39,13 +39,13 @@ def run(main: Callable[..., None], section: str | None = None) -> None:
 
 
 def record_run(stage: str, name: str, start: float, **values: Any) -> None:
-    """Write how long a stage ran, beside what DVC tracks, to cache/runs/<stage>/<name>.json.
+    """Record the duration of a stage in cache/runs/<stage>/<name>.json, which DVC does not track.
 
     Args:
-        stage: The name of the stage.
-        name: The entry.
-        start: The value of `time.monotonic()` when the stage began.
-        **values: What else to record.
+        stage: Name of the stage.
+        name: Name of the entry.
+        start: Value of `time.monotonic()` when the stage started.
+        **values: Further values to record.
     """
     record = {"seconds": round(time.monotonic() - start, 1), "commit": commit(), **values}
     write_atomically(RUNS / stage / f"{name}.json", json.dumps(record).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Massive channels, and what AdaLN does to the descriptors, from a store -> results/analysis/<features>/."""
+"""Analyse massive channels and the effect of AdaLN on descriptors -> results/analysis/<features>/."""
 
 import shutil
 

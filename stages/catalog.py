@@ -1,4 +1,4 @@
-"""A data set's folder, checked once -> catalogs/<dataset>/*.parquet."""
+"""Check the folder of a data set and list its content -> catalogs/<dataset>/*.parquet."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Visualizations of a task -> results/<task>/visualizations/."""
+"""Draw the visualizations of a task -> results/<task>/visualizations/."""
 
 import shutil
 

@@ -1,7 +1,7 @@
-"""Check params.yaml, and write what DVC needs to know of each entry -> cache/entries/.
+"""Check params.yaml, and record the versions and the model behind each entry -> cache/entries/.
 
-This stage always runs, because DVC sees neither a changed version of a class nor a changed model. What depends on an
-entry runs again only if the entry's file changes.
+This stage always runs, because DVC does not notice a new version of a class or a changed model. Other stages run again
+only if the file of their entry changes.
 """
 
 import sys
@@ -19,7 +19,7 @@ from stages import Params, run
 def main(params: Params) -> None:
     """Check the data sets, write the records of all entries, and print warnings."""
     for dataset in params.datasets.values():
-        check_file_names(Path(dataset.root))  # DVC does not say which name it cannot read
+        check_file_names(Path(dataset.root))  # DVC does not name a file that it cannot read
     for problem in [*fragile_spellings(FILE), *write_records(params, hashes())]:
         print(f"warning: {problem}", file=sys.stderr)
     keep_outputs(params.features)  # before DVC removes an output whose stage is out of date

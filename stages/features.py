@@ -1,4 +1,4 @@
-"""Run a model once over every image of a data set -> cache/features/<features>, a Zarr store."""
+"""Run a model once on every image of a data set -> cache/features/<features>, a Zarr store."""
 
 import time
 

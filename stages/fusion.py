@@ -1,4 +1,4 @@
-"""Two stores fused into one that is computed when it is read -> cache/features/<fusion>."""
+"""Fuse two stores into one that is computed when it is read -> cache/features/<fusion>."""
 
 import shutil
 

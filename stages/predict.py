@@ -1,4 +1,4 @@
-"""Make a task's predictions from cached features -> results/<task>/predictions/."""
+"""Make the predictions of a task from cached features -> results/<task>/predictions/ and run.json."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""All results on one page -> report.html."""
+"""Show all results on one page -> report.html."""
 
 from ditf.files import write_atomically
 from ditf.project.freshness import stale_tasks

@@ -1,4 +1,4 @@
-"""Sample data in the official layouts -> data/sample/."""
+"""Make sample data in the official layouts -> data/sample/."""
 
 import shutil
 from pathlib import Path

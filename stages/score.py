@@ -1,4 +1,4 @@
-"""Metrics of a task's predictions -> results/<task>/metrics.json, tables/ and plot.csv."""
+"""Score the predictions of a task -> results/<task>/metrics.json, tables/ and plot.csv."""
 
 import json
 import shutil

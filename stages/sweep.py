@@ -1,4 +1,4 @@
-"""Find the timestep, block and ensemble size that serve a task best -> results/sweeps/<sweep>/."""
+"""Find the timestep, block and ensemble size that score best in a task -> results/sweeps/<sweep>/."""
 
 import json
 import shutil
@@ -52,7 +52,12 @@ def main(params: Params, name: str) -> None:
 
 
 def describe_best(setting: BestSetting, metric: str) -> str:
-    """Describe the best setting, and those that are as good, in a few lines."""
+    """Describe the best setting and settings that are as good in a few lines.
+
+    Args:
+        setting: Result of `best`.
+        metric: Metric that was compared.
+    """
     label = f"{LABEL}, {{descriptor}}"
     row = setting.row
     interval = "" if row["low"] is None else f", 95 % interval {row['low']:g} to {row['high']:g}"
@@ -67,7 +72,7 @@ def describe_best(setting: BestSetting, metric: str) -> str:
 
 
 def _score_settings(params: Params, name: str, home: Path) -> pa.Table:
-    """Score every setting of a sweep. Work in progress lies in the folder `home`."""
+    """Score every setting of a sweep. The folder `home` keeps work in progress."""
     entry = params.sweeps[name]
     settings, model = entry.settings, params.models[entry.settings.model]
     catalog = Catalog(CATALOGS / settings.dataset)

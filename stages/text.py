@@ -1,4 +1,4 @@
-"""Each distinct prompt of a data set through the model's text encoders, once -> cache/text/<features>/."""
+"""Encode each distinct prompt of a data set once -> cache/text/<features>/."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""The versions of the code and the libraries that made a result."""
+"""Record the versions of the code and the libraries behind a result."""
 
 import subprocess
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
-"""Where work runs: in this process, on local Dask workers, or on a Dask cluster that already runs.
+"""Run work in this process, on local Dask workers, or on a running Dask cluster.
 
-Workers share only a file system. They import the function that they are given.
+Workers share only a file system. They import the function that they run.
 """
 
 import os
@@ -21,12 +21,12 @@ R = TypeVar("R")
 Workers = int | str  # a number of local workers, the address of a scheduler, or "none"
 Task = tuple[str, tuple[Any, ...]]  # a distinct name, and the arguments of the function
 
-RETRIES = 2  # of a failed task, on any worker
-TASKS_PER_WORKER = 16  # handed to the scheduler at once
+RETRIES = 2  # attempts after the first failure of a task
+TASKS_PER_WORKER = 16  # tasks that the scheduler has at a time
 SCHEDULER_TIMEOUT = 10.0  # seconds until a running scheduler must answer
-START_TIMEOUT = 120.0  # seconds until workers must be there
-CLOSE_TIMEOUT = 15.0  # seconds until local workers must have ended
-# Ctrl-C in a terminal reaches workers, too. Only this process handles it, and then stops its workers.
+START_TIMEOUT = 120.0  # seconds until workers must have started
+CLOSE_TIMEOUT = 15.0  # seconds until local workers must have stopped
+# Ctrl-C in a terminal also reaches workers. Only this process handles it, and then stops its workers.
 IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 THREADS_PER_GPU_WORKER = 2  # while one thread runs the model, the other reads and writes
 
@@ -41,10 +41,10 @@ def run(
         work: A function that workers can import.
         tasks: A name and the arguments of each call. Tasks are read only as workers become free, and the dashboard
             shows their names.
-        threads: Number of threads of this process, if there is no cluster.
+        threads: Number of threads without a cluster.
 
     Yields:
-        The name and the result of each task; on a cluster as they finish.
+        The name and the result of each task. On a cluster, tasks come in the order in which they finish.
 
     Raises:
         UserError: `work` raised it, or a task failed or lost its worker three times. The error names the task.
@@ -52,10 +52,10 @@ def run(
     if client is None:
         yield from _run_in_process(work, tasks, threads)
         return
-    from distributed import KilledWorker, as_completed  # only where workers are used: the import takes a second
+    from distributed import KilledWorker, as_completed  # here, because the import is slow and only workers need it
 
     tasks = iter(tasks)
-    group = f"{work.__name__}-{os.urandom(4).hex()}"  # one group of keys, which the scheduler queues evenly
+    group = f"{work.__name__}-{os.urandom(4).hex()}"  # the scheduler distributes a group of keys evenly
     names: dict[Any, str] = {}
 
     def submit(count: int) -> list[Any]:
@@ -88,7 +88,7 @@ def run(
 
 
 def _run_in_process(work: Callable[..., R], tasks: Iterable[Task], threads: int) -> Iterator[tuple[str, R]]:
-    """Run tasks in this process. Results come in order; only a few tasks are begun ahead."""
+    """Run tasks in this process. Results come in order, and only a few tasks start ahead."""
     if threads == 1:
         yield from ((name, work(*arguments)) for name, arguments in tasks)
         return
@@ -115,13 +115,16 @@ def cores() -> int:
 
 @contextmanager
 def cluster(workers: Workers, gpus: bool = False, threads: int | None = None) -> Iterator["Client | None"]:
-    """Give the client of a Dask cluster, or None where work runs in this process.
+    """Provide the client of a Dask cluster, or None to work in this process.
 
     Args:
         workers: "none", a number of local workers, or the address of a scheduler such as tcp://10.0.0.1:8786. For
             tls:// the certificates come from Dask's configuration (`distributed.comm.tls`).
-        gpus: Whether the work uses GPUs. Then each local worker has its own GPU, and there are no more than GPUs.
-        threads: Number of threads for the arithmetic of a local worker. Default: its share of the cores.
+        gpus: Whether the work uses GPUs. Each local worker then has its own GPU, so that GPUs limit their number.
+        threads: Number of threads of a local worker's computations. By default, its share of the cores.
+
+    Yields:
+        The client, or None.
 
     Raises:
         UserError: No scheduler answers at the address, or local workers do not start.
@@ -134,7 +137,7 @@ def cluster(workers: Workers, gpus: bool = False, threads: int | None = None) ->
     config.set(
         {
             "distributed.scheduler.allowed-failures": RETRIES,
-            "distributed.scheduler.worker-saturation": 1.0,  # no task waits at a busy worker while another is free
+            "distributed.scheduler.worker-saturation": 1.0,  # no task waits for a busy worker while another is free
             "distributed.logging.distributed": "error",
         }
     )
@@ -163,7 +166,7 @@ def _remote_client(address: str) -> Iterator["Client"]:
 
 @contextmanager
 def _local_client(count: int, gpus: bool, threads: int | None) -> Iterator["Client"]:
-    """Start local workers, and stop them at the end."""
+    """Start local workers, and stop them when the context ends."""
     from dask import config
     from distributed import Client, LocalCluster
 
@@ -186,7 +189,7 @@ def _local_client(count: int, gpus: bool, threads: int | None) -> Iterator["Clie
     try:
         with Client(workers) as client:
             if not gpus:
-                workers.scale(count)  # not at once, so that Ctrl-C while workers start finds a cluster to close
+                workers.scale(count)  # only now, so that Ctrl-C during the start closes the cluster
             _wait_for_workers(client, count)
             yield client
     finally:
@@ -195,7 +198,7 @@ def _local_client(count: int, gpus: bool, threads: int | None) -> Iterator["Clie
 
 
 def _wait_for_workers(client: "Client", count: int) -> None:
-    """Wait until workers have started. Raises `UserError` after a time limit."""
+    """Wait until all workers have started. Raises `UserError` after a time limit."""
     try:
         client.wait_for_workers(count, timeout=START_TIMEOUT)
     except TimeoutError:

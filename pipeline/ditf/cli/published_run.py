@@ -194,13 +194,13 @@ def _choose_names(
     """Name the entries by what they run, and let them refer to each other."""
     from ditf.files import fingerprint
 
-    def available(section: str, wanted: str, fixed: bool = False) -> str:
-        existing = document[section].get(wanted)
+    def available(section: str, proposed: str, fixed: bool = False) -> str:
+        existing = document[section].get(proposed)
         if existing is None or entries[section].items() <= existing.items():
-            return wanted
+            return proposed
         if fixed:
-            raise UserError(f"--name: {section} has an entry {wanted} with other settings. Use another name.")
-        return f"{wanted}-{fingerprint(entries[section])[:6]}"
+            raise UserError(f"--name: {section} has an entry {proposed} with other settings. Use another name.")
+        return f"{proposed}-{fingerprint(entries[section])[:6]}"
 
     model, features, predict = entries["models"], entries["features"], entries["tasks"]["predict"]
     title = re.sub(r"[^A-Za-z0-9]+", "-", Path(model["source"]).name).strip("-").lower()[:40] or "model"
@@ -211,11 +211,11 @@ def _choose_names(
     for letter, field in (("t", "timestep"), ("e", "ensemble_size"), ("s", "img_size")):
         parts += [f"{letter}{features[field]}"] if field in features else []
     parts.insert(3 if "timestep" in features else 2, f"k{predict['block']}")
-    wanted = "-".join(parts)
-    chosen["features"] = available("features", wanted)
+    run_name = "-".join(parts)
+    chosen["features"] = available("features", run_name)
     entries["tasks"] |= {"dataset": chosen["datasets"], "features": chosen["features"]}
     discards = predict["descriptors"] == ["adaln+discard"]
-    chosen["tasks"] = available("tasks", name or wanted + "-cd" * discards, fixed=bool(name))
+    chosen["tasks"] = available("tasks", name or run_name + "-cd" * discards, fixed=bool(name))
     return chosen
 
 
@@ -230,8 +230,8 @@ def _check(document: Mapping[str, Any], new: Mapping[str, Mapping[str, Any]]) ->
         lines = []
         for line in str(error).split("\n"):
             path, _, message = line.removeprefix("params.yaml: ").partition(": ")
-            section, _, rest = path.partition(".")
-            field = re.sub(r"\.\d+$", "", rest.partition(".")[2])
+            section, _, entry_path = path.partition(".")
+            field = re.sub(r"\.\d+$", "", entry_path.partition(".")[2])
             lines.append(f"{FLAGS.get((section, field), '--name' if not field else path)}: {message}")
         raise UserError("\n".join(dict.fromkeys(lines))) from None
 

@@ -1,4 +1,4 @@
-"""The entries of `params.yaml` that belong to no class of their own: models, features and sweeps."""
+"""Entries of `params.yaml` for sample data, features and sweeps."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ class Sweep(Settings):
         """Make the settings of features at each timestep, and the task that reads them."""
         if not isinstance(data, dict) or not isinstance(info.context, Entries):
             return data
-        own = {key: data[key] for key in SweepSettings.model_fields if key in data}
-        settings = SweepSettings.model_validate(own, context=info.context)
+        values = {key: data[key] for key in SweepSettings.model_fields if key in data}
+        settings = SweepSettings.model_validate(values, context=info.context)
         family = info.context.find(settings.model, "models").backbone
         for single in ("ensemble_size", "timestep"):
             if single in data:

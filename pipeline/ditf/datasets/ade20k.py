@@ -43,24 +43,24 @@ class ADE20K(Dataset):
         reader = DatasetReader(self.root)
         files: dict[str, tuple[str, Path]] = {}
         mask_files: dict[str, Path] = {}
-        for part, name in (("train", self.train), ("test", self.test)):
+        for split, name in (("train", self.train), ("test", self.test)):
             folder = reader.locate(f"{self.images}/{name}")
             paths = reader.files(folder, SUFFIXES)
             if not paths:
                 raise UserError(f"{folder}: has no images; is {reader.root} the data set's folder? Correct `root`.")
-            files |= {f"{name}/{path.stem}": (part, path) for path in paths}
+            files |= {f"{name}/{path.stem}": (split, path) for path in paths}
             folder = reader.locate(f"{self.masks}/{name}")
-            masks_of_part = {normalized(path.stem): path for path in reader.files(folder, (".png",))}
+            masks_of_split = {normalized(path.stem): path for path in reader.files(folder, (".png",))}
             names = {normalized(path.stem) for path in paths}
-            reader.check_names(masks_of_part, names, folder, "masks' names")
-            for stem, path in masks_of_part.items():
+            reader.check_names(masks_of_split, names, folder, "masks' names")
+            for stem, path in masks_of_split.items():
                 if stem not in names:
                     reader.leave_out(path, "mask without an image of its name")
-            mask_files |= {f"{name}/{stem}": path for stem, path in masks_of_part.items()}
+            mask_files |= {f"{name}/{stem}": path for stem, path in masks_of_split.items()}
         images = reader.images(path for _, path in files.values())
         rows, masks = list[Row](), list[Row]()
         empty: dict[str, list[Path]] = {"train": [], "test": []}
-        for id, (part, path) in files.items():
+        for id, (split, path) in files.items():
             if path not in images:
                 continue  # a problem already
             mask_path = mask_files.get(f"{Path(id).parent.as_posix()}/{normalized(path.stem)}")
@@ -72,13 +72,13 @@ class ADE20K(Dataset):
             if labeled is None:
                 continue
             if not labeled:
-                empty[part].append(mask_path)
-            rows.append(image_row(id, reader.relative(path), images[path], part, self.prompt))
+                empty[split].append(mask_path)
+            rows.append(image_row(id, reader.relative(path), images[path], split, self.prompt))
             masks.append({"id": id, "png": read_bytes(mask_path)})
         reader.raise_problems()
         last = self.first + self.classes - 1
-        for part, paths in empty.items():
-            count = sum(row["category"] == part for row in rows)
+        for split, paths in empty.items():
+            count = sum(row["category"] == split for row in rows)
             if len(paths) == count:
                 raise UserError(
                     f"{paths[0]}: like all masks of its part, shows none of the classes {self.first}..{last}."

@@ -35,8 +35,8 @@ def feature_colours(maps: Sequence[NDArray[np.float32]]) -> list[RGB]:
     colours = np.clip((score - low) / np.maximum(high - low, 1e-12), 0, 1)
     ends = np.cumsum([m.shape[0] * m.shape[1] for m in maps])[:-1]
     return [
-        (255 * part.reshape(*m.shape[:2], 3)).round().astype(np.uint8)
-        for m, part in zip(maps, np.split(colours, ends), strict=True)
+        (255 * colour.reshape(*m.shape[:2], 3)).round().astype(np.uint8)
+        for m, colour in zip(maps, np.split(colours, ends), strict=True)
     ]
 
 

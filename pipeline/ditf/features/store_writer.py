@@ -52,8 +52,8 @@ class StoreItem:
         return self.grid[0] * self.grid[1]
 
 
-# Features of an item at one block: tokens, float32 [n, C], and modulation, [conditions, 3, C] or None. The modulation for
-# one condition may be [3, C].
+# Features of an item at one block: tokens, float32 [n, C], and modulation, [conditions, 3, C] or None. With one
+# condition, the modulation may be [3, C].
 BlockFeatures = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
 

@@ -295,8 +295,9 @@ def _image_sizes(
     if folder.is_dir():
         catalog = Catalog(folder)
         if sweep:
-            with tempfile.TemporaryDirectory() as part:
-                catalog = write_subset(catalog, choose(catalog, sweep.settings.subset, sweep.settings.seed), Path(part))
+            with tempfile.TemporaryDirectory() as subset_folder:
+                subset = choose(catalog, sweep.settings.subset, sweep.settings.seed)
+                catalog = write_subset(catalog, subset, Path(subset_folder))
                 return Counter((row["width"], row["height"]) for row in catalog.rows("images")), catalog.resize
         rows, rule = catalog.rows("images"), catalog.resize
     else:

@@ -1,4 +1,4 @@
-"""Analysis of massive activations in a store: which channels are massive, where, and what AdaLN does to them.
+"""Analyse massive activations in a store: the massive channels, their places, and the effect of AdaLN.
 
 Method: Gan et al., "Unleashing Diffusion Transformers for Visual Correspondence by Modulating Massive Activations"
 (arXiv 2505.18584), sections 3 and 4.
@@ -19,14 +19,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LARGEST = 10  # channels listed per block
-IMAGES, TOKENS = 16, 256  # images, and tokens of each, whose similarities are computed
+IMAGES = 16  # images in similarities
+TOKENS = 256  # tokens per image in similarities
 SHOWN = 4  # images in maps
 
 Rows = list[dict[str, Any]]
 
 
 def channels(store: FeatureStore, block: int) -> Rows:
-    """Return a row per channel, the largest first: magnitude, mean, std, ratio to the median magnitude, massive."""
+    """Return a row per channel, the largest magnitude first.
+
+    Args:
+        store: The store.
+        block: Block whose channels are listed.
+
+    Returns:
+        Rows with the columns "channel", "magnitude", "mean", "std", "ratio" to the median magnitude, and "massive".
+    """
     statistics = store.statistics(block)
     return [
         {
@@ -41,8 +50,8 @@ def channels(store: FeatureStore, block: int) -> Rows:
 def largest(store: FeatureStore) -> Rows:
     """Return the ten largest channels of each block, with their ranks in the block's AdaLN.
 
-    The columns "shift rank", "scale rank" and "gate rank" rank channels by their magnitude, averaged over prompts; rank
-    1 is the largest. Models without AdaLN do not have these columns.
+    The columns "shift rank", "scale rank" and "gate rank" rank channels by their magnitude, averaged over prompts. Rank
+    1 is the largest. For models without AdaLN, there are no such columns.
     """
     rows: Rows = []
     for block in store.blocks:
@@ -55,8 +64,8 @@ def largest(store: FeatureStore) -> Rows:
 
 def _ranks(store: FeatureStore, block: int) -> dict[str, NDArray[np.int64]]:
     """Return the rank of every channel in shift, scale and gate."""
-    first = {prompt: item for item, prompt in zip(reversed(store.ids), reversed(store.prompt_of), strict=True)}
-    conditions = [store.conditions(block, item) for item in first.values()]
+    item_of_prompt = {prompt: item for item, prompt in zip(reversed(store.ids), reversed(store.prompt_of), strict=True)}
+    conditions = [store.conditions(block, item) for item in item_of_prompt.values()]
     if not all(BOTH in condition for condition in conditions):
         return {}
     magnitude = np.mean([np.abs(condition[BOTH]) for condition in conditions], axis=0)
@@ -65,12 +74,20 @@ def _ranks(store: FeatureStore, block: int) -> dict[str, NDArray[np.int64]]:
 
 
 def descriptors_of(store: FeatureStore) -> tuple[Descriptor, ...]:
-    """Return the descriptors to compare: with AdaLN original, adaln and adaln+discard, else original."""
+    """Return the descriptors to compare: all for a model with AdaLN, otherwise only "original"."""
     return MODULATED if store.attributes["conditions"] else ORIGINAL
 
 
 def similarities(store: FeatureStore, block: int) -> dict[Descriptor, NDArray[np.float32]]:
-    """Return cosine similarities of pairs of tokens of the same image, for at most 16 images and 256 tokens of each."""
+    """Compute cosine similarities between tokens of the same image.
+
+    Args:
+        store: The store. At most `IMAGES` images and `TOKENS` tokens per image are used.
+        block: Block of the tokens.
+
+    Returns:
+        Similarities of all pairs of tokens, by descriptor.
+    """
     values_of: dict[Descriptor, list[NDArray[np.float32]]] = {name: [] for name in descriptors_of(store)}
     for item in spread(store.ids, IMAGES):
         features = store.features(block, item)
@@ -83,12 +100,19 @@ def similarities(store: FeatureStore, block: int) -> dict[Descriptor, NDArray[np
 
 
 def similarity_rows(block: int, similarities: dict[Descriptor, NDArray[np.float32]]) -> Rows:
-    """Return mean and percentiles of similarities. The lower they are, the more descriptors differ within an image."""
+    """Return a row with mean and percentiles of the similarities of each descriptor.
+
+    The lower they are, the more descriptors differ within an image.
+
+    Args:
+        block: Block of the tokens.
+        similarities: Result of `similarities`.
+    """
     rows: Rows = []
     for name, values in similarities.items():
         low, middle, high = (float(x) for x in np.percentile(values, [5, 50, 95]))
-        head: dict[str, Any] = {"block": block, "descriptor": name, "mean": float(values.mean())}
-        rows.append({**head, "5 %": low, "median": middle, "95 %": high})
+        row: dict[str, Any] = {"block": block, "descriptor": name, "mean": float(values.mean())}
+        rows.append({**row, "5 %": low, "median": middle, "95 %": high})
     return rows
 
 
@@ -106,7 +130,7 @@ def draw_similarities(similarities: dict[Descriptor, NDArray[np.float32]], block
 
 
 def draw_over_blocks(store: FeatureStore) -> "Figure":
-    """Draw the magnitudes over blocks of the channels that are massive in any block, and of the median channel."""
+    """Draw the magnitude of massive channels and of the median channel over blocks."""
     figure = new_figure(6, 3.4)
     axes = figure.subplots()
     magnitudes = {block: store.statistics(block).magnitude for block in store.blocks}
@@ -121,23 +145,28 @@ def draw_over_blocks(store: FeatureStore) -> "Figure":
 
 
 def draw_maps(store: FeatureStore, block: int) -> "Figure":
-    """Draw a few images, a row each: the largest channel over the image, and each descriptor as colours.
+    """Draw the largest channel and the descriptors of a few images, one image per row.
 
-    Colours are the first three principal components of the descriptors, common to the images.
+    Colours show the first three principal components of the descriptors, which all images share.
+
+    Args:
+        store: The store.
+        block: Block to draw.
     """
     items, names = spread(store.ids, SHOWN), descriptors_of(store)
     channel = int(np.argmax(store.statistics(block).magnitude))
     features = [store.features(block, item) for item in items]
     colours = {
-        name: feature_colours([one.descriptors(name).reshape(*one.grid, -1) for one in features]) for name in names
+        name: feature_colours([image.descriptors(name).reshape(*image.grid, -1) for image in features])
+        for name in names
     }
     figure = new_figure(2.6 * (1 + len(names)), 2.4 * len(items))
-    for number, (item, one, cells) in enumerate(
+    for number, (item, image, cells) in enumerate(
         zip(items, features, figure.subplots(len(items), 1 + len(names), squeeze=False), strict=True)
     ):
-        width, height = one.size
+        width, height = image.size
         extent = (0, width, height, 0)
-        values = np.asarray(one.tokens[:, channel], np.float32).reshape(one.grid)
+        values = np.asarray(image.tokens[:, channel], np.float32).reshape(image.grid)
         show(cells[0], values, f"channel {channel}\n{item}" if number == 0 else item, extent=extent)
         for axes, name in zip(cells[1:], names, strict=True):
             show(axes, colours[name][number], f"PCA, {name}" if number == 0 else "", extent=extent)

@@ -1,4 +1,4 @@
-"""Figures and images as they are embedded in a page."""
+"""Embed figures and images in an HTML page."""
 
 import base64
 import io
@@ -11,17 +11,18 @@ from PIL import Image
 
 from ditf.drawing.figures import recolour
 
-INK = "#010203"  # stands for the colour of the page's text
-QUALITY, EFFORT = 85, 2  # of WebP; more effort does not make photographs smaller
+INK = "#010203"  # replaced by the colour of the page's text
+QUALITY = 85  # of WebP, 0 to 100
+EFFORT = 2  # of WebP, 0 to 6; more effort does not make photographs smaller
 
 
 def svg(figure: Figure, salt: str, alt: str) -> Markup:
     """Return a figure as SVG whose text and axes have the colour of the page's text.
 
     Args:
-        figure: The figure, which is changed.
-        salt: A text that is different for each figure of the page, since it makes the ids inside unique.
-        alt: What the figure shows.
+        figure: The figure. Its colours are changed.
+        salt: Text that makes the ids inside unique. Each figure of the page needs another one.
+        alt: Description of the figure.
     """
     recolour(figure, INK)
     for axes in figure.axes:
@@ -35,7 +36,7 @@ def svg(figure: Figure, salt: str, alt: str) -> Markup:
 
 
 def data_uri(path: Path) -> str:
-    """Return an image or an animation as a WebP data URI, a tenth of the size of a PNG of photographs."""
+    """Return an image or an animation as a data URI. WebP keeps photographs small."""
     buffer = io.BytesIO()
     with Image.open(path) as picture:
         picture.save(buffer, "WEBP", quality=QUALITY, method=EFFORT, save_all=True)

@@ -1,4 +1,4 @@
-"""Every result beside the others of its benchmark: metrics with intervals, published numbers, and paired tests."""
+"""Leaderboards: the results of a benchmark with intervals, published results and paired tests."""
 
 import csv
 import itertools
@@ -32,7 +32,13 @@ class Estimate:
 
     @classmethod
     def of(cls, metric: str, value: float, interval: tuple[float, float] | None) -> "Estimate":
-        """Return an estimate of a metric that is stored in percent or as a fraction."""
+        """Return the estimate of a metric in percent.
+
+        Args:
+            metric: Name of the metric, which tells whether it is stored in percent or as a fraction.
+            value: Stored value.
+            interval: Stored 95 % interval, or None if it is not known.
+        """
         low, high = interval or (0.0, 0.0)
         bounds = (in_percent(metric, low), in_percent(metric, high)) if interval else None
         return cls(in_percent(metric, value), bounds)
@@ -48,9 +54,9 @@ class Leaderboard:
 
     Attributes:
         title: Task and data set.
-        headline: The metric by which results are ranked.
-        rows: A row for every descriptor of every task, and the published results, the best first.
-        differences: A row for every two results that have scores for the same units.
+        headline: Metric that ranks results.
+        rows: A row for every descriptor of every task and for every published result, the best first.
+        differences: A row for each pair of results that have scores for the same units.
     """
 
     title: str
@@ -60,7 +66,7 @@ class Leaderboard:
 
 
 def leaderboards(params: Params, results: Path) -> list[Leaderboard]:
-    """Return a leaderboard for each benchmark: a type of task, a data set and its folder.
+    """Return a leaderboard for each benchmark. Tasks with equal type, data set, split and folder share a benchmark.
 
     Args:
         params: Parameters of the project.
@@ -77,6 +83,14 @@ def leaderboards(params: Params, results: Path) -> list[Leaderboard]:
 
 
 def _leaderboard(params: Params, results: Path, key: tuple[str, ...], names: list[str]) -> Leaderboard:
+    """Return the leaderboard of one benchmark.
+
+    Args:
+        params: Parameters of the project.
+        results: Folder with the results of tasks.
+        key: Type of the tasks, type of the data set, its split and its folder.
+        names: Names of the tasks.
+    """
     kind, dataset, split, root = key
     headline, rows = params.tasks[names[0]].headline, []
     scores: dict[str, UnitSums] = {}
@@ -107,9 +121,13 @@ def _leaderboard(params: Params, results: Path, key: tuple[str, ...], names: lis
 
 
 def settings(params: Params, task: Task) -> Row:
-    """Return the settings behind a result: model, block, timestep, ensemble size, image size.
+    """Return the settings behind a result: model, block, timestep, ensemble size and image size.
 
-    A fusion has those of both halves.
+    For a fusion, each value names both halves.
+
+    Args:
+        params: Parameters of the project.
+        task: Task that has the result.
     """
     fusion = params.fusions.get(task.features)
     names = [fusion.first.features, fusion.second.features] if fusion else [task.features]
@@ -131,7 +149,14 @@ def settings(params: Params, task: Task) -> Row:
 
 
 def _published(kind: str, dataset: str, split: str, sizes: set[Any]) -> Iterator[Row]:
-    """Yield published results of a benchmark if its official number of pairs or images is among `sizes`."""
+    """Yield the published results of a benchmark.
+
+    Args:
+        kind: Type of the task.
+        dataset: Type of the data set.
+        split: Split of the data set.
+        sizes: Numbers of pairs or images in our results. They must include the official number.
+    """
     text = resources.files("ditf.report").joinpath("published.csv").read_text(encoding="utf-8")
     for row in csv.DictReader(text.splitlines()):
         if (row["task"], row["dataset"], row["split"]) == (kind, dataset, split) and int(row["units"]) in sizes:
@@ -145,11 +170,11 @@ def _published(kind: str, dataset: str, split: str, sizes: set[Any]) -> Iterator
 
 
 def _differences(scores: dict[str, UnitSums], metric: str) -> list[Row]:
-    """Return the paired difference of every two results that have scores for the same units."""
+    """Return the paired difference between each two results that have scores for the same units."""
     rows: list[Row] = []
-    for (one, first), (other, second) in itertools.combinations(scores.items(), 2):
+    for (first_name, first), (second_name, second) in itertools.combinations(scores.items(), 2):
         if first.units == second.units:
             test = difference(first, second)
             estimate = Estimate.of(metric, test.value, test.interval)
-            rows.append({"first": one, "second": other, "difference": estimate, "p": p_text(test.p)})
+            rows.append({"first": first_name, "second": second_name, "difference": estimate, "p": p_text(test.p)})
     return rows

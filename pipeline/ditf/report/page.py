@@ -1,4 +1,4 @@
-"""The report: all results on one self-contained HTML page."""
+"""Render the report: all results on one self-contained HTML page."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from ditf.report.leaderboard import Row, leaderboards
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 DECIMAL = re.compile(r"-?\d+(\.\d+|e[+-]?\d+|\.\d+e[+-]?\d+)")
-MOST_PICTURES = 9  # of a kind, per section
+MOST_PICTURES = 9  # still images and animations per section, each
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Picture:
 
     Attributes:
         caption: Text below the image.
-        alt: What the image shows, for readers who cannot see it.
+        alt: Description of the image for readers who cannot see it.
         source: The image as a data URI.
     """
 
@@ -45,14 +45,14 @@ class ReportSection:
     """A section of the page.
 
     Attributes:
-        title: Name of the entry that it is about.
+        title: Name of the entry in `params.yaml`.
         note: A sentence below the title.
-        stale: Why the results are out of date; empty if they are not.
-        charts: SVG by title.
+        stale: Reason why the results are out of date, or an empty text.
+        charts: Charts as SVG by title.
         pictures: Images and animations.
         left_out: Number of images that are not shown.
-        tables: Rows by title.
-        facts: Provenance.
+        tables: Rows of tables by title.
+        facts: Provenance by name.
     """
 
     title: str
@@ -66,12 +66,12 @@ class ReportSection:
 
 
 def render(params: Params, results: Path, stale: Mapping[str, str] | None = None) -> str:
-    """Return the page. It needs only the folder of results, neither the stores nor the images.
+    """Render the page from the folder of results alone. Stores and images are not read.
 
     Args:
         params: Parameters of the project. Entries without results are left out.
         results: Folder of results, with a folder per task, `analysis/` and `sweeps/`.
-        stale: Tasks whose results are out of date, with the reason.
+        stale: Reasons why the results of tasks are out of date, by task.
     """
     tasks = [name for name in params.tasks if (results / name / "metrics.json").exists()]
     environment = jinja2.Environment(
@@ -156,7 +156,7 @@ def _sweep(folder: Path) -> ReportSection:
 
 
 def _stores(results: Path, tasks: Sequence[str]) -> list[Row]:
-    """Return the images and bytes of the store behind each task."""
+    """Return a row per task with the number of images and the size of its store."""
     rows = []
     for name in tasks:
         run = json.loads((results / name / "run.json").read_text(encoding="utf-8"))
@@ -165,7 +165,12 @@ def _stores(results: Path, tasks: Sequence[str]) -> list[Row]:
 
 
 def _add_pictures(section: ReportSection, paths: Sequence[Path]) -> None:
-    """Add images to a section: of a sequence only its animation; of many, some that are evenly spaced."""
+    """Add images to a section. An animation replaces the still image of the same name.
+
+    Args:
+        section: The section.
+        paths: Image files. If there are too many, evenly spaced ones are chosen.
+    """
     animated = {path.stem for path in paths if path.suffix == ".gif"}
     kinds = (
         [path for path in paths if path.suffix == ".png" and path.stem not in animated],
@@ -178,17 +183,17 @@ def _add_pictures(section: ReportSection, paths: Sequence[Path]) -> None:
 
 
 def _readable(rows: Sequence[Mapping[str, str]]) -> list[Row]:
-    """Return the rows of a CSV file with few digits, fractions in percent and the names of difficulty grades."""
+    """Format the rows of a CSV file for readers: few digits, fractions in percent, names of difficulty grades."""
     return [{_title(name): _cell(row, name) for name in row} for row in rows]
 
 
 def _title(column: str) -> str:
-    """Return the title of a column."""
+    """Return the title of a column of a CSV file."""
     return f"{column.replace('-', ' ')}, %" if is_fraction(column) else column.replace("_", " ")
 
 
 def _cell(row: Mapping[str, str], column: str) -> str:
-    """Return a cell of a CSV file as it is shown."""
+    """Format a cell of a CSV file."""
     text = row[column]
     if column == "value" and "group" in row:
         return group_value(row["group"], text)
@@ -202,14 +207,14 @@ def _cell(row: Mapping[str, str], column: str) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """Return the number by which a cell is sorted, or None if it is text."""
+    """Return the number that sorts a cell, or None for text."""
     if isinstance(value, str):
         return float(value) if NUMBER.fullmatch(value) else None
     return value if isinstance(value, int | float) else getattr(value, "value", None)
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values in nested mappings, named by their paths."""
+    """Yield the values of nested mappings with their paths, such as "predict.block"."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _flatten(inner, f"{prefix}.{key}" if prefix else key)

@@ -1,4 +1,4 @@
-"""The tables of results, for use in Python."""
+"""Load the tables of results in Python."""
 
 from pathlib import Path
 
@@ -35,11 +35,11 @@ def load_results(folder: Path | str) -> dict[str, pa.Table]:
         folder: Folder of the results, such as `results/spair-flux`.
 
     Returns:
-        The tables by name. Names of sequences, images and the like are strings. Pandas, where it is installed, takes a
-        table by `.to_pandas()`.
+        The tables by name. Names of sequences, images and similar columns are strings. If pandas is installed,
+        `.to_pandas()` converts a table.
 
     Raises:
-        UserError: The folder holds no tables.
+        UserError: The folder has no tables.
     """
     tables = {
         path.stem: _read_csv(path) if path.suffix == ".csv" else pyarrow.parquet.read_table(path)
@@ -52,7 +52,7 @@ def load_results(folder: Path | str) -> dict[str, pa.Table]:
 
 
 def _read_csv(path: Path) -> pa.Table:
-    """Read a table of `ditf.data.tables.write_csv`, with names as strings."""
+    """Read a table that `ditf.data.tables.write_csv` wrote. Names are strings."""
     with path.open(encoding="utf-8") as file:
         columns = file.readline().rstrip("\r\n").split(",")
     names = [*NAMES, *(["value"] if "group" in columns else [])]

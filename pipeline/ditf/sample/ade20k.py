@@ -17,9 +17,9 @@ IMAGES = {"training": 16, "validation": 8}
 def build_ade20k(root: Path, seed: int) -> None:
     """Write the sample into `root`. Each scene has a piece of each photograph in one of its four quarters."""
     textures = [PHOTOS[name].pixels() for name in TEXTURES]
-    for part, count in IMAGES.items():
+    for split, count in IMAGES.items():
         rng = np.random.default_rng([seed, count])
-        images, annotations = (root / kind / part for kind in ("images", "annotations"))
+        images, annotations = (root / kind / split for kind in ("images", "annotations"))
         images.mkdir(parents=True)
         annotations.mkdir(parents=True)
         for number in range(count):
@@ -33,5 +33,5 @@ def build_ade20k(root: Path, seed: int) -> None:
                 image[rows, columns], mask[rows, columns] = texture[y : y + height, x : x + width], label + 1
             inner = np.zeros_like(mask)
             inner[BORDER:-BORDER, BORDER:-BORDER] = mask[BORDER:-BORDER, BORDER:-BORDER]
-            Image.fromarray(image).save(images / f"{part}_{number:03d}.jpg", quality=JPEG_QUALITY)
-            Image.fromarray(inner).save(annotations / f"{part}_{number:03d}.png")
+            Image.fromarray(image).save(images / f"{split}_{number:03d}.jpg", quality=JPEG_QUALITY)
+            Image.fromarray(inner).save(annotations / f"{split}_{number:03d}.png")

@@ -1,6 +1,6 @@
-"""Sweeps over timesteps, blocks and ensemble sizes, which find the features of a model that serve a task best.
+"""Find the timestep, block and ensemble size at which the features of a model score best in a task.
 
-All blocks and ensemble sizes come from the same passes. Features of only one timestep at a time are on disk.
+The same passes give all blocks and ensemble sizes. Only the features of one timestep are on disk at a time.
 """
 
 import json
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
-SETTING = ("timestep", "block", "ensemble_size", "descriptor")  # the columns that name a row
+SETTING = ("timestep", "block", "ensemble_size", "descriptor")  # columns that identify a row
 
 
 def sweep(
@@ -43,17 +43,20 @@ def sweep(
     """Score every block, ensemble size and descriptor at every timestep.
 
     Args:
-        folder: The folder to work in. An interrupted sweep continues there.
-        task: The task that scores features; its block is replaced by each block.
-        catalog: The catalog of the images.
-        jobs: What is extracted at each timestep.
-        smaller_ensembles: Ensemble sizes smaller than those of the jobs.
-        client: Client of the workers; None for this process.
+        folder: Working folder. An interrupted sweep continues there.
+        task: Task that scores features. Each block replaces its own block.
+        catalog: Catalog of the images.
+        jobs: Images and settings of the extraction at each timestep.
+        smaller_ensembles: Ensemble sizes below those of the jobs.
+        client: Client of the workers, or None to work in this process.
 
     Returns:
-        A row per timestep, block, ensemble size and descriptor, with the task's metrics; `low` and `high`, the 95 %
-        interval of the task's headline metric; `massive`, the massive channels; and `ratio`, the largest channel's
-        magnitude over the median channel's.
+        A row per timestep, block, ensemble size and descriptor, with the task's metrics. Columns `low` and `high` are
+        the 95 % interval of the headline metric. `massive` lists the massive channels. `ratio` is the largest magnitude
+        of a channel, divided by the median magnitude.
+
+    Raises:
+        UserError: The images have no ground truth, or an extraction fails.
     """
     rows: list[Row] = []
     with tqdm(desc="sweep", total=len(jobs), unit="timestep") as bar:
@@ -71,7 +74,7 @@ def sweep(
 
 
 def _score(store: FeatureStore, task: Task, catalog: Catalog, folder: Path, client: "Client | None") -> Iterator[Row]:
-    """Score every block and descriptor of a store."""
+    """Yield a row for every block and descriptor of a store."""
     size = store.attributes["extraction_config"]["ensemble_size"]
     for block in store.blocks:
         task_at_block = task.model_copy(update={"predict": task.predict.model_copy(update={"block": block})})
@@ -94,10 +97,10 @@ class BestSetting:
     """The best setting of a sweep.
 
     Attributes:
-        row: Its row.
-        curve: The rows that differ from it in the ensemble size only, ascending.
+        row: Row of the setting.
+        curve: Rows of the same setting at all ensemble sizes, in ascending order.
         ties: Rows with the same value of the metric.
-        close: Rows with a smaller value that lies within the 95 % interval of the best.
+        close: Rows with a smaller value inside the 95 % interval of the best.
     """
 
     row: Row
@@ -107,14 +110,14 @@ class BestSetting:
 
 
 def best(table: pa.Table, metric: str) -> BestSetting:
-    """Find the setting with the greatest metric among those of the largest ensemble.
+    """Find the best setting of the largest ensemble.
 
     Args:
-        table: The result of `sweep`.
-        metric: The metric to compare.
+        table: Result of `sweep`.
+        metric: Metric to compare. Greater is better.
 
     Returns:
-        The first of the best settings, and the settings that are as good.
+        The first of the best settings, and settings that are as good.
     """
     rows: list[Row] = table.to_pylist()
     largest = max(row["ensemble_size"] for row in rows)
@@ -131,15 +134,19 @@ def best(table: pa.Table, metric: str) -> BestSetting:
 
 
 def heatmaps(table: pa.Table, metric: str) -> "Figure":
-    """Draw a metric over timesteps and blocks at the largest ensemble.
+    """Draw a metric over timesteps and blocks at the largest ensemble, in one map per descriptor.
 
-    There is a map per descriptor; the best setting and those with the same value are bold.
+    The greatest value is bold.
+
+    Args:
+        table: Result of `sweep`.
+        metric: Metric to draw.
     """
     return _maps({row["descriptor"]: f"{row['descriptor']}: {metric}" for row in table.to_pylist()}, table, metric)
 
 
 def massive_map(table: pa.Table) -> "Figure":
-    """Draw how far the largest channel stands out, over timesteps and blocks at the largest ensemble."""
+    """Draw the column `ratio` of a sweep over timesteps and blocks at the largest ensemble."""
     return _maps({table["descriptor"][0].as_py(): "largest channel, times the median"}, table, "ratio")
 
 
