@@ -102,7 +102,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove the incomplete files that a killed process left in a folder, those of zarr included."""
+    """Remove the incomplete files that a killed process left in a folder, including incomplete files of zarr."""
     with reporting_write_errors(folder):
         for partial in folder.rglob("*.partial"):
             partial.unlink(missing_ok=True)

@@ -154,7 +154,7 @@ def problem(location: Location, message: str) -> InitErrorDetails:
 
     Args:
         location: The keys that lead to the wrong field.
-        message: What is wrong and what to do.
+        message: Description of the problem and its remedy.
     """
     return InitErrorDetails(
         type=PydanticCustomError(WRONG, "{message}", {"message": message}), loc=location, input=None

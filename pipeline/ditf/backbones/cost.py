@@ -88,7 +88,7 @@ class Architecture:
         outside: Layers before and between the blocks.
         blocks: The blocks, in the order in which they run.
         modulations: The AdaLN layers of each block, which are part of the block's cost.
-        text_tokens: Tokens of the text beside those of the image.
+        text_tokens: Number of text tokens.
         shapes: Stride and channels of each block's features, where blocks differ.
         captures_output: Whether a block's feature is its output rather than its input.
         activations: Values held per token and noise sample; by default a multiple of `channels`.
@@ -146,7 +146,7 @@ class ModelSize:
     Attributes:
         stride: Pixels that a token covers along each side.
         shapes: Stride and channels of the features of each captured block.
-        text_tokens: Tokens of the text beside those of the image.
+        text_tokens: Number of text tokens.
         weights: Parameters that are loaded.
         resident_weights: Parameters outside the blocks.
         block_weights: Parameters of the largest block.

@@ -73,7 +73,7 @@ def _git(folder: Path, *arguments: str) -> bool:
 
 def _commit(folder: Path) -> None:
     """Commit all files, since DVC's experiments start from a commit."""
-    named = _git(folder, "var", "GIT_AUTHOR_IDENT")  # fails where the user has not told git a name and an address
+    named = _git(folder, "var", "GIT_AUTHOR_IDENT")  # fails if git does not know the user's name and address
     author = [] if named else ["-c", "user.name=ditf", "-c", "user.email=ditf@localhost"]
     _git(folder, "add", "--all")
     _git(folder, *author, "commit", "--quiet", "--message", "Create a ditf project")

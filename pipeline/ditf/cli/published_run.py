@@ -140,7 +140,7 @@ def run(entries: Entries, names: Mapping[str, str], name: str | None, root: tupl
 
     Args:
         entries: The run's entries of `models`, `datasets`, `features` and `tasks`.
-        names: What the entries of `datasets` and `tasks` are called, such as davis-2017 and davis.
+        names: Names of the entries of `datasets` and `tasks`, such as davis-2017 and davis.
         name: Name of the task; None derives one from the settings.
         root: The flag of the data set's folder, and the folder.
         out: Folder for the results.

@@ -50,7 +50,7 @@ class Params(Settings):
         datasets: Data sets.
         features: Features of a data set, computed by a model.
         fusions: Pairs of features that are used as one.
-        tasks: What is done with features.
+        tasks: Evaluations of features.
         sweeps: Searches for the best timestep, block and ensemble size.
     """
 

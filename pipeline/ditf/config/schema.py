@@ -65,7 +65,7 @@ class FeaturesEntry(ExtractionSettings):
 
     @classmethod
     def parameters(cls, context: Any) -> list[str]:
-        """Return the keys of an entry, those of all families included."""
+        """Return the keys of an entry, including the settings of all families."""
         models = context.valid.get("models", {}) if isinstance(context, Entries) else {}
         names = [*cls.model_fields, *(name for model in models.values() for name in model.backbone.model_fields)]
         return [name for name in dict.fromkeys(names) if name != "backbone"]
@@ -84,7 +84,7 @@ class FeaturesEntry(ExtractionSettings):
     @field_validator("backbone", mode="wrap")
     @classmethod
     def _parse_backbone(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-        """Validate the settings as those of the model's family."""
+        """Validate the settings of the model's family."""
         if isinstance(value, Backbone):
             return value
         if "model" not in info.data or not isinstance(info.context, Entries):
@@ -93,7 +93,7 @@ class FeaturesEntry(ExtractionSettings):
 
 
 class SweepSettings(Settings):
-    """Settings of an entry of `sweeps`, beside those of features.
+    """Settings of an entry of `sweeps`. It also has the settings of features.
 
     Attributes:
         dataset: Entry of `datasets`.

@@ -67,7 +67,7 @@ def fragile_spellings(path: Path) -> list[str]:
 
 
 def set_entries(path: Path, entries: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
-    """Add entries to the sections of a YAML file, or replace those of the same name.
+    """Add entries to the sections of a YAML file, or replace entries of the same name.
 
     All other lines, comments included, stay as they are.
 

@@ -1,4 +1,4 @@
-"""Reading images, and the rules by which benchmarks resize them for a model."""
+"""Read images, and resize them for a model by the rules of benchmarks."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ from ditf.errors import UserError
 from ditf.types import Rule
 
 MAX_SIDE = 16384  # longer sides are not photographs, and would exhaust memory
-MAX_PIXELS = 178_956_970  # PIL refuses larger images, too
+MAX_PIXELS = 178_956_970  # PIL also refuses larger images
 MAX_METADATA = 1 << 28  # bytes of text and color profiles in a PNG; PIL's own limit refuses photographs with edit logs
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MAX_METADATA
 PNG_COMPRESSION = 1  # a third of the time of its default, for a tenth more bytes
@@ -44,7 +44,7 @@ RGB = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ImageFile:
-    """What the catalog needs to know of an image file.
+    """Description of an image file for the catalog.
 
     Attributes:
         sha256: SHA-256 of the file's bytes, which shows whether the file changed.
@@ -212,7 +212,7 @@ def open_image(data: bytes, path: Path, kind: str) -> Iterator[Image.Image]:
     Args:
         data: Content of the file.
         path: Name of the file, for errors.
-        kind: What the file should be, "image" or "mask".
+        kind: Expected kind of the file, "image" or "mask".
 
     Yields:
         The image.

@@ -84,7 +84,7 @@ def _has_soft_edges(pixels: Mask) -> bool:
 
 
 def _palette() -> list[int]:
-    """Return DAVIS's colors: the first 22 of PASCAL VOC's map, with 191 in place of 192, then greys."""
+    """Return DAVIS's colors: the first 22 of PASCAL VOC's map, with 191 instead of 192, then greys."""
     colors = []
     for index in range(22):
         for channel in range(3):

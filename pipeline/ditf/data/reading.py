@@ -112,7 +112,7 @@ class DatasetReader:
         Args:
             folder: Folder to list. Links are followed.
             suffixes: Accepted suffixes in lower case, such as ".jpg". Files may have them in any case.
-            recursive: Whether to list subfolders, too.
+            recursive: Whether to list subfolders as well.
             used: Files that the data set reads otherwise; they are not listed.
         """
         if not folder.is_dir():
@@ -219,7 +219,7 @@ class DatasetReader:
             names: Names in the file.
             known: Names that the data set has.
             where: The file.
-            what: What the names are, such as "keys".
+            what: Description of the names, such as "keys".
         """
         if names and known and not set(names) & set(known):
             text = f"none of its {len(names)} {what} is one of the data set's. It has {min(names)!r}; "
@@ -248,7 +248,7 @@ class DatasetReader:
 
 
 def check_file_names(root: Path) -> None:
-    """Raise `UserError` if names of files in a folder are not UTF-8. Hidden files are checked, too."""
+    """Raise `UserError` if names of files in a folder are not UTF-8. Hidden files are checked as well."""
     lines = [
         f"{printable(path)}: its name is not UTF-8. Rename it."
         for folder, folders, files in os.walk(root)

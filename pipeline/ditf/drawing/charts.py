@@ -23,7 +23,7 @@ def lines(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str,
     figure = new_figure(5, 3.4)
     axes = figure.subplots()
     for number, (name, (xs, ys)) in enumerate(curves.items()):
-        style = ("-", "--", ":", "-.")[number % 4]  # so that curves differ without colour, too
+        style = ("-", "--", ":", "-.")[number % 4]  # so that curves also differ without colour
         axes.plot(xs, ys, style, label=name, linewidth=1.8, marker="o" if len(xs) < 12 else None, markersize=4)
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.25)

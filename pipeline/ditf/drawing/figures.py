@@ -1,4 +1,4 @@
-"""What all drawings share: figures, labels and files that suit light and dark pages.
+"""The base of all drawings: figures, labels and files that suit light and dark pages.
 
 PNG files have a transparent background and grey text, which is readable on white and on black. Text is large enough to
 be read when a drawing is 400 pixels wide.

@@ -15,7 +15,7 @@ from ditf.project.staging import home_of, reusable_stores, tidy
 
 @dataclass(frozen=True)
 class EntryExtraction:
-    """What an extraction did.
+    """Result of an extraction.
 
     Attributes:
         images: Number of images in the store.

@@ -79,7 +79,7 @@ class Plan:
     """The cost of every entry of features and sweeps, as text.
 
     Attributes:
-        notes: What the costs assume.
+        notes: Assumptions behind the costs.
         rows: Cells by column name. The column "" labels the rows, and there is a column for each entry.
     """
 
@@ -289,7 +289,7 @@ def _image_sizes(
         notes: Receives what the counts assume.
 
     Returns:
-        The counts, and the rule by which the data set's benchmark resizes images.
+        The counts, and the rule that resizes images in the benchmark of the data set.
     """
     folder = CATALOGS / entry.dataset
     if folder.is_dir():

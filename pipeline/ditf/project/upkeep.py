@@ -22,7 +22,7 @@ class Check:
     Attributes:
         path: A store or an index.
         items: Number of items in a store; None for an index, or if the store cannot be opened.
-        problems: What is damaged; empty if everything is intact.
+        problems: Descriptions of the damage. Empty if everything is intact.
     """
 
     path: Path

@@ -48,7 +48,7 @@ def caption_of(stem: str) -> tuple[str, str]:
     """Return the caption and the alternative text of an image.
 
     Args:
-        stem: The name of its file without the suffix. Other names than those of `DESCRIPTIONS` are sequences.
+        stem: Name of the file without the suffix. Names that `DESCRIPTIONS` does not contain are sequences.
     """
     for pattern, (caption, text) in DESCRIPTIONS.items():
         if match := re.fullmatch(pattern, stem):

@@ -17,7 +17,7 @@ class Photo:
 
     Attributes:
         load: Returns the pixels at full size.
-        caption: What the photograph shows.
+        caption: Description of the photograph.
         box: Box of its main object, (x1, y1, x2, y2) as fractions of width and height.
     """
 

@@ -151,7 +151,7 @@ class Task(Settings):
             path: File to write. Its suffix chooses the format.
             predicted: Predictions, catalog and images.
             descriptor: Descriptor of the prediction.
-            unit: A name among those of `unit_scores`.
+            unit: Name of the pair, image or frame, as in `unit_scores`.
 
         Raises:
             UserError: Tasks of this type cannot draw single results.

@@ -1,1 +1,1 @@
-"""What all families of diffusion models share: settings, latents, noise, the denoiser and its memory."""
+"""The base of all families of diffusion models: settings, latents, noise, the denoiser and its memory."""

@@ -45,7 +45,7 @@ class LoadedZImage(LoadedDiffusion):
     def adaln(self, block: int, embedding: Any) -> Tensor:
         layers: Any = self.block(block)
         scale, gate, *_ = layers.adaLN_modulation(embedding)[0].chunk(4)
-        # `Norm` has no weights, so that the scale includes those of the model's RMS norm.
+        # `Norm` has no weights, so that the scale includes the weights of the model's RMS norm.
         weight = layers.attention_norm1.weight
         return torch.stack([torch.zeros_like(scale), weight * (1 + scale) - 1, gate.tanh()])
 
