@@ -57,23 +57,49 @@ class LayerCost:
 
 
 def linear(inputs: float, outputs: float, tokens: Tokens) -> LayerCost:
-    """Return the cost of a linear layer, or of a 1x1 convolution, applied to each of some tokens."""
+    """Return the cost of a linear layer or a 1x1 convolution.
+
+    Args:
+        inputs: Input channels.
+        outputs: Output channels.
+        tokens: Number of tokens.
+    """
     weights = inputs * outputs
     return LayerCost(weights + outputs, (2 * weights * tokens[0], 2 * weights * tokens[1], 0.0))
 
 
 def mlp(inputs: float, hidden: float, outputs: float, tokens: Tokens) -> LayerCost:
-    """Return the cost of two linear layers."""
+    """Return the cost of two linear layers.
+
+    Args:
+        inputs: Input channels.
+        hidden: Channels between the layers.
+        outputs: Output channels.
+        tokens: Number of tokens.
+    """
     return linear(inputs, hidden, tokens) + linear(hidden, outputs, tokens)
 
 
 def convolution(inputs: float, outputs: float, pixels: Tokens, kernel: int = 3) -> LayerCost:
-    """Return the cost of a convolution that computes some pixels."""
+    """Return the cost of a convolution.
+
+    Args:
+        inputs: Input channels.
+        outputs: Output channels.
+        pixels: Number of pixels in the output.
+        kernel: Side of the kernel in pixels.
+    """
     return linear(inputs * kernel**2, outputs, pixels)
 
 
 def attention(width: float, queries: Tokens, keys: Tokens) -> LayerCost:
-    """Return the cost of the two products of softmax attention, without the projections."""
+    """Return the cost of the two matrix products of softmax attention, without the projections.
+
+    Args:
+        width: Channels of all heads.
+        queries: Number of queries.
+        keys: Number of keys.
+    """
     (a, b), (c, d) = queries, keys
     return LayerCost(0.0, (4 * width * a * c, 4 * width * (a * d + b * c), 4 * width * b * d))
 

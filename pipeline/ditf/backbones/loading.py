@@ -24,7 +24,16 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def load_component(kind: Any, folder: Path, **options: Any) -> Any:
-    """Load a frozen diffusers or transformers model from its folder. Raises `UserError` if that fails."""
+    """Load a frozen model from its folder.
+
+    Args:
+        kind: Class of diffusers or transformers.
+        folder: Folder of the model.
+        **options: Further arguments of `kind.from_pretrained`.
+
+    Raises:
+        UserError: The model cannot be loaded.
+    """
     check_weights(folder)
     try:
         model = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, **options)

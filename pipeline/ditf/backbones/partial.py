@@ -58,7 +58,12 @@ class DenoiserLayout:
         return [block for stack in self.stacks for block in getattr(model, stack)]
 
     def needed(self, model: nn.Module, deepest: int) -> list[str]:
-        """Return the names of the tensors that are needed for features up to block `deepest`."""
+        """Return the names of the tensors that the captured blocks need.
+
+        Args:
+            model: The model, with all its blocks.
+            deepest: The deepest captured block.
+        """
         first, offsets = 0, {}
         for stack in self.stacks:
             offsets[stack] = first
@@ -83,7 +88,16 @@ class DenoiserLayout:
         return kept
 
     def check(self, blocks: Iterable[int], model: nn.Module, folder: Path) -> None:
-        """Raise `UserError` for a block that the model does not have."""
+        """Check that the model has all captured blocks.
+
+        Args:
+            blocks: Captured blocks.
+            model: The model.
+            folder: Folder of the model, which the error names.
+
+        Raises:
+            UserError: The model does not have a block.
+        """
         count, deepest = len(self.blocks(model)), max(blocks)
         if deepest >= count:
             raise UserError(f"blocks: {deepest} is not a block of {folder}, which has 0..{count - 1}.")
@@ -190,7 +204,12 @@ class _ReachedError(Exception):
 
 
 def prune(model: nn.Module, needed: Iterable[str]) -> None:
-    """Remove all weights of a model except those named in `needed`."""
+    """Remove the weights of a model that are not needed.
+
+    Args:
+        model: The model.
+        needed: Names of the tensors to keep.
+    """
     kept = set(needed)
     for prefix, module in model.named_modules():
         for name, weight in list(module.named_parameters(recurse=False)):

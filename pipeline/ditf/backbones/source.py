@@ -248,7 +248,15 @@ def is_hub(source: str) -> bool:
 
 
 def local_folder(family: str, source: str) -> Path:
-    """Return the folder of a source that is not on the Hub. A tiny model is created there when first used."""
+    """Return the folder of a source that is not on the Hub. A tiny model is created on first use.
+
+    Args:
+        family: Type of the model's backbone.
+        source: Local folder, or "tiny-SEED".
+
+    Raises:
+        UserError: The seed of a tiny model is not a number, or the family has no tiny model.
+    """
     if not source.startswith(TINY):
         return Path(source)
     seed = source[len("tiny-") :]

@@ -299,7 +299,13 @@ def _flux_vae() -> diffusers.AutoencoderKL:
 
 
 def save(folder: Path, pipeline: str, parts: Mapping[str, Any]) -> None:
-    """Write the components of a pipeline and its index."""
+    """Write the components of a pipeline and its index.
+
+    Args:
+        folder: Folder to write into.
+        pipeline: Name of the pipeline's class in diffusers.
+        parts: Components by name.
+    """
     index: dict[str, Any] = {"_class_name": pipeline}
     for name, component in parts.items():
         component.save_pretrained(folder / name)
@@ -322,7 +328,13 @@ def kl(channels: int, **config: float) -> diffusers.AutoencoderKL:
 
 
 def ddpm(schedule: str, start: float, end: float) -> diffusers.DDPMScheduler:
-    """Return a scheduler with the noise schedule of a published model."""
+    """Return a scheduler with the noise schedule of a published model.
+
+    Args:
+        schedule: Name of the schedule in diffusers, such as "linear".
+        start: First value of beta.
+        end: Last value of beta.
+    """
     return diffusers.DDPMScheduler(beta_schedule=schedule, beta_start=start, beta_end=end)
 
 

@@ -291,7 +291,14 @@ def model_size(rule: Rule, img_size: int, width: int, height: int, multiple: int
 
 
 def resize_for_model(image: RGB, rule: Rule, img_size: int, multiple: int) -> RGB:
-    """Resize an image to `model_size`: bilinear by OpenCV for "shorter", bicubic by PIL for the other rules."""
+    """Resize an image to `model_size`. OpenCV resizes bilinearly for "shorter", PIL bicubically for the other rules.
+
+    Args:
+        image: RGB pixels, uint8 [height, width, 3].
+        rule: Rule of `model_size`.
+        img_size: Size in pixels to which the rule resizes.
+        multiple: The sides of the result are multiples of this number of pixels.
+    """
     size = model_size(rule, img_size, image.shape[1], image.shape[0], multiple)
     if rule == "shorter":
         import cv2  # here, because reading parameters imports this module and would wait for OpenCV

@@ -49,5 +49,11 @@ def outside(points: Iterable[PointPair], source: ImageFile) -> list[PointPair]:
 
 
 def keypoint_rows(pair: str, points: Iterable[PointPair], source: ImageFile) -> list[Row]:
-    """Return the rows of the table `keypoints` of a pair."""
+    """Return the rows of a pair in the table `keypoints`.
+
+    Args:
+        pair: Name of the pair.
+        points: Points (x, y) in the source image, followed by (x, y) in the target image.
+        source: Source image.
+    """
     return [keypoint_row(pair, n, "", point[:2], point[2:], source.size) for n, point in enumerate(points)]

@@ -157,7 +157,16 @@ class LoadedDiffusion(LoadedBackbone):
     @staticmethod
     @abstractmethod
     def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
-        """Encode one prompt with a diffusers pipeline. The tensors have no batch axis."""
+        """Encode one prompt.
+
+        Args:
+            pipeline: The diffusers pipeline with its text encoders.
+            prompt: The prompt.
+            device: A torch device.
+
+        Returns:
+            Tensors by name, without a batch axis.
+        """
 
     @property
     def encoder(self) -> LatentEncoder:

@@ -147,7 +147,16 @@ def tokens(latents: Tensor) -> Tensor:
 
 
 def positions(h: int, w: int, columns: int = 3) -> Tensor:
-    """Return the position ids of image tokens, [h * w, columns]: 0, the row, the column, then zeros."""
+    """Return the position ids of image tokens in row-major order.
+
+    Args:
+        h: Rows of tokens.
+        w: Columns of tokens.
+        columns: Length of a position id.
+
+    Returns:
+        Position ids [h * w, columns]: 0, the row, the column, then zeros.
+    """
     row, column = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     ids = torch.zeros(h * w, columns)
     ids[:, 1], ids[:, 2] = row.flatten(), column.flatten()

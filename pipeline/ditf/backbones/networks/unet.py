@@ -26,7 +26,7 @@ class LoadedUNet(LoadedDiffusion):
 
     @staticmethod
     def encode_prompt(pipeline: Any, prompt: str, device: str) -> dict[str, Tensor]:
-        """Return CLIP embeddings of 77 tokens without attention mask; XL adds a second encoder and a pooled vector."""
+        """Return CLIP embeddings of 77 tokens without attention mask. XL adds an encoder and a pooled vector."""
         encoded = pipeline.encode_prompt(
             prompt=prompt, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
