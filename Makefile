@@ -1,5 +1,6 @@
 # make demo   set up, run the whole pipeline, show the results
 # make test   set up, check the code, run all tests
+# make docs   set up, build the documentation into site/
 # make clean  remove the environment, data and results
 #
 # PYTHON=python3.12 chooses another Python. EXTRA chooses optional dependencies of pyproject.toml, such as EXTRA=gpu or
@@ -14,8 +15,9 @@ INSTALL := $(if $(shell command -v uv),uv pip install,pip install --no-compile)
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: $(INSTALLED)
 	dvc repro
@@ -28,8 +30,11 @@ test: $(INSTALLED)
 	ruff check .
 	lint-imports --no-logo
 	mypy -n auto
-	# Build the documentation here.
+	mkdocs build --quiet
 	pytest
+
+docs: $(INSTALLED)
+	mkdocs build
 
 # PyPI's torch for Linux brings gigabytes of CUDA. Without an NVIDIA GPU, the CPU build is installed first.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -43,4 +48,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv data results catalogs/*/ cache/*/
+	rm -rf .venv site data results catalogs/*/ cache/*/
