@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def efficientnet(project: Project) -> Project:
     return project
 
 
-def score(project: Project, name: str, blocks: list[int], img_size: int, task: dict[str, object]) -> dict[str, float]:
+def score(project: Project, name: str, blocks: list[int], img_size: int, task: dict[str, Any]) -> dict[str, float]:
     """Add an entry of features and a task that reads them, and run all stages of both."""
     dataset = task["dataset"]
     features = {"dataset": dataset, "model": "efficientnet", "img_size": img_size, "blocks": blocks}
