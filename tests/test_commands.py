@@ -250,4 +250,4 @@ def test_the_package_works_where_nothing_else_is(tmp_path: Path) -> None:
     assert "features of diffusion transformers" in run("--help").stdout
     done = run("results")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "run inside a project" in done.stderr
+    assert "Run inside a project" in done.stderr

@@ -42,7 +42,7 @@ def davis(
     model: ModelSource = None,
     name: Name = None,
 ) -> None:
-    """Evaluate video object segmentation on DAVIS by label propagation: J and F.
+    """Evaluate video object segmentation on DAVIS: J and F.
 
     Adds entries named after the flags to params.yaml and runs them. Runs with other flags keep their results, and
     runs that share a model and its settings share features.

@@ -20,7 +20,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from ditf.errors import UserError
 from ditf.features.descriptors import ChannelStatistics
 from ditf.features.store import FORMAT, FeatureStore, array_names, chunk_path, metadata_checksum
-from ditf.files import remove_partials
+from ditf.files import remove_partials, reporting_write_errors
 from ditf.types import BOTH, LAYER_NORM, STORE_VERSION, Encoding
 
 MOST_FILES = 100_000  # files in a store, before items share files
@@ -254,7 +254,7 @@ class StoreWriter:
             encoded: Result of `encode` by block, for each item.
             modulations: Modulation [conditions, 3, C] or None by block, for each item.
         """
-        with zarr.config.set({"array.write_empty_chunks": True}):
+        with zarr.config.set({"array.write_empty_chunks": True}), reporting_write_errors(self.path):
             for block in self.blocks:
                 for prompt, index in self._prompts(task).items():
                     modulation = modulations[index - task[0]][block]
