@@ -110,8 +110,8 @@ def test_damage_is_not_repaired_with_another_model(project: Project, tiny_flux: 
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("features.photos-flux.guidance", 3.0, "made with guidance 3.5, but params.yaml now has 3.0"),
-        ("features.photos-flux.seed", 1, "made with seed 0, but params.yaml now has 1"),
+        ("features.photos-flux.guidance", 3.0, "guidance 3.5, but params.yaml now has 3.0"),
+        ("features.photos-flux.seed", 1, "seed 0, but params.yaml now has 1"),
     ],
 )
 def test_damage_is_not_repaired_with_other_parameters(project: Project, path: str, value: float, expected: str) -> None:
