@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import typing
+from collections.abc import Set
 from typing import Any
 
 import griffe
@@ -50,56 +51,68 @@ def parameters_page() -> str:
     """Return tables of all parameters of `params.yaml` as Markdown."""
     parts = [INTRODUCTION]
     parts.append(section("models", "Models that features come from.", ModelSettings))
-    parts.append("## `datasets`\n\nFolders in an official layout. The type decides which other parameters there are.")
-    parts += [settings_table(f"`type: {name}`", find_type(Dataset, name)) for name in registered(Dataset)]
+    parts.append(
+        "## `datasets`\n\nFolders in an official layout. Every entry has a `type` and a `root`, the data set's folder. "
+        "The type decides which other parameters there are."
+    )
+    for name in registered(Dataset):
+        parts.append(settings_table(f"`type: {hyphenated(name)}`", find_type(Dataset, name), {"type", "root"}))
     parts.append(section("features", "A data set seen through a model.", FeaturesEntry))
     parts.append("The family of the model adds its own parameters:")
-    parts += [settings_table(f"Models of type `{name}`", find_type(Backbone, name)) for name in registered(Backbone)]
+    for name in registered(Backbone):
+        parts.append(settings_table(f"Models of type `{hyphenated(name)}`", find_type(Backbone, name)))
     parts.append(section("fusions", "Two entries of `features` as one.", FusionSettings))
     parts.append(settings_table("`first` and `second`", FusionHalf))
-    parts.append("## `tasks`\n\n`predict` decides predictions, and `score` decides only metrics.")
+    parts.append(
+        "## `tasks`\n\nEvery entry has a `type`, and names an entry of `datasets` in `dataset` and one of `features` or "
+        "`fusions` in `features`. `predict` decides predictions, and `score` decides only metrics."
+    )
     for name in registered(Task):
         task = find_type(Task, name)
         for group in ("predict", "score"):
             kind = task.model_fields[group].annotation
             assert isinstance(kind, type) and issubclass(kind, BaseModel)
             if kind.model_fields:
-                parts.append(settings_table(f"`{group}` of `type: {name}`", kind))
+                parts.append(settings_table(f"`{group}` of `type: {hyphenated(name)}`", kind))
     parts.append("### Matchers\n\n`matcher` is the name of a type, or a mapping with `type` and its parameters.")
-    parts += [
-        settings_table(f"`type: {name.replace('_', '-')}`", find_type(Matcher, name)) for name in registered(Matcher)
-    ]
+    for name in registered(Matcher):
+        parts.append(settings_table(f"`type: {hyphenated(name)}`", find_type(Matcher, name), {"type"}))
     parts.append(section("sweeps", "Searches for the best timestep, block and ensemble size.", SweepSettings))
     return "\n\n".join(parts) + "\n"
 
 
+def hyphenated(name: str) -> str:
+    """Return the name of a type as it is usually written in `params.yaml`."""
+    return name.replace("_", "-")
+
+
 def section(name: str, introduction: str, kind: type[BaseModel]) -> str:
     """Return a section of the page with the parameters of one settings class."""
-    return f"## `{name}`\n\n{introduction}\n\n{table(kind)}"
+    return f"## `{name}`\n\n{introduction}\n\n{table(kind, set())}"
 
 
-def settings_table(title: str, kind: type[BaseModel]) -> str:
+def settings_table(title: str, kind: type[BaseModel], omitted: Set[str] = frozenset()) -> str:
     """Return the parameters of a settings class under a heading of their own, after the docstring's first paragraph."""
     summary = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-    return f"### {title}\n\n{summary}\n\n{table(kind)}"
+    return f"### {title}\n\n{summary}\n\n{table(kind, omitted)}"
 
 
-def table(kind: type[BaseModel]) -> str:
-    """Return a Markdown table of the parameters of a settings class.
+def table(kind: type[BaseModel], omitted: Set[str]) -> str:
+    """Return a Markdown table of the parameters of a settings class, the required ones first.
 
     Raises:
         ValueError: A parameter has no description.
     """
     described = descriptions(kind)
     rows = []
-    for name, field in kind.model_fields.items():
-        if name in NESTED:
+    for name, field in sorted(kind.model_fields.items(), key=lambda item: not item[1].is_required()):
+        if name in NESTED or name in omitted:
             continue
         if name not in described:
             raise ValueError(f"{kind.__module__}.{kind.__name__}: {name} is not described under Attributes")
         rows.append(f"| `{name}` | {cell(type_name(field))} | {cell(default_of(field))} | {cell(described[name])} |")
     if not rows:
-        return "It has no parameters of its own."
+        return "It has no other parameters."
     return "\n".join(["| parameter | type | default | meaning |", "| --- | --- | --- | --- |", *rows])
 
 
