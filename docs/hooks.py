@@ -64,8 +64,8 @@ def parameters_page() -> str:
     parts.append(section("fusions", "Two entries of `features` as one.", FusionSettings))
     parts.append(settings_table("`first` and `second`", FusionHalf))
     parts.append(
-        "## `tasks`\n\nEvery entry has a `type`. `dataset` names an entry of `datasets`, and `features` one of `features` or "
-        "`fusions`. `predict` decides predictions, and `score` decides only metrics."
+        "## `tasks`\n\nEvery entry has a `type`. `dataset` names an entry of `datasets`, and `features` one of "
+        "`features` or `fusions`. `predict` decides predictions, and `score` decides only metrics."
     )
     for name in registered(Task):
         task = find_type(Task, name)
