@@ -1,11 +1,10 @@
 """Analyse massive channels and the effect of AdaLN on descriptors -> results/analysis/<features>/."""
 
-import shutil
-
 from ditf.data.tables import write_csv
 from ditf.drawing.features import draw_channels
 from ditf.drawing.figures import save
 from ditf.features.store import FeatureStore
+from ditf.files import remove_folder
 from ditf.project.paths import FEATURES, RESULTS
 from ditf.report import analysis
 from stages import Params, run
@@ -14,15 +13,18 @@ from stages import Params, run
 def main(params: Params, name: str) -> None:
     """Write the analysis of an entry of `features`: tables of its channels and similarities, and their figures."""
     store, folder = FeatureStore(FEATURES / name), RESULTS / "analysis" / name
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
     folder.mkdir(parents=True)
     similarity = []
     for block in store.blocks:
         write_csv(folder / f"block{block}.csv", analysis.channels(store, block))
         draw_channels(folder / f"block{block}.png", store.statistics(block))
         values = analysis.similarities(store, block)
-        similarity += analysis.similarity_rows(block, values)
-        save(analysis.draw_similarities(values, block), folder / f"similarity{block}.png")
+        if values:
+            similarity += analysis.similarity_rows(block, values)
+            save(analysis.draw_similarities(values, block), folder / f"similarity{block}.png")
+        else:
+            print(f"block {block}: every image has one token only, so there are no similarities of tokens")
         save(analysis.draw_maps(store, block), folder / f"maps{block}.png")
         print(f"block {block}: massive channels {store.massive(block)}")
     write_csv(folder / "largest.csv", analysis.largest(store))

@@ -1,9 +1,8 @@
 """Check the folder of a data set and list its content -> catalogs/<dataset>/*.parquet."""
 
-import shutil
-
 from ditf.data.catalog import write_catalog
 from ditf.data.reading import first_lines
+from ditf.files import remove_folder
 from ditf.project.paths import CATALOGS
 from stages import Params, run
 
@@ -11,7 +10,7 @@ from stages import Params, run
 def main(params: Params, name: str) -> None:
     """Write the catalog of an entry of `datasets`, and print its first warnings."""
     tables = params.datasets[name].read()
-    shutil.rmtree(CATALOGS / name, ignore_errors=True)
+    remove_folder(CATALOGS / name)
     write_catalog(CATALOGS / name, tables)
     if warnings := [f"  {row['file']}: {row['warning']}" for row in tables.rows.get("warnings", [])]:
         count = "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings"

@@ -1,13 +1,12 @@
 """Make the predictions of a task from cached features -> results/<task>/predictions/ and run.json."""
 
 import json
-import shutil
 import time
 
 from ditf.data.catalog import Catalog
 from ditf.errors import UserError
 from ditf.features.fusion import open_store
-from ditf.files import write_atomically
+from ditf.files import remove_folder, write_atomically
 from ditf.project.paths import CATALOGS, FEATURES, RESULTS
 from ditf.workers import cluster
 from stages import Params, record_run, run
@@ -20,7 +19,7 @@ def main(params: Params, name: str) -> None:
     for item, row in catalog.images().items():
         if store.size(item) != (row["width"], row["height"]):
             raise UserError(f"{store.path}: its features of {item!r} are of an image of another size; run `dvc repro`")
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
     start = time.monotonic()
     with cluster(params.workers) as client:
         task.make_predictions(store, catalog, folder, client)

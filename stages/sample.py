@@ -1,9 +1,9 @@
 """Make sample data in the official layouts -> data/sample/."""
 
-import shutil
 from pathlib import Path
 
 from ditf.data.prepare_ap10k import prepare_ap10k
+from ditf.files import remove_folder
 from ditf.sample.ade20k import build_ade20k
 from ditf.sample.ap10k import build_ap10k
 from ditf.sample.davis import build_davis
@@ -18,7 +18,7 @@ FOLDER = Path("data/sample")
 
 def main(params: Params) -> None:
     """Write all sample data sets."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    remove_folder(FOLDER)
     build_spair(FOLDER / "SPair-71k", params.sample.seed)
     build_davis(FOLDER / "DAVIS", params.sample.seed)
     build_photos(FOLDER / "photos")

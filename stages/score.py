@@ -1,11 +1,10 @@
 """Score the predictions of a task -> results/<task>/metrics.json, tables/ and plot.csv."""
 
 import json
-import shutil
 
 from ditf.data.catalog import Catalog
 from ditf.data.tables import write_csv
-from ditf.files import write_atomically
+from ditf.files import remove_folder, write_atomically
 from ditf.project.paths import CATALOGS, RESULTS
 from stages import Params, run
 
@@ -13,7 +12,7 @@ from stages import Params, run
 def main(params: Params, name: str) -> None:
     """Write the metrics and tables of an entry of `tasks`."""
     task, folder = params.tasks[name], RESULTS / name
-    shutil.rmtree(folder / "tables", ignore_errors=True)
+    remove_folder(folder / "tables")
     scores = task.compute_metrics(Catalog(CATALOGS / task.dataset), folder / "predictions", folder / "tables")
     text = json.dumps(scores.metrics, indent=2, allow_nan=False)
     write_atomically(folder / "metrics.json", text.encode() + b"\n")

@@ -15,7 +15,7 @@ from ditf.data.tables import write_csv
 from ditf.drawing.figures import save
 from ditf.features.extractor import key_of
 from ditf.features.text import encode_prompts
-from ditf.files import exclusive, fingerprint, write_atomically
+from ditf.files import exclusive, fingerprint, remove_folder, write_atomically
 from ditf.project.entries import pinned, sweep_jobs, workers_of
 from ditf.project.paths import CATALOGS, RESULTS, staging
 from ditf.project.versions import STAGE_VERSIONS, record_of_task
@@ -33,7 +33,7 @@ def main(params: Params, name: str) -> None:
         print(f"warning: datasets.{dataset} is the split on which results are reported. Choose settings on another.")
     with exclusive(home):
         table = _score_settings(params, name, home)
-    shutil.rmtree(output, ignore_errors=True)
+    remove_folder(output)
     output.mkdir(parents=True)
     pq.write_table(table, output / "sweep.parquet")
     metric = entry.task.headline

@@ -1,12 +1,10 @@
 """Encode each distinct prompt of a data set once -> cache/text/<features>/."""
 
-import shutil
-
 from ditf.backbones.device import choose
 from ditf.data.catalog import Catalog, texts_of
 from ditf.features.extractor import LIBRARIES
 from ditf.features.text import MADE_BY, encode_prompts, file_name
-from ditf.files import exclusive, fingerprint, link
+from ditf.files import exclusive, fingerprint, link, remove_folder
 from ditf.project.entries import pinned
 from ditf.project.paths import CATALOGS, TEXTS, staging
 from ditf.provenance import versions_of
@@ -23,7 +21,7 @@ def main(params: Params, name: str) -> None:
     shared, output = staging() / "text" / fingerprint(extraction_config), TEXTS / name
     with exclusive(shared):
         encode_prompts(prompts, shared, model, requested.backbone, dtype, device)
-        shutil.rmtree(output, ignore_errors=True)
+        remove_folder(output)
         output.mkdir(parents=True)
         for file in (MADE_BY, *map(file_name, prompts)):
             link(shared / file, output / file)

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
+from ditf.config.params import load_params
 from ditf.features.store import FeatureStore
 from ditf.features.store_writer import StoreItem, write_store
 from ditf.report import analysis
 from ditf.types import MODULATED
+from stages import analysis as analysis_stage
+from tests.conftest import ROOT, inside
 
 CHANNELS, MASSIVE = 24, 5
 
@@ -66,3 +69,15 @@ def test_of_a_model_without_adaln_there_is_one_descriptor(tmp_path: Path) -> Non
     plain = write_store(tmp_path / "store", [StoreItem("a", "a", (2, 3), (48, 32), "")], [{1: (tokens, None)}])
     assert tuple(analysis.similarities(plain, 1)) == ("original",)
     assert not any("rank" in name for name in analysis.largest(plain)[0])
+
+
+def test_images_of_one_token_have_no_similarities(tmp_path: Path) -> None:
+    tokens = np.random.default_rng(0).standard_normal((3, 1, 8)).astype(np.float32)
+    items = [StoreItem(f"image{n}", f"key{n}", (1, 1), (40, 40), "") for n in range(3)]
+    folder = tmp_path / "cache/features/small"
+    store = write_store(folder, items, [{1: (image, None)} for image in tokens])
+    assert analysis.similarities(store, 1) == {}
+    with inside(tmp_path):
+        analysis_stage.main(load_params(ROOT / "params.yaml"), "small")
+    names = {path.name for path in (tmp_path / "results/analysis/small").iterdir()}
+    assert names == {"block1.csv", "block1.png", "largest.csv", "maps1.png"}

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from ditf.errors import UserError, exit_on_error
+from ditf.errors import UserError, describe_os_error, exit_on_error
 from ditf.files import (
     Hashes,
     exclusive,
     link,
     publish,
+    remove_folder,
     remove_partials,
     reporting_write_errors,
     sha256_of,
@@ -64,6 +65,19 @@ def test_every_error_of_the_system_becomes_one_line(number: int, capsys: pytest.
         command()
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: out/table: {os.strerror(number)}.")
+
+
+def test_an_error_of_a_library_without_its_file_names_the_path() -> None:
+    error = OSError("Failed to open local file 'a/b.parquet'. Detail: [errno 13] Permission denied")
+    error.errno = errno.EACCES  # as pyarrow sets it
+    assert describe_os_error(error, "a").startswith("a: Permission denied. Change its permissions")
+
+
+def test_a_folder_that_cannot_be_removed_is_named(tmp_path: Path) -> None:
+    remove_folder(tmp_path / "none")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file: Not a directory"):
+        remove_folder(tmp_path / "file")
 
 
 def test_what_lies_beside_a_result_only_warns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from filelock import FileLock
 from PIL import Image
 
@@ -389,3 +390,15 @@ def test_a_fresh_project_plans_before_anything_is_run(tmp_path: Path) -> None:
     assert "10,000,000,000" in many
     for wrong in (["--images", "5"], ["--images", "5", "--size", "5"], ["--images", "5", "--size", "0,5"]):
         made.fail("ditf", "plan", *wrong)
+
+
+def test_a_project_without_features_has_an_empty_report(tmp_path: Path) -> None:
+    made = new_project(tmp_path / "fresh")
+    document = made.params | {"features": {}, "tasks": {}, "fusions": {}, "sweeps": {}}
+    document["datasets"] = {"photos": document["datasets"]["photos"]}
+    (made.folder / "params.yaml").write_text(yaml.safe_dump(document))
+    made.check("dvc", "repro")
+    assert (made.folder / "report.html").is_file()
+    del document["features"], document["tasks"]
+    (made.folder / "params.yaml").write_text(yaml.safe_dump(document))
+    assert "params.yaml: features: missing. Add it." in made.run("dvc", "repro").stderr

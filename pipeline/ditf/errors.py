@@ -58,8 +58,11 @@ def describe_os_error(error: OSError, path: str | Path | None = None) -> str:
     Returns:
         The path, the reason and, for common reasons, what to do.
     """
+    place = path or error.filename
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-    place = path or error.filename or "a file could not be read or written"
+    if place and error.errno and not error.strerror:
+        reason = os.strerror(error.errno)  # pyarrow's own text repeats the path
+    place = place or "a file could not be read or written"
     place = os.fsdecode(place) if isinstance(place, bytes) else str(place)
     return f"{place}: {reason}. {REMEDIES.get(error.errno or 0, '')}".rstrip()
 

@@ -101,6 +101,20 @@ def write_atomically(path: Path, data: bytes) -> None:
             partial.unlink(missing_ok=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and its content, if it exists.
+
+    Raises:
+        UserError: A file in it cannot be removed. The error names the folder.
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UserError(describe_os_error(error, folder)) from None
+
+
 def remove_partials(folder: Path) -> None:
     """Remove the incomplete files that a killed process left in a folder, including incomplete files of zarr."""
     with reporting_write_errors(folder):

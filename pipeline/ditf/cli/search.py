@@ -18,7 +18,7 @@ def search(
     ] = None,
     k: Annotated[int | None, typer.Option("--k", help="Number of places to find. Default: 10, or all.")] = None,
     all_hits: Annotated[
-        bool, typer.Option("--all", help="Include IMAGE itself, and several places per image.")
+        bool, typer.Option("--all/--per-image", help="Include IMAGE itself, and several places per image.")
     ] = False,
     task: TaskName = None,
     prompt: Prompt = None,

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from ditf.data.images import ImageFile
 from ditf.errors import UserError
+from ditf.files import reporting_write_errors
 from ditf.types import Rule
 
 Row = dict[str, Any]
@@ -175,7 +176,8 @@ def write_catalog(folder: Path, tables: Tables) -> None:
             ) from None
         if name == "images":
             table = table.replace_schema_metadata({"resize": tables.resize, "threshold": tables.threshold})
-        pq.write_table(table, folder / f"{name}.parquet")
+        with reporting_write_errors(folder):
+            pq.write_table(table, folder / f"{name}.parquet")
 
 
 def image_row(id: str, path: str, image: ImageFile, category: str, prompt: str) -> Row:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from ditf.tasks.correspondence import Correspondence
 from ditf.tasks.retrieval import Retrieval
 from ditf.types import Descriptor
 
+DEFAULT_HITS = 10
 DRAWN_HITS = 23  # largest number of hits in a drawing
 
 
@@ -190,6 +192,9 @@ class ImageLibrary:
         extraction_config = self.store.attributes["extraction_config"]
         folder = QUERIES / fingerprint(extraction_config) / fingerprint([digest, prompt])
         if not (folder / "complete").exists():
+            if not _can_write(folder.parent):
+                self._temporary = TemporaryDirectory(prefix="ditf-")  # removed when the command ends
+                folder = Path(self._temporary.name) / "query"
             self._extract(path, prompt, folder)
         store = FeatureStore(folder / "store.zarr")
         return store, store.ids[0]
@@ -216,6 +221,15 @@ class ImageLibrary:
             device, dtype = choose(job.device, job.text_dtype)
             encode_prompts([prompt], job.texts, job.model, job.backbone, dtype, device)
             extract(folder, [source], job)
+
+
+def _can_write(folder: Path) -> bool:
+    """Return whether files can be written to a folder, which is created. If not, print a warning."""
+    with warning_if_unwritable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return True
+    return False
 
 
 def require_same(store: FeatureReader, extraction_config: dict[str, Any]) -> None:
@@ -347,7 +361,7 @@ class SearchRequest:
         image: Id of an image, or path of a file.
         at: Point "x,y" in pixels.
         box: Region "x0,y0,x1,y1" in pixels. Without a point and a region, the query is the whole image.
-        k: Number of hits. By default 10, or fewer if fewer are available.
+        k: Number of hits. By default 10. If fewer are available, all are found.
         all_hits: Whether to include hits in the query image, and several hits per image.
         task: Name of a task of type retrieval. By default, it is chosen by the image.
         prompt: Prompt for a file that is not in the data set.
@@ -408,11 +422,11 @@ def _hits(index: FeatureIndex, query: Query, request: SearchRequest) -> tuple[tu
     if request.at is not None:
         point = query.point(request.at)
         vector = descriptors_at(features, np.array([point]), settings.descriptor, settings.channels)[0]
-        k = request.k if request.k is not None else min(10, len(index) if request.all_hits else images)
+        k = min(DEFAULT_HITS if request.k is None else request.k, len(index) if request.all_hits else images)
         hits = index.search(vector, k, per_image=not request.all_hits, exclude=exclude)
         return point, [asdict(hit) for hit in hits]
     tokens = unit(features.descriptors(settings.descriptor, settings.channels))
-    k = request.k if request.k is not None else min(10, images)
+    k = min(DEFAULT_HITS if request.k is None else request.k, images)
     if request.box is not None:
         box = query.box(request.box)
         inside = _inside(box, features.grid, features.size)

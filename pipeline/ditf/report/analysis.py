@@ -86,7 +86,7 @@ def similarities(store: FeatureStore, block: int) -> dict[Descriptor, NDArray[np
         block: Block of the tokens.
 
     Returns:
-        Similarities of all pairs of tokens, by descriptor.
+        Similarities of all pairs of tokens, by descriptor. Empty if no image has two tokens.
     """
     values_of: dict[Descriptor, list[NDArray[np.float32]]] = {name: [] for name in descriptors_of(store)}
     for item in spread(store.ids, IMAGES):
@@ -96,7 +96,8 @@ def similarities(store: FeatureStore, block: int) -> dict[Descriptor, NDArray[np
         for name, values in values_of.items():
             vectors = unit(features.descriptors(name, rows=rows))
             values.append((vectors @ vectors.T)[above])
-    return {name: np.concatenate(values) for name, values in values_of.items()}
+    joined = {name: np.concatenate(values) for name, values in values_of.items()}
+    return {name: values for name, values in joined.items() if len(values)}
 
 
 def similarity_rows(block: int, similarities: dict[Descriptor, NDArray[np.float32]]) -> Rows:
