@@ -181,7 +181,7 @@ def test_fused_features_through_the_pipeline(project: Project) -> None:
     assert 0 < once["point@0.1"] <= 100
     assert "both: PCK by category" in project.check("ditf", "results")
     project.check("ditf", "search", "cat/cat_00", "--at", "80,60", "--task", "both-search")
-    assert "has no model of its own" in project.fail(
+    assert "a fusion has only features of its data set" in project.fail(
         "ditf", "search", "data/sample/PF-WILLOW/cat(S)/000000000017.png", "--task", "both-search"
     )
     # Another weight, and axes over each pair, run no model.
