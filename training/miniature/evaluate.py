@@ -73,9 +73,7 @@ class Features:
         self.statistics: list[Tensor] = []
 
     @torch.no_grad()
-    def __call__(
-        self, image: NDArray[np.uint8], prompt: str, timestep: float, ensemble: int
-    ) -> dict[str, Tensor]:
+    def __call__(self, image: NDArray[np.uint8], prompt: str, timestep: float, ensemble: int) -> dict[str, Tensor]:
         """Return the mean tokens of an image for each descriptor, float32 [rows, columns, width].
 
         Args:
@@ -139,7 +137,9 @@ def correspondence(features: Features, root: Path, size: int, timestep: float, e
             scale = size / max(image.size)
             sides = [round(side * scale / 16) * 16 for side in image.size]
             resized = np.asarray(image.resize((sides[0], sides[1]), Image.Resampling.BICUBIC))
-            cache[path] = features(resized, captions.get(category + name, f"a photo of a {category}"), timestep, ensemble)
+            cache[path] = features(
+                resized, captions.get(category + name, f"a photo of a {category}"), timestep, ensemble
+            )
         return cache[path]
 
     correct: dict[str, list[bool]] = {name: [] for name in DESCRIPTORS}
@@ -221,7 +221,9 @@ def _propagate(
         rows, columns, _ = grid.shape
         tokens = normalize(grid.flatten(0, 1), dim=-1)
         if not number:
-            labels = torch.from_numpy(np.array(Image.fromarray(first).resize((columns, rows), Image.Resampling.NEAREST)))
+            labels = torch.from_numpy(
+                np.array(Image.fromarray(first).resize((columns, rows), Image.Resampling.NEAREST))
+            )
             labels = labels.flatten().long()
             labels[labels == 255] = 0
             soft.append(torch.nn.functional.one_hot(labels, int(first[first < 255].max()) + 1).float())

@@ -16,12 +16,12 @@ from miniature.photographs import Picture
 
 TOKEN = 16  # pixels of one side of a token
 OBJECTS = (0.35, 0.35, 0.2, 0.1)  # probability of 0, 1, 2 and 3 objects
-SIZES = (  # height, width, number of pairs in a batch, probability
-    (256, 256, 6, 0.5),
-    (320, 320, 4, 0.15),
-    (256, 384, 4, 0.1),
-    (384, 256, 4, 0.1),
-    (480, 480, 2, 0.15),
+SIZES = (  # height, width, probability
+    (256, 256, 0.55),
+    (320, 320, 0.15),
+    (256, 384, 0.1),
+    (384, 256, 0.1),
+    (480, 480, 0.1),
 )
 
 Floats = NDArray[np.float64]
@@ -52,15 +52,17 @@ class _Layer:
     transforms: tuple[Floats, Floats]
 
 
-def batch(photographs: list[Picture], objects: list[Picture], rng: Generator) -> list[Pair]:
+def batch(photographs: list[Picture], objects: list[Picture], tokens: int, rng: Generator) -> list[Pair]:
     """Return the pairs of one training step; all views have the same size.
 
     Args:
         photographs: Backgrounds.
         objects: Cut-out objects.
+        tokens: Number of tokens in all views, which decides how many pairs there are.
         rng: Random generator, which decides everything.
     """
-    height, width, pairs, _ = SIZES[rng.choice(len(SIZES), p=[p for *_, p in SIZES])]
+    height, width, _ = SIZES[rng.choice(len(SIZES), p=[p for *_, p in SIZES])]
+    pairs = max(1, tokens * TOKEN**2 // (2 * height * width))
     return [pair(photographs, objects, height, width, rng) for _ in range(pairs)]
 
 
@@ -158,7 +160,9 @@ def _render(layers: list[_Layer], view: int, height: int, width: int) -> tuple[I
         source = layer.levels[level]
         factor = np.diag([full[1] / source.shape[1], full[0] / source.shape[0], 1.0])
         border = cv2.BORDER_CONSTANT if number else cv2.BORDER_REFLECT_101
-        warped = cv2.warpPerspective(source, transform @ factor, (width, height), flags=cv2.INTER_LINEAR, borderMode=border)
+        warped = cv2.warpPerspective(
+            source, transform @ factor, (width, height), flags=cv2.INTER_LINEAR, borderMode=border
+        )
         if number:
             alpha = warped[..., 3].astype(np.float32) / 255
             image = cv2.blendLinear(np.ascontiguousarray(warped[..., :3]), image, alpha, 1 - alpha)

@@ -22,6 +22,7 @@ from miniature.teacher import Teacher
 
 ACROSS = 768  # tokens of a step that are compared across all images
 WEIGHTS = {"flow": 1.0, "divergence": 1.0, "squared": 5.0, "match": 0.5}
+WARM_UP = 100  # steps
 DISCARDED_SHARE = 0.6  # share of the steps that align tokens with channel discard; the others align them without
 
 
@@ -63,7 +64,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoint and the log")
     parser.add_argument("--steps", type=int, default=40000, help="step at which training ends")
     parser.add_argument("--decay", type=int, default=4000, help="final steps in which the learning rate falls to zero")
-    parser.add_argument("--rate", type=float, default=6e-4, help="highest learning rate")
+    parser.add_argument("--tokens", type=int, default=1536, help="tokens of all views in a step")
+    parser.add_argument(
+        "--rate", type=float, default=1e-3, help="highest learning rate of AdamW; Muon takes twice as much"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=float, default=150, help="seconds between checkpoints")
     arguments = parser.parse_args()
@@ -76,7 +80,7 @@ def main() -> None:
     model = Miniature()
     model.transformer.set_attn_processor(transformer.TrainingAttention())
     average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    optimizer = torch.optim.AdamW(_parameter_groups(model), lr=arguments.rate, betas=(0.9, 0.98), fused=True)
+    optimizers = _optimizers(model, arguments.rate)
     examples = _calibration_images(backgrounds, objects, arguments.seed)
     encoder = LinearEncoder(AutoencoderKL.from_pretrained(arguments.vae), examples * 2 - 1)
     teacher = Teacher()
@@ -86,11 +90,12 @@ def main() -> None:
     start = 0
     if state:
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(state[name])
         average, start = state["average"], state["step"]
 
     def prepare(step: int) -> Batch:
-        return _batch(backgrounds, objects, np.random.default_rng([arguments.seed, 3, step]))
+        return _batch(backgrounds, objects, arguments.tokens, np.random.default_rng([arguments.seed, 3, step]))
 
     log = arguments.output / "log.jsonl"
     saved = time.monotonic()
@@ -101,38 +106,46 @@ def main() -> None:
             batch = coming.result()
             coming = worker.submit(prepare, step + 1)
             rate = arguments.rate * _schedule(step, arguments.steps, arguments.decay)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            for group in (group for optimizer in optimizers.values() for group in optimizer.param_groups):
+                group["lr"] = rate * group["factor"]
             with torch.autocast("cpu", torch.bfloat16):
                 parts = _losses(model, encoder, teacher, batch)
             total = sum((WEIGHTS[name] * value for name, value in parts.items()), torch.zeros(()))
-            optimizer.zero_grad()
+            model.zero_grad()
             total.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            for optimizer in optimizers.values():
+                optimizer.step()
             _update_average(average, model, step)
             record: dict[str, Any] = {name: round(value.item(), 4) for name, value in parts.items()}
             record |= {"step": step, "norm": round(norm.item(), 3), "rate": rate, "time": round(time.time())}
             file.write(json.dumps(record) + "\n")
             progress.set_postfix({name: f"{record[name]:.3f}" for name in parts}, refresh=False)
             if time.monotonic() - saved > arguments.save_every or step + 1 == arguments.steps:
-                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                save_checkpoint(path, state | {"average": average, "step": step + 1})
+                state = {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
+                save_checkpoint(path, state | {"model": model.state_dict(), "average": average, "step": step + 1})
                 saved = time.monotonic()
 
 
-def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Return optimizer groups: matrices with weight decay; biases, norms and the massive embedders without."""
-    decayed, kept = [], []
-    for name, parameter in model.named_parameters():
-        plain = parameter.ndim < 2 or "embedder" in name or "shared" in name or "embedding" in name
-        (kept if plain else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": 0.02}, {"params": kept, "weight_decay": 0.0}]
+def _optimizers(model: Miniature, rate: float) -> dict[str, torch.optim.Optimizer]:
+    """Return Muon for the matrices of the blocks, and AdamW for all other parameters."""
+    blocks = [*model.transformer.transformer_blocks, *model.transformer.single_transformer_blocks]
+    matrices = {
+        id(parameter): parameter
+        for block in blocks
+        for name, parameter in block.named_parameters()
+        if parameter.ndim == 2 and "norm" not in name
+    }
+    others = [parameter for parameter in model.parameters() if id(parameter) not in matrices]
+    muon = torch.optim.Muon(matrices.values(), lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    muon.param_groups[0]["factor"], adamw.param_groups[0]["factor"] = 2.0, 1.0
+    return {"muon": muon, "adamw": adamw}
 
 
 def _schedule(step: int, steps: int, decay: int) -> float:
     """Return the factor of the learning rate: a warm-up, a constant part and a linear decay."""
-    return min(1.0, (step + 1) / 300) * min(1.0, (steps - step) / decay)
+    return min(1.0, (step + 1) / WARM_UP) * min(1.0, (steps - step) / decay)
 
 
 def _update_average(average: dict[str, Tensor], model: nn.Module, step: int) -> None:
@@ -155,8 +168,10 @@ def _to_tensor(images: Any) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
-def _batch(backgrounds: list[photographs.Picture], objects: list[photographs.Picture], rng: Generator) -> Batch:
-    pairs = scenes.batch(backgrounds, objects, rng)
+def _batch(
+    backgrounds: list[photographs.Picture], objects: list[photographs.Picture], tokens: int, rng: Generator
+) -> Batch:
+    pairs = scenes.batch(backgrounds, objects, tokens, rng)
     n = len(pairs)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     low = rng.uniform(0.03, 0.35, n)
@@ -185,7 +200,7 @@ def _losses(model: Miniature, encoder: LinearEncoder, teacher: Teacher, batch: B
     words = model.text(batch.prompts)
     both = (words[0].repeat_interleave(2, 0), words[1].repeat_interleave(2, 0))
     pairs = len(batch.prompts)
-    flow = 2 * torch.arange(pairs) + torch.randint(2, (pairs,), generator=batch.generator)
+    flow = torch.randperm(2 * pairs, generator=batch.generator)[: max(1, pairs // 2)]
     guidance = batch.guidance.repeat_interleave(2)
     result = transformer.run(model.transformer, noisy, both, sigma, guidance, grid, flow)
     assert result.velocity is not None
