@@ -1,4 +1,7 @@
-"""Fit the encoder of the VAE and train its decoder: `python -m miniature.train_autoencoder --photographs FOLDER --output FOLDER`."""
+"""Fit the encoder of the VAE and train its decoder.
+
+Run `python -m miniature.train_autoencoder --photographs FOLDER --output FOLDER`.
+"""
 
 import argparse
 import json
