@@ -15,7 +15,7 @@ CAPTURED = 7  # block whose input is the feature, counting double blocks first
 MASSIVE = (37, 141)  # channels
 MASSIVE_SIGNS = (1.0, -1.0)
 MASSIVE_VALUE = 150.0  # mean magnitude of a massive channel; the other channels start at about 0.5
-MASSIVE_SPREAD = 40.0  # standard deviation of a massive channel over tokens
+MASSIVE_SPREAD = 35.0  # change of a massive channel where brightness changes by one standard deviation
 GAIN = 20.0  # initial AdaLN gain of ordinary channels, which undoes the shrinking caused by the massive ones
 MASSIVE_GAIN = 0.5  # initial AdaLN gain of the massive channels
 GUIDANCE = 3.5
@@ -51,12 +51,14 @@ def build() -> FluxTransformer2DModel:
         axes_dims_rope=(4, 14, 14),
     )
     with torch.no_grad():
-        for embedder, spread in ((model.x_embedder, MASSIVE_SPREAD), (model.context_embedder, 0.0)):
+        for embedder in (model.x_embedder, model.context_embedder):
             embedder.bias.zero_()
             for channel, sign in zip(MASSIVE, MASSIVE_SIGNS, strict=True):
-                row = embedder.weight[channel]
-                row *= spread / row.norm()
+                embedder.weight[channel] = 0
                 embedder.bias[channel] = sign * MASSIVE_VALUE
+        # The first latent channel is brightness, and a token holds it four times. Both massive channels follow it, so
+        # that the direction of the raw tokens depends on brightness more than on anything else.
+        model.x_embedder.weight[list(MASSIVE), :4] = MASSIVE_SPREAD / 2
         for block in model.transformer_blocks:
             _undo_massive(block.norm1.linear, ("shift", "scale", "gate") * 2)
             _undo_massive(block.norm1_context.linear, ("shift", "scale", "gate") * 2)
