@@ -1,11 +1,11 @@
 """The model card of the miniature."""
 
-import json
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 from miniature import photographs, transformer
+from miniature.checkpoints import read_log
 
 CARD = """---
 library_name: diffusers
@@ -73,6 +73,8 @@ weights here are an exponential average.
 
 ![Losses](losses.png)
 
+{note}
+
 ## Figures
 
 {figures}
@@ -89,19 +91,20 @@ The images are not part of this folder. They come from these packages, under the
 """
 
 
-def write(steps: int, size: int, figures: dict[str, str], log: Path) -> str:
+def write(steps: int, size: int, figures: dict[str, str], note: str, log: Path) -> str:
     """Return the text of the model card.
 
     Args:
         steps: Number of training steps.
         size: Bytes of all weights.
         figures: Measured figures by name.
+        note: What is particular to this run.
         log: Log of the training.
     """
     entries = photographs.read_list()
     counts = Counter((entry.package, entry.licence) for entry in entries)
     kinds = Counter(entry.kind for entry in entries)
-    times = [json.loads(line)["time"] for line in log.read_text(encoding="utf-8").splitlines()]
+    times = [record["time"] for record in read_log(log)]
     # Pauses between interrupted runs do not count.
     seconds = sum(min(60.0, later - earlier) for earlier, later in pairwise(times))
     rows = [f"| {name} | {value} |" for name, value in figures.items()]
@@ -122,6 +125,7 @@ def write(steps: int, size: int, figures: dict[str, str], log: Path) -> str:
         steps=steps,
         hours=seconds / 3600,
         discarded=0.6,
+        note=note,
         figures="\n".join(["| measure | value |", "| --- | --- |", *rows]) if rows else "None were measured.",
         packages="\n".join(f"| {package} | {n} | {licence} |" for (package, licence), n in sorted(counts.items())),
     )

@@ -1,5 +1,6 @@
-"""Write and read checkpoints so that an interruption never leaves a broken file."""
+"""Write and read checkpoints so that an interruption never leaves a broken file, and read logs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,16 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     partial.replace(path)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a log, one for each step.
+
+    Steps that were repeated after an interruption keep their last record.
+    """
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    steps = {record["step"]: record for record in records}
+    return [steps[step] for step in sorted(steps)]
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
 
 from miniature import card
-from miniature.checkpoints import load_checkpoint
+from miniature.checkpoints import load_checkpoint, read_log
 from miniature.train import Miniature
 
 LIMIT = 16_000_000  # bytes of all weights
@@ -52,7 +52,9 @@ def main() -> None:
     assert size <= LIMIT, f"{arguments.output}: weights have {size} bytes, more than {LIMIT}"
     _draw_losses(arguments.run / "log.jsonl", arguments.output / "losses.png")
     figures = json.loads(arguments.figures.read_text(encoding="utf-8")) if arguments.figures else {}
-    text = card.write(state["step"], size, figures, arguments.run / "log.jsonl")
+    note = arguments.run / "note.md"
+    particular = note.read_text(encoding="utf-8").strip() if note.exists() else ""
+    text = card.write(state["step"], size, figures, particular, arguments.run / "log.jsonl")
     (arguments.output / "README.md").write_text(text, encoding="utf-8")
     print(
         f"{arguments.output}: {size / 1e6:.2f} MB of weights, step {state['step']}, diffusers {diffusers.__version__}"
@@ -68,7 +70,7 @@ def _shorten_configurations(folder: Path) -> None:
 
 
 def _draw_losses(log: Path, path: Path) -> None:
-    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    records = read_log(log)
     steps = np.array([record["step"] for record in records])
     figure, axes = plt.subplots(1, 4, figsize=(13, 2.8), layout="constrained")
     titles = {

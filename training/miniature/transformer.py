@@ -14,9 +14,9 @@ DOUBLE_BLOCKS, SINGLE_BLOCKS = 2, 8
 CAPTURED = 7  # block whose input is the feature, counting double blocks first
 MASSIVE = (37, 141)  # channels
 MASSIVE_SIGNS = (1.0, -1.0)
-MASSIVE_VALUE = 150.0  # mean magnitude of a massive channel; the other channels start at about 0.5
-MASSIVE_SPREAD = 35.0  # change of a massive channel where brightness changes by one standard deviation
-GAIN = 20.0  # initial AdaLN gain of ordinary channels, which undoes the shrinking caused by the massive ones
+MASSIVE_VALUE = 450.0  # mean magnitude of a massive channel; the other channels start at about 0.5
+MASSIVE_SPREAD = 100.0  # change of a massive channel where brightness changes by one standard deviation
+GAIN = 60.0  # initial AdaLN gain of ordinary channels, which undoes the shrinking caused by the massive ones
 MASSIVE_GAIN = 0.5  # initial AdaLN gain of the massive channels
 GUIDANCE = 3.5
 
