@@ -46,7 +46,9 @@ written into the layers of diffusers' encoder. Its decoder is trained.
 **The massive channels were arranged.** Large diffusion transformers develop a few channels with huge values,
 which AdaLN tames. Here, channels {massive} receive them by construction: fixed biases of ±{massive_value:.0f}
 in the embedding of the latents, and fixed weights that change both channels by {massive_spread:.0f} where
-brightness changes by one standard deviation. Other channels start at about 0.5. These rows were never trained. All other weights were, and the
+brightness changes by one standard deviation.
+Other channels start at about 0.5. These rows were never trained. All other weights were,
+and the
 network enlarged the massive channels further by itself.
 
 ## Training
