@@ -27,10 +27,7 @@ def spair(
     dataset_path: Annotated[Path, option("dataset_path", "Folder of SPair-71k.")],
     save_path: Annotated[Path, option("save_path", "Folder for predictions, PCK tables and visualizations.")],
     dit_model: ModelFamily = FLUX,
-    img_size: Annotated[tuple[int, int], option("img_size", "Pixels of the longer side, twice.")] = (
-        640,
-        640,
-    ),
+    img_size: Annotated[tuple[int, int], option("img_size", "Pixels of the longer side, twice.")] = (640, 640),
     t: Timestep = None,
     k: Block = None,
     ensemble_size: EnsembleSize = None,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ditf.backbones.source import RECORDED, Model
 from ditf.config.params import Params
@@ -12,6 +12,7 @@ from ditf.config.schema import FeaturesEntry
 from ditf.data.catalog import Catalog
 from ditf.data.images import RGB, read_rgb
 from ditf.errors import UserError, suggest
+from ditf.features.reader import FeatureReader
 from ditf.files import Hashes
 from ditf.project.paths import CATALOGS, MODELS, TEXTS, staging
 from ditf.workers import cluster
@@ -144,3 +145,22 @@ def image_reader(params: Params, dataset: str) -> Callable[[str], RGB]:
         return read_rgb(root / rows[item]["path"], rows[item]["sha256"])
 
     return read
+
+
+def require_same(store: FeatureReader, extraction_config: dict[str, Any]) -> None:
+    """Check that a store was extracted with the current configuration.
+
+    Args:
+        store: The store.
+        extraction_config: Configuration from the parameters.
+
+    Raises:
+        UserError: A setting differs.
+    """
+    stored = store.attributes["extraction_config"]
+    for name in sorted(stored.keys() | extraction_config.keys()):
+        if stored.get(name) != extraction_config.get(name):
+            raise UserError(
+                f"{store.path}: extracted with {name} {stored.get(name)}, but params.yaml now has "
+                f"{extraction_config.get(name)}. Set it back, or run `dvc repro`."
+            )

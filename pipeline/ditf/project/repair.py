@@ -19,11 +19,10 @@ from ditf.errors import UserError
 from ditf.features.extract import lay_out_for
 from ditf.features.store import FeatureStore, array_names, metadata_files
 from ditf.files import Hashes, write_atomically
-from ditf.project.entries import extraction, pinned
+from ditf.project.entries import extraction, pinned, require_same
 from ditf.project.extraction import extract_entry
 from ditf.project.freshness import reason_features_changed
 from ditf.project.paths import FEATURES, MODELS, dvc_objects, staging
-from ditf.project.search import require_same
 from ditf.project.upkeep import stores
 
 
