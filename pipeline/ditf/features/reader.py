@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditf.errors import UserError
+from ditf.features.bilinear import corners_of
 from ditf.features.descriptors import describe
 from ditf.types import BOTH, LAYER_NORM, Descriptor, Norm, condition_of
 
@@ -72,6 +73,24 @@ class ImageFeatures:
                 )
         channels = self.massive if channels is None else channels
         return describe(self.tokens[rows], modulation, descriptor, channels, self.norm)
+
+    def descriptors_at(
+        self, points: NDArray[Any], descriptor: Descriptor | None = None, channels: Iterable[int] | None = None
+    ) -> NDArray[np.float32]:
+        """Compute the descriptors at points by bilinear interpolation. Only the tokens around the points are described.
+
+        Args:
+            points: Points (x, y) inside the image in pixels, [k, 2].
+            descriptor: Descriptor, as for `descriptors`.
+            channels: Channels to discard, as for `descriptors`.
+
+        Returns:
+            Descriptors [k, C].
+        """
+        corners, weights = corners_of(self.grid, self.size, points)
+        needed, place = np.unique(corners, return_inverse=True)
+        tokens = self.descriptors(descriptor, channels, needed)
+        return np.einsum("kfc,kf->kc", tokens[place.reshape(corners.shape)], weights.astype(np.float32))
 
     def map(self, descriptor: Descriptor | None = None, channels: Iterable[int] | None = None) -> NDArray[np.float32]:
         """Compute descriptors as a map.

@@ -10,7 +10,6 @@ from threadpoolctl import threadpool_limits
 from ditf.errors import UserError
 from ditf.features.reader import ImageFeatures
 from ditf.matching.nearest import PixelIndex
-from ditf.matching.pairs import descriptors_at
 from ditf.types import Descriptor
 
 
@@ -45,7 +44,7 @@ def match(
         )
     channels = list(source.massive) if channels is None else channels
     with threadpool_limits(1, user_api="blas"):  # products of few queries are faster in one thread
-        queries = descriptors_at(source, pixels, descriptor, channels)
+        queries = source.descriptors_at(pixels, descriptor, channels)
         index = PixelIndex(target.descriptors(descriptor, channels), target.grid, target.size)
         matches, similarity = index.search(queries)
     columns: dict[str, Any] = {"source_x": pixels[:, 0], "source_y": pixels[:, 1]}

@@ -12,7 +12,6 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from ditf.data.catalog import SCHEMAS, Catalog
-from ditf.features.bilinear import corners_of
 from ditf.features.reader import FeatureReader, ImageFeatures
 from ditf.matching.matchers.base import Matcher
 from ditf.matching.matchers.nearest import Nearest
@@ -49,10 +48,6 @@ class MatchingJob:
     channels: Sequence[int] | None = None
     matcher: Matcher = NEAREST
 
-    def features(self, image: str) -> ImageFeatures:
-        """Read the features of an image."""
-        return self.store.features(self.block, image)
-
     def describe(self, features: ImageFeatures, points: Points) -> Vectors:
         """Compute the descriptors at pixels of an image.
 
@@ -63,7 +58,7 @@ class MatchingJob:
         Returns:
             Descriptors, float32 [k, C].
         """
-        return descriptors_at(features, points, self.descriptor, self.channels)
+        return features.descriptors_at(points, self.descriptor, self.channels)
 
     def match(self, queries: Vectors, target: ImageFeatures) -> tuple[Points, NDArray[np.float64]]:
         """Find the matches of queries in a target image.
@@ -187,14 +182,14 @@ def _match_image_by_image(job: MatchingJob, pairs: KeypointPairs, client: "Clien
             batch = order[start : start + count]
             source, target, points = pairs.source[batch], pairs.target[batch], pairs.points[batch]
             queries = np.empty((len(batch), store.channels(job.block)), np.float32)
-            for rows, vectors in for_each_image(describe_points, source, points):
+            for rows, vectors in for_each_image(_describe_points, source, points):
                 queries[rows] = vectors
-            for rows, (matched, similarity) in for_each_image(match_target, target, queries):
+            for rows, (matched, similarity) in for_each_image(_match_queries, target, queries):
                 matches.points[batch[rows]], matches.similarity[batch[rows]] = matched, similarity
             if job.matcher.check_cycle:
-                for rows, vectors in for_each_image(describe_points, target, matches.points[batch]):
+                for rows, vectors in for_each_image(_describe_points, target, matches.points[batch]):
                     queries[rows] = vectors
-                for rows, (returned, _) in for_each_image(match_target, source, queries):
+                for rows, (returned, _) in for_each_image(_match_queries, source, queries):
                     images = source[rows]
                     token_size = store.sizes[images] / store.grids(job.block)[images, ::-1]
                     distance = np.linalg.norm((returned - points[rows]) / token_size, axis=1)
@@ -205,13 +200,7 @@ def _match_image_by_image(job: MatchingJob, pairs: KeypointPairs, client: "Clien
 def _match_pair_by_pair(job: MatchingJob, pairs: KeypointPairs, client: "Client | None") -> Matches:
     """Match the points of each pair separately, for features that depend on the pair.
 
-    Args:
-        job: Features to match, and the matcher.
-        pairs: Points to match.
-        client: Dask client of the workers that match. None matches in the current process.
-
-    Returns:
-        Matches in the order of the points.
+    Arguments and result are those of `_match_image_by_image`.
     """
     store, matches = job.store, Matches.empty(len(pairs.points))
     images, pair = np.unique(np.stack([pairs.source, pairs.target], 1), axis=0, return_inverse=True)
@@ -219,50 +208,25 @@ def _match_pair_by_pair(job: MatchingJob, pairs: KeypointPairs, client: "Client 
     rows = {name: np.flatnonzero(pair == number) for number, name in enumerate(names)}
     tasks = ((name, (job, *names[name], pairs.points[rows[name]])) for name in names)
     with threadpool_limits(1, user_api="blas"), tqdm(desc=job.descriptor, total=len(rows), unit="pair", delay=2) as bar:
-        for name, result in run(client, match_pair, tasks, cores()):
+        for name, result in run(client, _match_pair, tasks, cores()):
             matches.points[rows[name]], matches.similarity[rows[name]] = result.points, result.similarity
             matches.cycle_distance[rows[name]] = result.cycle_distance
             bar.update()
     return matches
 
 
-def describe_points(job: MatchingJob, image: str, points: Points) -> Vectors:
-    """Compute the descriptors at pixels of an image.
-
-    Args:
-        job: Features to match.
-        image: Id of the image.
-        points: Pixels (x, y), [k, 2].
-
-    Returns:
-        Descriptors, float32 [k, C].
-    """
-    return job.describe(job.features(image), points)
+def _describe_points(job: MatchingJob, image: str, points: Points) -> Vectors:
+    """Read an image and return the descriptors at points (x, y), float32 [k, C]."""
+    return job.describe(job.store.features(job.block, image), points)
 
 
-def match_target(job: MatchingJob, image: str, queries: Vectors) -> tuple[Points, NDArray[np.float64]]:
-    """Find the matches of queries in an image.
-
-    Args:
-        job: Features to match, and the matcher.
-        image: Id of the target image.
-        queries: Descriptors, float32 [k, C].
-
-    Returns:
-        Matches (x, y) in pixels, [k, 2], and their cosine similarities, [k].
-    """
-    return job.match(queries, job.features(image))
+def _match_queries(job: MatchingJob, image: str, queries: Vectors) -> tuple[Points, NDArray[np.float64]]:
+    """Read an image and match queries, float32 [k, C], in it. The result is that of `MatchingJob.match`."""
+    return job.match(queries, job.store.features(job.block, image))
 
 
-def match_pair(job: MatchingJob, source: str, target: str, points: Points) -> Matches:
-    """Match points of one image in another.
-
-    Args:
-        job: Features to match, and the matcher.
-        source: Id of the source image.
-        target: Id of the target image.
-        points: Pixels (x, y) of the source image, [k, 2].
-    """
+def _match_pair(job: MatchingJob, source: str, target: str, points: Points) -> Matches:
+    """Match points (x, y) of one image, [k, 2], in another. The images are given by their ids."""
     source_features, target_features = job.store.pair(job.block, source, target)
     matched, similarity = job.match(job.describe(source_features, points), target_features)
     cycle_distance = np.zeros(len(points))
@@ -271,26 +235,6 @@ def match_pair(job: MatchingJob, source: str, target: str, points: Points) -> Ma
         token_size = np.array(source_features.size) / source_features.grid[::-1]
         cycle_distance = np.linalg.norm((returned - points) / token_size, axis=1)
     return Matches(matched, similarity, cycle_distance)
-
-
-def descriptors_at(
-    features: ImageFeatures, points: Points, descriptor: Descriptor | None = None, channels: Sequence[int] | None = None
-) -> Vectors:
-    """Compute the descriptors at pixels of an image. Only the tokens around these pixels are converted.
-
-    Args:
-        features: Features of the image.
-        points: Pixels (x, y) inside the image, [k, 2].
-        descriptor: Descriptor, as in `ImageFeatures.descriptors`.
-        channels: Massive channels, for descriptors with "+discard".
-
-    Returns:
-        Descriptors, float32 [k, C].
-    """
-    corners, weights = corners_of(features.grid, features.size, points)
-    needed, place = np.unique(corners, return_inverse=True)
-    tokens = features.descriptors(descriptor, channels, needed)
-    return np.einsum("kfc,kf->kc", tokens[place.reshape(corners.shape)], weights.astype(np.float32))
 
 
 def _rows_by_image(store: FeatureReader, positions: Indices) -> dict[str, Indices]:

@@ -15,7 +15,6 @@ from ditf.errors import UserError
 from ditf.features.descriptors import unit
 from ditf.files import warning_if_unwritable
 from ditf.matching.nearest import PixelIndex
-from ditf.matching.pairs import descriptors_at
 from ditf.project.library import ImageLibrary, Query, match_task, search_task
 from ditf.project.paths import drawing_path
 from ditf.retrieval.search import FeatureIndex
@@ -91,7 +90,7 @@ def _hits(index: FeatureIndex, query: Query, request: SearchRequest) -> tuple[tu
         raise UserError(f"{index.store.path}: has no image besides {query.name}. Add --all to search in this image.")
     if request.at is not None:
         point = _point(request.at, query)
-        vector = descriptors_at(features, np.array([point]), settings.descriptor, settings.channels)[0]
+        vector = features.descriptors_at(np.array([point]), settings.descriptor, settings.channels)[0]
         k = min(DEFAULT_HITS if request.k is None else request.k, len(index) if request.all_hits else images)
         hits = index.search(vector, k, per_image=not request.all_hits, exclude=exclude)
         return point, [asdict(hit) for hit in hits]
@@ -172,7 +171,7 @@ def match(params: Params, request: MatchRequest, out: Path | None = None) -> tup
     source, target = (library.query(name, settings.block, request.prompt) for name in names)
     points = np.array([_point(text, source) for text in request.at])
     with threadpool_limits(1, user_api="blas"):  # products of few vectors are faster in one thread
-        queries = descriptors_at(source.features, points, settings.descriptor, settings.channels)
+        queries = source.features.descriptors_at(points, settings.descriptor, settings.channels)
         tokens, grid = target.features.descriptors(settings.descriptor, settings.channels), target.features.grid
         matches, similarity = PixelIndex(tokens, grid, target.features.size).search(queries)
         maps = (unit(queries) @ unit(tokens).T).reshape(-1, *grid)

@@ -24,7 +24,6 @@ from ditf.drawing.figures import spread
 from ditf.drawing.matches import NamedImage, draw_matches
 from ditf.features.descriptors import unit
 from ditf.features.reader import FeatureReader, ImageFeatures
-from ditf.matching.pairs import descriptors_at
 from ditf.metrics import intervals
 from ditf.metrics.homography import corner_error, estimate, reprojection_errors
 from ditf.settings import Distinct, Settings
@@ -269,7 +268,7 @@ def sample(
         Descriptors, float32 [n, C].
     """
     if sampling == "pixels":
-        return descriptors_at(features, points, descriptor, channels)
+        return features.descriptors_at(points, descriptor, channels)
     (h, w), (width, height) = features.grid, features.size
     maps = features.descriptors(descriptor, channels).reshape(h, w, -1)
     # DIFT normalizes coordinates as for align_corners=True, but calls grid_sample with align_corners=False and zero
