@@ -1,6 +1,6 @@
 """Analyse massive channels and the effect of AdaLN on descriptors -> results/analysis/<features>/."""
 
-from ditf.data.tables import write_csv
+from ditf.data.tables import write_table
 from ditf.drawing.features import draw_channels
 from ditf.drawing.figures import save
 from ditf.features.store import FeatureStore
@@ -17,7 +17,7 @@ def main(params: Params, name: str) -> None:
     folder.mkdir(parents=True)
     similarity = []
     for block in store.blocks:
-        write_csv(folder / f"block{block}.csv", analysis.channels(store, block))
+        write_table(folder / f"block{block}.csv", analysis.channels(store, block))
         draw_channels(folder / f"block{block}.png", store.statistics(block))
         values = analysis.similarities(store, block)
         if values:
@@ -27,8 +27,8 @@ def main(params: Params, name: str) -> None:
             print(f"block {block}: every image has one token only, so there are no similarities of tokens")
         save(analysis.draw_maps(store, block), folder / f"maps{block}.png")
         print(f"block {block}: massive channels {store.massive(block)}")
-    write_csv(folder / "largest.csv", analysis.largest(store))
-    write_csv(folder / "similarity.csv", similarity)
+    write_table(folder / "largest.csv", analysis.largest(store))
+    write_table(folder / "similarity.csv", similarity)
     if len(store.blocks) > 1:
         save(analysis.draw_over_blocks(store), folder / "blocks.png")
 

@@ -3,7 +3,7 @@
 import json
 
 from ditf.data.catalog import Catalog
-from ditf.data.tables import write_csv
+from ditf.data.tables import write_table
 from ditf.files import remove_folder, write_atomically
 from ditf.project.paths import CATALOGS, RESULTS
 from stages import Params, run
@@ -18,7 +18,7 @@ def main(params: Params, name: str) -> None:
     write_atomically(folder / "metrics.json", text.encode() + b"\n")
     # DVC requires both outputs, even where a data set has no true answers and nothing is scored.
     (folder / "tables").mkdir(parents=True, exist_ok=True)
-    write_csv(folder / "plot.csv", [{"label": label, "value": value} for label, value in scores.bars.items()])
+    write_table(folder / "plot.csv", [{"label": label, "value": value} for label, value in scores.bars.items()])
     if not scores.bars:
         write_atomically(folder / "plot.csv", b"label,value\n")
 

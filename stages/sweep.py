@@ -11,7 +11,7 @@ from ditf.backbones.device import choose
 from ditf.data.catalog import Catalog, texts_of
 from ditf.data.subset import choose as choose_subset
 from ditf.data.subset import write_subset
-from ditf.data.tables import write_csv
+from ditf.data.tables import write_table
 from ditf.drawing.figures import save
 from ditf.features.extractor import key_of
 from ditf.features.text import encode_prompts
@@ -40,7 +40,7 @@ def main(params: Params, name: str) -> None:
     setting = best(table, metric)
     same = {key: setting.row[key] for key in ("ensemble_size", "descriptor")}
     rows = [row for row in table.to_pylist() if row | same == row]
-    write_csv(output / "plot.csv", [{"label": LABEL.format(**row), "value": row[metric]} for row in rows])
+    write_table(output / "plot.csv", [{"label": LABEL.format(**row), "value": row[metric]} for row in rows])
     figures = {"heatmap": heatmaps(table, metric), "massive": massive_map(table), "ensemble": curve(setting, metric)}
     for title, figure in figures.items():
         save(figure, output / f"{title}.png")

@@ -1,13 +1,12 @@
 """The command `ditf results`."""
 
-import csv
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from ditf.cli.options import load_project
 from ditf.cli.output import print_table
+from ditf.data.tables import read_table
 from ditf.errors import UserError, exit_on_error
 from ditf.metrics.display import group_label, in_percent, is_fraction
 from ditf.project.paths import REPORT, RESULTS
@@ -59,9 +58,9 @@ def print_task(name: str) -> None:
     """Print the metrics of one task."""
     tables = RESULTS / name / "tables"
     if (tables / "pck.csv").exists():
-        _print_pck(name, _read_csv(tables / "pck.csv"))
+        _print_pck(name, read_table(tables / "pck.csv"))
     elif (tables / "jf_all.csv").exists():
-        _print_jf(name, _read_csv(tables / "jf_all.csv"))
+        _print_jf(name, read_table(tables / "jf_all.csv"))
     else:
         metrics = json.loads((RESULTS / name / "metrics.json").read_text(encoding="utf-8"))
         if not metrics:
@@ -125,8 +124,3 @@ def _by_alpha(rows: Rows, key: str) -> Rows:
 def _short(value: Any) -> str:
     text = "not set" if value is None else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."
-
-
-def _read_csv(path: Path) -> Rows:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

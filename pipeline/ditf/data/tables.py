@@ -9,8 +9,8 @@ from typing import Any
 from ditf.files import write_atomically
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a table that `write_csv` wrote.
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a table that `write_table` wrote.
 
     Args:
         path: The CSV file.
@@ -24,7 +24,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a table. Floats get six significant digits. Without rows, no file is written.
 
     Args:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ditf.backbones.source import TINY
 from ditf.config.params import Params
-from ditf.data.tables import read_csv
+from ditf.data.tables import read_table
 from ditf.drawing.figures import spread
 from ditf.metrics.display import group_value, in_percent, is_fraction
 from ditf.provenance import versions_of
@@ -128,7 +128,7 @@ def _task(params: Params, results: Path, name: str, stale: str) -> ReportSection
     }
     _add_pictures(section, sorted((folder / "visualizations").glob("*")))
     section.tables = {
-        path.stem.replace("_", " "): _readable(read_csv(path)) for path in sorted((folder / "tables").glob("*.csv"))
+        path.stem.replace("_", " "): _readable(read_table(path)) for path in sorted((folder / "tables").glob("*.csv"))
     }
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     section.facts = dict(_flatten(run))
@@ -140,7 +140,7 @@ def _analysis(folder: Path) -> ReportSection:
     section = ReportSection(folder.name)
     _add_pictures(section, sorted(folder.glob("*.png")))
     titles = {"largest": "The ten largest channels of each block", "similarity": "Mutual cosine similarity of tokens"}
-    section.tables = {title: _readable(read_csv(folder / f"{name}.csv")) for name, title in titles.items()}
+    section.tables = {title: _readable(read_table(folder / f"{name}.csv")) for name, title in titles.items()}
     return section
 
 

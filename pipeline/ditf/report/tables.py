@@ -52,7 +52,7 @@ def load_results(folder: Path | str) -> dict[str, pa.Table]:
 
 
 def _read_csv(path: Path) -> pa.Table:
-    """Read a table that `ditf.data.tables.write_csv` wrote. Names are strings."""
+    """Read a table that `ditf.data.tables.write_table` wrote. Names are strings."""
     with path.open(encoding="utf-8") as file:
         columns = file.readline().rstrip("\r\n").split(",")
     names = [*NAMES, *(["value"] if "group" in columns else [])]

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pydantic import BeforeValidator, Field, FiniteFloat, SerializeAsAny
 
 from ditf.data.catalog import Catalog
-from ditf.data.tables import read_csv, write_csv
+from ditf.data.tables import read_table, write_table
 from ditf.drawing import charts
 from ditf.drawing.features import draw_feature_colours
 from ditf.drawing.matches import NamedImage, draw_matches
@@ -96,16 +96,16 @@ class Correspondence(Task):
         table = pq.read_table(predictions / "predictions.parquet")
         rows = evaluate(table, catalog, alphas)
         headline = self.headline_alpha
-        write_csv(folder / "pck.csv", rows)
+        write_table(folder / "pck.csv", rows)
         shown = [row for row in rows if row["group"] == "category" and row["alpha"] == headline]
         others = [row for row in shown if row["rule"] != catalog.threshold]
         shown = [row for row in shown if row["rule"] == catalog.threshold]
         categories = [row for row in rows if row["group"] == "category" and row["rule"] == catalog.threshold]
         last = self.predict.descriptors[-1]
-        write_csv(folder / "categories.csv", [row for row in shown if row["descriptor"] == last])
-        write_csv(folder / "ablation.csv", [row for row in shown if row["value"] == "All"])
-        write_csv(folder / "curve.csv", over_alpha(table))
-        write_csv(folder / "coverage.csv", by_coverage(table, alphas))
+        write_table(folder / "categories.csv", [row for row in shown if row["descriptor"] == last])
+        write_table(folder / "ablation.csv", [row for row in shown if row["value"] == "All"])
+        write_table(folder / "curve.csv", over_alpha(table))
+        write_table(folder / "coverage.csv", by_coverage(table, alphas))
         write_units(folder, by_pair(table, alphas))
         metrics: Metrics = {}
         for row in categories:
@@ -148,14 +148,14 @@ class Correspondence(Task):
         figures, shown = {}, f"PCK@{alpha} per point, in percent"
         for title, name, x in (("PCK over alpha", "curve", "alpha"), ("PCK over coverage", "coverage", "coverage")):
             curves: dict[str, tuple[list[float], list[float]]] = {}
-            for row in read_csv(tables / f"{name}.csv"):
+            for row in read_table(tables / f"{name}.csv"):
                 if name == "curve" or row["alpha"] == alpha:
                     xs, ys = curves.setdefault(row["descriptor"], ([], []))
                     xs.append(float(row[x]))
                     ys.append(float(row["point"]))
             label = {"curve": "alpha", "coverage": "the most confident keypoints, in percent"}[name]
             figures[title] = charts.lines(curves, label, "PCK per point, in percent" if name == "curve" else shown)
-        rows = [row for row in read_csv(tables / "pck.csv") if (row["descriptor"], row["alpha"]) == (last, alpha)]
+        rows = [row for row in read_table(tables / "pck.csv") if (row["descriptor"], row["alpha"]) == (last, alpha)]
         named = [
             {**row, "value": group_value(row["group"], row["value"])}
             for row in rows

@@ -17,7 +17,7 @@ from pydantic import Field, FiniteFloat
 from tqdm import tqdm
 
 from ditf.data.catalog import Catalog
-from ditf.data.tables import read_csv, write_csv
+from ditf.data.tables import read_table, write_table
 from ditf.drawing import charts
 from ditf.drawing.features import draw_feature_colours
 from ditf.drawing.figures import spread
@@ -152,9 +152,9 @@ class Homography(Task):
                             scores[f"{method}@{pixels:g}"] = round(value, 2)
                         if pixels == self.score.corners[-1] and method == self.score.methods[0]:
                             bars[kind] = value
-        write_csv(folder / "accuracy.csv", homography_rows)
-        write_csv(folder / "matching_accuracy.csv", match_rows)
-        write_csv(folder / "pairs.csv", pair_rows)
+        write_table(folder / "accuracy.csv", homography_rows)
+        write_table(folder / "matching_accuracy.csv", match_rows)
+        write_table(folder / "pairs.csv", pair_rows)
         intervals.write_units(folder, units)
         return Scores(metrics, bars)
 
@@ -196,7 +196,7 @@ class Homography(Task):
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """Mean matching accuracy over the threshold, by descriptor and kind of sequence."""
         curves: dict[str, tuple[list[float], list[float]]] = {}
-        for row in read_csv(tables / "matching_accuracy.csv"):
+        for row in read_table(tables / "matching_accuracy.csv"):
             xs, ys = curves.setdefault(f"{row['descriptor']}, {row['kind']}", ([], []))
             xs.append(float(row["pixels"]))
             ys.append(float(row["accuracy"]))

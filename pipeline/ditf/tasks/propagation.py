@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ditf.data.catalog import Catalog, Row
 from ditf.data.images import RGB, shrink
 from ditf.data.masks import decode_mask, read_index_mask, save_mask
-from ditf.data.tables import read_csv, write_csv
+from ditf.data.tables import read_table, write_table
 from ditf.drawing import charts
 from ditf.drawing.features import draw_feature_colours
 from ditf.drawing.figures import contact_sheet, label, spread
@@ -142,7 +142,7 @@ class Propagation(Task):
             names = {"J&F": "J&F-Mean", "J": "J-Mean", "F": "F-Mean"}
             metrics[descriptor] = {short: round(summary[name], 4) for short, name in names.items()}
         for name, rows in tables.items():
-            write_csv(folder / f"jf_{name}.csv", rows)
+            write_table(folder / f"jf_{name}.csv", rows)
         intervals.write_units(folder, units)
         last = self.predict.descriptors[-1]
         bars = {row["sequence"]: row["J&F-Mean"] for row in tables["sequences"] if row["descriptor"] == last}
@@ -163,7 +163,7 @@ class Propagation(Task):
 
     def unit_scores(self, tables: Path, descriptor: Descriptor) -> dict[str, float]:
         """Return J&F of each frame, named `<sequence>/<frame>`."""
-        rows = [row for row in read_csv(tables / "jf_frames.csv") if row["descriptor"] == descriptor]
+        rows = [row for row in read_table(tables / "jf_frames.csv") if row["descriptor"] == descriptor]
         return {f"{row['sequence']}/{row['frame']}": float(row["J&F"]) for row in rows}
 
     def draw_unit(self, path: Path, predicted: DrawingInputs, descriptor: Descriptor, unit: str) -> None:
@@ -177,7 +177,7 @@ class Propagation(Task):
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """Return a chart of J&F of each sequence for the last descriptor, from the best to the worst."""
         last = self.predict.descriptors[-1]
-        rows = [row for row in read_csv(tables / "jf_sequences.csv") if row["descriptor"] == last]
+        rows = [row for row in read_table(tables / "jf_sequences.csv") if row["descriptor"] == last]
         if not rows:
             return {}
         values = {row["sequence"]: 100 * float(row["J&F-Mean"]) for row in rows}

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ditf.data.catalog import Catalog
-from ditf.data.tables import read_csv, write_csv
+from ditf.data.tables import read_table, write_table
 from ditf.drawing import charts
 from ditf.drawing.matches import NamedImage
 from ditf.drawing.places import draw_places
@@ -66,12 +66,12 @@ class Retrieval(Task):
 
     def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
         recall: dict[str, float] = json.loads((predictions / "recall.json").read_text(encoding="utf-8"))
-        write_csv(folder / "recall.csv", [{"metric": name, "value": value} for name, value in recall.items()])
+        write_table(folder / "recall.csv", [{"metric": name, "value": value} for name, value in recall.items()])
         return Scores({self.predict.descriptors[0]: recall}, recall)
 
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """Return a chart of what the index loses against exact search; none for an index that loses nothing."""
-        recall = {row["metric"]: 100 * float(row["value"]) for row in read_csv(tables / "recall.csv")}
+        recall = {row["metric"]: 100 * float(row["value"]) for row in read_table(tables / "recall.csv")}
         if all(value == 100 for value in recall.values()):
             return {}
         return {"Recall against exact search": charts.bars(recall, "exact neighbours that the index finds, in percent")}

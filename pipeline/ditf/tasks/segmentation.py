@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ditf.data.catalog import Catalog
 from ditf.data.images import shrink
 from ditf.data.masks import Mask, decode_mask, read_index_mask, save_mask
-from ditf.data.tables import read_csv, write_csv
+from ditf.data.tables import read_table, write_table
 from ditf.drawing import charts
 from ditf.drawing.features import draw_feature_colours
 from ditf.drawing.figures import contact_sheet, label
@@ -120,7 +120,7 @@ class Segmentation(Task):
             metrics[descriptor] = {name: round(value, 2) for name, value in summary.items()}
             bars[descriptor] = summary["mIoU"]
             tables += [{"descriptor": descriptor, **row, "class": row["class"] + first} for row in rows]
-        write_csv(folder / "classes.csv", tables)
+        write_table(folder / "classes.csv", tables)
         intervals.write_units(folder, units)
         return Scores(metrics, bars)
 
@@ -156,7 +156,7 @@ class Segmentation(Task):
     def charts(self, tables: Path) -> dict[str, "Figure"]:
         """Return a chart of the IoU of each class for the last descriptor, from the best to the worst."""
         last = self.predict.descriptors[-1]
-        rows = [row for row in read_csv(tables / "classes.csv") if row["descriptor"] == last]
+        rows = [row for row in read_table(tables / "classes.csv") if row["descriptor"] == last]
         ranked = sorted(((row["class"], float(row["iou"])) for row in rows), key=lambda pair: -pair[1])
         return {f"IoU by class ({last})": charts.bars(dict(ranked), "IoU in percent")}
 
