@@ -38,11 +38,11 @@ SCHEMA = pa.schema(
         ("denominator", pa.float64()),
     ]
 )
-Row = tuple[str, str, str, str, float, float]  # in the order of `SCHEMA`
+Contribution = tuple[str, str, str, str, float, float]  # a row, in the order of `SCHEMA`
 FILE = "units.parquet"
 
 
-def write_units(folder: Path, rows: Iterable[Row]) -> None:
+def write_units(folder: Path, rows: Iterable[Contribution]) -> None:
     """Write the contribution of each unit to each metric to `units.parquet`.
 
     Args:

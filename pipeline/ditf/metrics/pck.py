@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ditf.metrics.intervals import Row
+from ditf.metrics.intervals import Contribution
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -155,7 +155,7 @@ def over_alpha(predictions: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def by_pair(predictions: pa.Table, alphas: Sequence[float]) -> Iterator[Row]:
+def by_pair(predictions: pa.Table, alphas: Sequence[float]) -> Iterator[Contribution]:
     """Yield the contribution of each pair to PCK per image and per point, for `ditf.metrics.intervals`.
 
     Args:

@@ -115,7 +115,7 @@ class Homography(Task):
         sizes = {item: (row["width"], row["height"]) for item, row in catalog.images().items()}
         pairs, metrics, bars = catalog.rows("homographies"), Metrics(), dict[str, float]()
         homography_rows, match_rows, pair_rows = [], [], []
-        units: list[intervals.Row] = []
+        units: list[intervals.Contribution] = []
         for descriptor, matches in _by_pair(predictions / "matches.parquet", self.predict.descriptors).items():
             errors: dict[str, list[float]] = {method: [] for method in self.score.methods}
             accuracies = np.zeros((len(pairs), len(self.score.matches)))

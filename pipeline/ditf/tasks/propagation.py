@@ -112,7 +112,7 @@ class Propagation(Task):
             return Scores({}, {})
         metrics: Metrics = {}
         tables: dict[str, list[Row]] = {"all": [], "sequences": [], "objects": [], "frames": []}
-        units: list[intervals.Row] = []
+        units: list[intervals.Contribution] = []
         for descriptor in self.predict.descriptors:
             by_object: dict[str, NDArray[np.float64]] = {}
             for sequence, (numbers, values) in measure(catalog, scored, predictions / descriptor):

@@ -104,7 +104,7 @@ class Segmentation(Task):
         splits = {row["id"]: row["category"] for row in catalog.rows("images")}
         masks = {row["id"]: row["png"] for row in catalog.rows("masks") if splits[row["id"]] == "test"}
         metrics, bars, tables = Metrics(), dict[str, float](), []
-        units: list[intervals.Row] = []
+        units: list[intervals.Contribution] = []
         for descriptor in self.predict.descriptors:
             counts = []
             for item, png in tqdm(masks.items(), descriptor, unit="image", delay=2):
