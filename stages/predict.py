@@ -18,7 +18,7 @@ def main(params: Params, name: str) -> None:
     store, catalog = open_store(FEATURES / task.features), Catalog(CATALOGS / task.dataset)
     for item, row in catalog.images().items():
         if store.size(item) != (row["width"], row["height"]):
-            raise UserError(f"{store.path}: its features of {item!r} are of an image of another size; run `dvc repro`")
+            raise UserError(f"{store.path}: its features of {item!r} are of an image of another size. Run `dvc repro`.")
     remove_folder(folder)
     start = time.monotonic()
     with cluster(params.workers) as client:

@@ -48,14 +48,14 @@ def test_grey_images_are_read_as_grey(extractor: ditf.Extractor, tmp_path: Path)
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
-        (PIXELS / 255, "an array of float64 .* is not supported; give uint8 values 0 to 255"),
+        (PIXELS / 255, "an array of float64 .* is not supported. Give uint8 values 0 to 255"),
         (PIXELS.astype(np.float32), "an array of float32"),
         (PIXELS.astype(np.int64), "an array of int64"),
-        (PIXELS.transpose(2, 0, 1), r"uint8 \[3, 64, 96\] is not supported; give .* \[height, width, 3\]"),
+        (PIXELS.transpose(2, 0, 1), r"uint8 \[3, 64, 96\] is not supported. Give .* \[height, width, 3\]"),
         (PIXELS[None], r"\[1, 64, 96, 3\]"),
         (PIXELS[..., :2], r"\[64, 96, 2\]"),
         (PIXELS[:0], r"\[0, 96, 3\]"),
-        (PIXELS.tolist(), "list is not supported; give a path, a PIL image or a uint8 array"),
+        (PIXELS.tolist(), "list is not supported. Give a path, a PIL image or a uint8 array"),
         (None, "NoneType is not supported"),
         (Image.new("F", (8, 8)), "mode F, whose range is unknown"),
         (Image.new("L", (20000, 1)), "20000x1 pixels; at most"),

@@ -130,7 +130,7 @@ def test_axes_over_a_pair_need_the_pair(stores: list[FeatureStore], tmp_path: Pa
 
 
 def test_what_is_no_fusion_is_reported(stores: list[FeatureStore], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="use at most 12"):
+    with pytest.raises(UserError, match="Use at most 12"):
         write_fusion(
             tmp_path / "both",
             fusion(first={"features": "one", "blocks": [3], "descriptor": "original", "pca": [13]}),
@@ -158,7 +158,7 @@ def test_what_is_no_fusion_is_reported(stores: list[FeatureStore], tmp_path: Pat
 
     shutil.rmtree(tmp_path / "two")
     store(tmp_path / "two", 8, 8, 2)
-    with pytest.raises(UserError, match="not of the features that are there now"):
+    with pytest.raises(UserError, match="belongs to an earlier version of the features"):
         open_store(tmp_path / "both")
 
 

@@ -147,7 +147,7 @@ def test_what_changes_features_is_part_of_what_made_them(loading: LoadingSetting
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao", None)
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    with pytest.raises(UserError, match="quantize: int8: needs torchao; run `pip install torchao`"):
+    with pytest.raises(UserError, match=r"quantize: int8: needs torchao\. Run `pip install torchao`"):
         load("flux", quantize="int8")
 
 

@@ -103,7 +103,7 @@ def test_int8_has_a_scale_per_channel_and_holds_large_values(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("value", "encoding", "expected"),
     [
-        (1e6, "float16", "use `encoding: float32`, or `int8`"),
+        (1e6, "float16", "Use `encoding: float32`, or `int8`."),
         (np.inf, "float16", "not a finite number"),
         (np.nan, "int8", "not a finite number"),
         (-np.inf, "float32", "not a finite number"),

@@ -55,7 +55,7 @@ def test_damaged_tokens_are_found_and_computed_again(project: Project) -> None:
         damage(project.folder / FEATURES / f"{GROUP}/tokens/c.{number}.0.0", how)
     errors = project.fail(*VERIFY)
     assert errors.count("\n") == 4
-    assert errors.count(f"is damaged: {GROUP}/tokens; run `ditf repair`") == 4
+    assert errors.count(f"is damaged: {GROUP}/tokens. Run `ditf repair`") == 4
     project.check(*REPAIR)
     check_whole(project, whole)
 

@@ -70,7 +70,7 @@ def interrupt(process: "subprocess.Popen[str]") -> str:
     os.killpg(process.pid, signal.SIGINT)
     error = process.communicate(timeout=120)[1]
     assert process.returncode == 130, error
-    assert error.endswith("interrupted; run the same command again to continue\n")
+    assert error.endswith("interrupted. Run the same command again to continue.\n")
     deadline = time.monotonic() + 60
     while group_of(process) and time.monotonic() < deadline:
         time.sleep(0.1)

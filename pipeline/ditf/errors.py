@@ -88,7 +88,7 @@ def exit_on_error(command: Callable[P, None]) -> Callable[P, None]:
         except UserError as error:
             sys.exit(_report(str(error), 2))
         except KeyboardInterrupt:
-            sys.exit(_report("interrupted; run the same command again to continue", 130))
+            sys.exit(_report("interrupted. Run the same command again to continue.", 130))
         except BrokenPipeError:
             # The reader of the output, such as `head`, has ended. Python would complain when it closes the output.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

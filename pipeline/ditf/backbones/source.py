@@ -144,7 +144,7 @@ class Model:
             loading = parse(LoadingSettings, {name: record[name] for name in RECORDED}, "")
             return cls(**{name: str(record[name]) for name in PINNED}, loading=loading)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a pinned model ({error}); run `dvc repro`") from None
+            raise UserError(f"{path}: not a pinned model ({error}). Run `dvc repro`.") from None
 
     @property
     def record(self) -> dict[str, Any]:

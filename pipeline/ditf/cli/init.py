@@ -43,7 +43,7 @@ def init(
       dvc repro
     """
     if folder.exists() and (not folder.is_dir() or any(path.name != ".git" for path in folder.iterdir())):
-        raise UserError(f"{folder}: not empty; give an empty folder, or a new one")
+        raise UserError(f"{folder}: not empty. Give an empty folder, or a new one.")
     with resources.as_file(resources.files("ditf") / "template") as packaged:
         source = packaged if packaged.is_dir() else Path(__file__).resolve().parents[3]
         folder.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ def results() -> None:
 
     tasks = [name for name in params.tasks if (RESULTS / name / "metrics.json").exists()]
     if not tasks:
-        raise UserError(f"{RESULTS}: no results yet; run `dvc repro`")
+        raise UserError(f"{RESULTS}: no results yet. Run `dvc repro`.")
     stale = stale_tasks(params)
     for name in tasks:
         print_task(name)

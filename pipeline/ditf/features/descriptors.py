@@ -46,14 +46,14 @@ def describe(
         UserError: The descriptor is unknown, or it needs a modulation or channels that are missing.
     """
     if descriptor not in DESCRIPTORS:
-        raise UserError(f"descriptor: {descriptor!r} is not known; use {', '.join(DESCRIPTORS)}")
+        raise UserError(f"descriptor: {descriptor!r} is not known. Use {', '.join(DESCRIPTORS)}.")
     if descriptor == "original":
         return np.array(tokens, np.float32)
     if modulation is None:
-        raise UserError(f"descriptor: {descriptor!r} needs AdaLN, which this model does not have; use 'original'")
+        raise UserError(f"descriptor: {descriptor!r} needs AdaLN, which this model does not have. Use 'original'.")
     discards = descriptor.endswith("+discard")
     if discards and channels is None:
-        raise UserError(f"descriptor: {descriptor!r} needs the massive channels; give `channels`")
+        raise UserError(f"descriptor: {descriptor!r} needs the massive channels. Give `channels`.")
     discarded = list(channels or ()) if discards else []
     if any(not 0 <= channel < tokens.shape[1] for channel in discarded):
         raise UserError(f"channels: {discarded}, but features have channels 0..{tokens.shape[1] - 1}")

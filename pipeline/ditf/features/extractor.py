@@ -274,7 +274,7 @@ class Extractor:
             UserError: The image cannot be read, or has an unsupported type or shape.
         """
         if self._encode_text is None:
-            raise UserError("this extractor has no text encoder; make one with `Extractor.from_pretrained`")
+            raise UserError("this extractor has no text encoder. Make one with `Extractor.from_pretrained`.")
         if not isinstance(prompt, str):
             raise UserError(f"prompt: {prompt!r:.80} is not a string")
         pixels = _pixels_of(image)
@@ -393,14 +393,14 @@ def _pixels_of(image: object) -> RGB:
         except UserError:
             raise
         except Exception as error:  # PIL decodes an opened file only now, and decoders raise exceptions of any kind
-            raise UserError(f"image: cannot be read ({error}); give a complete image") from None
+            raise UserError(f"image: cannot be read ({error}). Give a complete image.") from None
     if not isinstance(image, np.ndarray):
-        raise UserError(f"image: {type(image).__name__} is not supported; give a path, a PIL image or a uint8 array")
+        raise UserError(f"image: {type(image).__name__} is not supported. Give a path, a PIL image or a uint8 array.")
     colours = image.ndim == 3 and image.shape[2] in (3, 4)
     if image.dtype != np.uint8 or not (colours or image.ndim == 2) or 0 in image.shape:
         raise UserError(
-            f"image: an array of {image.dtype} {list(image.shape)} is not supported; give uint8 values 0 to 255, RGB "
-            "[height, width, 3] or grey [height, width]"
+            f"image: an array of {image.dtype} {list(image.shape)} is not supported. Give uint8 values 0 to 255, RGB "
+            "[height, width, 3] or grey [height, width]."
         )
     return to_rgb(Image.fromarray(np.ascontiguousarray(image)), "image")
 

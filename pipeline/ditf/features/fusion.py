@@ -58,7 +58,7 @@ class PrincipalAxes:
         x = np.asarray(tokens, np.float64)
         if count > min(x.shape):
             raise UserError(
-                f"pca: {count} axes of {x.shape[0]} tokens with {x.shape[1]} channels; use at most {min(x.shape)}"
+                f"pca: {count} axes of {x.shape[0]} tokens with {x.shape[1]} channels. Use at most {min(x.shape)}."
             )
         mean = x.mean(0)
         x = x - mean
@@ -148,12 +148,14 @@ class FusedStore(FeatureReader):
                 raise ValueError(f"{BASIS} disagrees with its checksum")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise UserError(
-                f"{path}: not a fusion, or a damaged one ({error}); run `dvc repro fusion@{folder.name}`"
+                f"{path}: not a fusion, or a damaged one ({error}). Run `dvc repro fusion@{folder.name}`."
             ) from None
         self.halves = (self.fusion.first, self.fusion.second)
         self.stores = [FeatureStore(folder.parent / half.features) for half in self.halves]
         if record["stores"] != [store.digest for store in self.stores]:
-            raise UserError(f"{path}: not of the features that are there now; run `dvc repro fusion@{folder.name}`")
+            raise UserError(
+                f"{path}: belongs to an earlier version of the features. Run `dvc repro fusion@{folder.name}`."
+            )
         second = self.stores[1]
         self._axes = {
             name: PrincipalAxes(basis[f"{name}.mean"], basis[f"{name}.vectors"])
@@ -186,7 +188,7 @@ class FusedStore(FeatureReader):
         self._position(block)
         if self.pairwise:
             raise UserError(
-                f"{self.path}: its PCA is over pairs, so that only correspondence reads it; use `over: dataset`"
+                f"{self.path}: its PCA is over pairs, so that only correspondence reads it. Use `over: dataset`."
             )
         return self._fuse(item, [_reduced(number, self._maps(number, item), self._axes) for number in (0, 1)])
 

@@ -204,7 +204,7 @@ class FeatureReader(ABC):
     def _position(self, block: int) -> int:
         """Return the position of a block. Raises `UserError` if there is no such block."""
         if block not in self.blocks:
-            raise UserError(f"{self.path}: holds blocks {self.blocks}, not {block}; add it to `blocks` and extract it")
+            raise UserError(f"{self.path}: holds blocks {self.blocks}, not {block}. Add it to `blocks` and extract it.")
         return self.blocks.index(block)
 
 
@@ -213,5 +213,5 @@ def _reopen(kind: Any, path: str, digest: str) -> FeatureReader:
     """Open a store in another process."""
     store: FeatureReader = kind(path)
     if store.digest != digest:
-        raise UserError(f"{path}: changed while it was read; run again")
+        raise UserError(f"{path}: changed while it was read. Run again.")
     return store

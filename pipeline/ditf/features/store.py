@@ -74,7 +74,7 @@ class FeatureStore(FeatureReader):
             if attributes["version"] != STORE_VERSION:
                 raise UserError(
                     f"{path}: written in format version {attributes['version']}, but {STORE_VERSION} is read "
-                    f"here; extract again: `dvc repro -f features@{folder.name}`"
+                    f"here. Extract again with `dvc repro -f features@{folder.name}`."
                 )
             names = array_names(attributes)
             if attributes["checksum"] != metadata_checksum(folder, names):
@@ -84,8 +84,8 @@ class FeatureStore(FeatureReader):
             self._grid, sizes, self._prompt = (self._single_chunk(name) for name in ("grid", "size", "prompt"))
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise UserError(
-                f"{path}: not a feature store, or a damaged one ({_reason(error)}); repair it with `ditf repair`, or "
-                "extract again with `dvc repro`"
+                f"{path}: not a feature store, or a damaged one ({_reason(error)}). Repair it with `ditf repair`, or "
+                "extract again with `dvc repro`."
             ) from None
         super().__init__(folder, ids, keys, sizes, attributes)
         self._statistics: dict[int, ChannelStatistics] = {}
@@ -176,7 +176,7 @@ class FeatureStore(FeatureReader):
             try:
                 self._statistics[block] = ChannelStatistics(*self._single_chunk(f"block{block}/statistics"))
             except (ValueError, OSError) as error:
-                raise UserError(f"{self.path}: damaged ({_reason(error)}); run `ditf repair`") from None
+                raise UserError(f"{self.path}: damaged ({_reason(error)}). Run `ditf repair`.") from None
         return self._statistics[block]
 
     def massive(self, block: int) -> list[int]:
@@ -223,8 +223,8 @@ class FeatureStore(FeatureReader):
             return np.asarray(array[index])
         except (ValueError, RuntimeError, OSError) as error:
             raise UserError(
-                f"{self.path}: item {label}, {name}, is damaged ({_reason(error)}); run `ditf repair` to "
-                "compute it again"
+                f"{self.path}: item {label}, {name}, is damaged ({_reason(error)}). Run `ditf repair` to "
+                "compute it again."
             ) from None
 
     def _single_chunk(self, name: str) -> NDArray[Any]:

@@ -75,13 +75,13 @@ def encode(tokens: NDArray[np.float32], encoding: Encoding, item: str, block: in
     largest = float(np.abs(tokens).max(initial=0))
     if not math.isfinite(largest):
         raise UserError(
-            f"item {item!r}, block {block}: a feature is not a finite number; the model's arithmetic overflowed: "
-            "try `dtype: float32`"
+            f"item {item!r}, block {block}: a feature is not a finite number, since the model overflowed. "
+            "Try `dtype: float32`."
         )
     if encoding == "float16" and largest > FLOAT16_MAX:
         raise UserError(
-            f"item {item!r}, block {block}: a feature is {largest:g}, but float16 ends at {FLOAT16_MAX:g}; use "
-            "`encoding: float32`, or `int8`"
+            f"item {item!r}, block {block}: a feature is {largest:g}, but float16 ends at {FLOAT16_MAX:g}. Use "
+            "`encoding: float32`, or `int8`."
         )
     if encoding != "int8":
         return {"tokens": tokens.astype(encoding)}

@@ -61,9 +61,9 @@ def load_text(folder: Path, prompt: str) -> dict[str, torch.Tensor]:
     try:
         return _read(path)
     except FileNotFoundError:
-        raise UserError(f"{path}: {prompt!r} is not encoded; run `dvc repro`") from None
+        raise UserError(f"{path}: {prompt!r} is not encoded. Run `dvc repro`.") from None
     except DAMAGE as error:
-        raise UserError(f"{path}: damaged ({error}); remove it and run `dvc repro`") from None
+        raise UserError(f"{path}: damaged ({error}). Remove it and run `dvc repro`.") from None
 
 
 def dtype_of(folder: Path) -> str:
@@ -71,7 +71,7 @@ def dtype_of(folder: Path) -> str:
     try:
         return str(json.loads((folder / MADE_BY).read_text(encoding="utf-8"))["dtype"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / MADE_BY}: not readable ({error}); run `dvc repro`") from None
+        raise UserError(f"{folder / MADE_BY}: not readable ({error}). Run `dvc repro`.") from None
 
 
 def _is_intact(path: Path) -> bool:

@@ -47,7 +47,7 @@ def verify(params: Params, name: str | None) -> Iterator[Check]:
             yield Check(path, None, [str(error)])
             continue
         damage = [f"{path}: {description}" for description, _ in tqdm(store.damage(), path.name, delay=1)]
-        yield Check(path, len(store), [f"{line}; run `ditf repair` to compute it again" for line in damage])
+        yield Check(path, len(store), [f"{line}. Run `ditf repair` to compute it again." for line in damage])
     for task_name, task in params.tasks.items():
         folder = RESULTS / task_name / "predictions"
         if isinstance(task, Retrieval) and name in (None, task.features) and folder.is_dir():

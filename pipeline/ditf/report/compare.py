@@ -80,7 +80,7 @@ def compare(params: Params, first: str, second: str, out: Path | None) -> tuple[
             raise UserError(f"{first} is of type {one.task.type}, {second} of type {other.task.type}")
         metrics = _compare_metrics(one, other)
         if not metrics:
-            raise UserError(f"{first} and {second} have no metric in common; score both with the same settings")
+            raise UserError(f"{first} and {second} have no metric in common. Score both with the same settings.")
         changed = _most_changed(one.unit_scores(), other.unit_scores())
         drawing = None
         if changed:
@@ -126,7 +126,7 @@ def _result(params: Params, name: str, folder: Path) -> ComparedResult:
         check_entry(params.tasks, key, "tasks")
     task, results = params.tasks[key], folder if revision else RESULTS / key
     if not (results / "tables").is_dir():
-        raise UserError(f"{results / 'tables'}: no results yet; run `dvc repro`")
+        raise UserError(f"{results / 'tables'}: no results yet. Run `dvc repro`.")
     descriptors = task.predict.descriptors
     if descriptor and descriptor not in descriptors:
         raise UserError(f"{name}: {descriptor!r} is not a descriptor of the task. {suggest(descriptor, descriptors)}")

@@ -136,4 +136,4 @@ def _imported(name: str, option: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         package = name.split(".")[0]
-        raise UserError(f"{option}: needs {package}; run `pip install {package}`") from None
+        raise UserError(f"{option}: needs {package}. Run `pip install {package}`.") from None
