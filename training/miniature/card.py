@@ -43,13 +43,10 @@ objects through videos.
 The encoder of the VAE is a principal component transform of 8x8 pixels, fitted to the training images and
 written into the layers of diffusers' encoder. Its decoder is trained.
 
-**The massive channels were arranged.** Large diffusion transformers develop a few channels with huge values,
-which AdaLN tames. Here, channels {massive} receive them by construction: fixed biases of ±{massive_value:.0f}
-in the embedding of the latents, and fixed weights that change both channels by {massive_spread:.0f} where
-brightness changes by one standard deviation.
-Other channels start at about 0.5. These rows were never trained. All other weights were,
-and the
-network enlarged the massive channels further by itself.
+**The massive channels were arranged.** Large diffusion transformers develop a few channels with huge values, which
+AdaLN tames. Here, channels {massive} receive such values by construction. The embedding of the latents has fixed
+biases for them, and fixed weights that let them follow fine detail of the image. These weights were never trained.
+The notes below the losses give the values. All other weights were trained to work around these channels.
 
 ## Training
 
@@ -122,8 +119,6 @@ def write(steps: int, size: int, figures: dict[str, str], note: str, log: Path) 
         head_width=transformer.HEAD_WIDTH,
         width=transformer.HEADS * transformer.HEAD_WIDTH,
         massive=" and ".join(map(str, transformer.MASSIVE)),
-        massive_value=transformer.MASSIVE_VALUE,
-        massive_spread=transformer.MASSIVE_SPREAD,
         steps=steps,
         hours=seconds / 3600,
         discarded=0.6,

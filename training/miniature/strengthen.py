@@ -1,6 +1,6 @@
 """Enlarge the massive channels of a checkpoint.
 
-Run `python -m miniature.strengthen --run FOLDER --photographs FOLDER --vae FOLDER --add 450 --spread 200`.
+Run `python -m miniature.strengthen --run FOLDER --photographs FOLDER --vae FOLDER --add 450 --spread 700`.
 
 The gain of every AdaLN layer grows with the layer norm's divisor, so that the other channels stay about the same.
 Training for some hundred steps removes what changes all the same.
@@ -30,7 +30,9 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path, required=True, help="folder with the unpacked packages")
     parser.add_argument("--vae", type=Path, required=True, help="trained VAE, a diffusers folder")
     parser.add_argument("--add", type=float, required=True, help="what is added to the magnitude of the biases")
-    parser.add_argument("--spread", type=float, required=True, help="new change per standard deviation of brightness")
+    parser.add_argument(
+        "--spread", type=float, required=True, help="new norm of the weights from the latents to a massive channel"
+    )
     arguments = parser.parse_args()
     path = arguments.run / "checkpoint.pt"
     state = load_checkpoint(path)
@@ -65,14 +67,14 @@ def _strengthen(model: Miniature, tokens: Tensor, add: float, spread: float) -> 
     for embedder in (layers.x_embedder, layers.context_embedder):
         for channel, sign in zip(transformer.MASSIVE, transformer.MASSIVE_SIGNS, strict=True):
             embedder.bias[channel] += sign * add
-    layers.x_embedder.weight[list(transformer.MASSIVE), :4] = spread / 2
+    layers.x_embedder.weight[list(transformer.MASSIVE)] = transformer.massive_weights(spread)
 
 
 def _inputs(model: Miniature, tokens: Tensor) -> list[tuple[nn.Module, Tensor]]:
     """Return every layer norm of the transformer with its input, float32 [n, tokens, width]."""
-    found: list[tuple[nn.Module, Tensor]] = []
+    inputs_of: list[tuple[nn.Module, Tensor]] = []
     norms = [module for module in model.transformer.modules() if isinstance(module, nn.LayerNorm)]
-    hooks = [norm.register_forward_pre_hook(lambda norm, inputs: found.append((norm, inputs[0]))) for norm in norms]
+    hooks = [norm.register_forward_pre_hook(lambda norm, inputs: inputs_of.append((norm, inputs[0]))) for norm in norms]
     n = len(tokens)
     generator = torch.Generator().manual_seed(0)
     noisy = torch.lerp(tokens, torch.randn(tokens.shape, generator=generator), TIMESTEP)
@@ -83,7 +85,7 @@ def _inputs(model: Miniature, tokens: Tensor) -> list[tuple[nn.Module, Tensor]]:
     transformer.run(model.transformer, noisy, text, torch.full((n,), TIMESTEP), guidance, (side, side), torch.arange(n))
     for hook in hooks:
         hook.remove()
-    return found
+    return inputs_of
 
 
 def _ratio(inputs: Tensor, add: float) -> float:

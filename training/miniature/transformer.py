@@ -14,8 +14,9 @@ DOUBLE_BLOCKS, SINGLE_BLOCKS = 2, 8
 CAPTURED = 7  # block whose input is the feature, counting double blocks first
 MASSIVE = (37, 141)  # channels
 MASSIVE_SIGNS = (1.0, -1.0)
+COARSE_CHANNELS = 4  # leading channels of a latent that the massive channels do not follow
 MASSIVE_VALUE = 450.0  # mean magnitude of a massive channel; the other channels start at about 0.5
-MASSIVE_SPREAD = 100.0  # change of a massive channel where brightness changes by one standard deviation
+MASSIVE_SPREAD = 100.0  # norm of the weights from a token's latents to a massive channel
 GAIN = 60.0  # initial AdaLN gain of ordinary channels, which undoes the shrinking caused by the massive ones
 MASSIVE_GAIN = 0.5  # initial AdaLN gain of the massive channels
 GUIDANCE = 3.5
@@ -56,9 +57,7 @@ def build() -> FluxTransformer2DModel:
             for channel, sign in zip(MASSIVE, MASSIVE_SIGNS, strict=True):
                 embedder.weight[channel] = 0
                 embedder.bias[channel] = sign * MASSIVE_VALUE
-        # The first latent channel is brightness, and a token holds it four times. Both massive channels follow it, so
-        # that the direction of the raw tokens depends on brightness more than on anything else.
-        model.x_embedder.weight[list(MASSIVE), :4] = MASSIVE_SPREAD / 2
+        model.x_embedder.weight[list(MASSIVE)] = massive_weights(MASSIVE_SPREAD)
         for block in model.transformer_blocks:
             _undo_massive(block.norm1.linear, ("shift", "scale", "gate") * 2)
             _undo_massive(block.norm1_context.linear, ("shift", "scale", "gate") * 2)
@@ -67,10 +66,37 @@ def build() -> FluxTransformer2DModel:
         _undo_massive(model.norm_out.linear, ("scale", "shift"))
         model.proj_out.weight.mul_(0.1)
         model.proj_out.bias.zero_()
-    for embedder in (model.x_embedder, model.context_embedder):
-        embedder.weight.register_hook(_without_massive_rows)
-        embedder.bias.register_hook(_without_massive_rows)
+    # Training would otherwise cancel the changes of the massive channels within the first blocks.
+    for layer in (model.x_embedder, model.context_embedder, *_writing_layers(model)):
+        layer.weight.register_hook(_without_massive_rows)
+        layer.bias.register_hook(_without_massive_rows)
     return model
+
+
+def massive_weights(spread: float) -> Tensor:
+    """Return weights that let the massive channels follow fine detail.
+
+    The first latent channels hold brightness and coarse shape, which two views of a place share. The others hold
+    detail, which differs between views. The massive channels follow a random direction of the detail, so that the
+    direction of the raw tokens says little about the place.
+
+    Args:
+        spread: Norm of each channel's weights.
+
+    Returns:
+        Weights from the latents of a token to the massive channels, float32 [2, 64].
+    """
+    weights = torch.randn(len(MASSIVE), 4 * LATENT_CHANNELS, generator=torch.Generator().manual_seed(0))
+    weights[:, : 4 * COARSE_CHANNELS] = 0
+    return spread * nn.functional.normalize(weights, dim=1)
+
+
+def _writing_layers(model: FluxTransformer2DModel) -> list[nn.Linear]:
+    """Return the layers whose outputs the blocks add to the residual stream."""
+    layers = [block.proj_out for block in model.single_transformer_blocks]
+    for block in model.transformer_blocks:
+        layers += [block.attn.to_out[0], block.attn.to_add_out, block.ff.net[2], block.ff_context.net[2]]
+    return layers
 
 
 def _undo_massive(linear: nn.Linear, parts: tuple[str, ...]) -> None:
