@@ -1,16 +1,20 @@
-"""Where a model comes from: a local folder, a tiny one, or a Hub id (here: from the Hub's local cache, offline)."""
+"""Where a model comes from: a local folder, the package, a seed, or a Hub id (from the Hub's local cache, offline)."""
 
 import json
 import os
 import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 
-from ditf.backbones.source import Model, pin
+from ditf.backbones.source import MINIATURE_FOLDER, Model, pin
 from ditf.errors import UserError
 from ditf.files import Hashes
+from tests.conftest import ROOT, contents
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FRESH = Hashes(None)
@@ -56,6 +60,30 @@ def test_tiny_models_differ_by_their_seed() -> None:
     with pytest.raises(UserError, match="the seed of a tiny model is a number"):
         pin("flux", "tiny-x", "main", FRESH)
     assert pin("flux", "tiny:0", "main", FRESH).digest == pin("flux", "tiny-0", "main", FRESH).digest
+
+
+def test_the_miniature_is_pinned_by_its_content_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(MINIATURE_FOLDER, copy)
+    (tmp_path / "miniature").mkdir()  # a folder of the user's with this name
+    monkeypatch.chdir(tmp_path)
+    model = pin("flux", "miniature", "main", FRESH)
+    assert model.digest == pin("flux", str(copy), "main", FRESH).digest != pin("flux", "tiny-0", "main", FRESH).digest
+    assert model.component("vae") == MINIATURE_FOLDER / "vae"
+    flip(copy / "transformer/diffusion_pytorch_model.safetensors")
+    assert pin("flux", str(copy), "main", FRESH).digest != model.digest
+
+
+@pytest.mark.slow
+def test_the_wheel_has_every_file_of_the_miniature(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        folder = "ditf/backbones/miniature/"
+        packed = {name.removeprefix(folder): wheel.read(name) for name in wheel.namelist() if name.startswith(folder)}
+    assert packed == contents(MINIATURE_FOLDER)
 
 
 def test_an_incomplete_folder_is_reported(tiny_flux: Path, tmp_path: Path) -> None:

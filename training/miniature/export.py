@@ -1,4 +1,4 @@
-"""Write a checkpoint as a FLUX pipeline: `python -m miniature.export --run FOLDER --vae FOLDER --output FOLDER`."""
+"""Write a checkpoint as a FLUX pipeline: `python -m miniature.export --run FOLDER --vae FOLDER`."""
 
 import argparse
 import json
@@ -15,6 +15,7 @@ from miniature import card
 from miniature.checkpoints import load_checkpoint, read_log
 from miniature.train import Miniature
 
+PACKAGED = Path(__file__).parents[2] / "pipeline/ditf/backbones/miniature"  # what `source: miniature` names
 LIMIT = 16_000_000  # bytes of all weights
 
 
@@ -23,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder with checkpoint.pt and log.jsonl")
     parser.add_argument("--vae", type=Path, required=True, help="trained VAE, a diffusers folder")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write; replaced if it exists")
+    parser.add_argument("--output", type=Path, default=PACKAGED, help="folder to write; replaced if it exists")
     parser.add_argument("--figures", type=Path, help="JSON file with measured figures for the model card")
     arguments = parser.parse_args()
     state = load_checkpoint(arguments.run / "checkpoint.pt")

@@ -1,4 +1,7 @@
-"""Sources of models: a Hub id, a local folder, or "tiny-SEED". A model is pinned by a commit or by its files' hash."""
+"""Sources of models: a Hub id, a local folder, "miniature", or "tiny-SEED".
+
+A model is pinned by a commit or by the hash of its files.
+"""
 
 import json
 import os
@@ -20,6 +23,8 @@ from ditf.settings import Settings, invalid, parse, problem
 
 SETTINGS = ("*.json", "*.txt", "*.model")  # files of a component besides its weights
 TINY = ("tiny-", "tiny:")  # prefixes of a seed; the colon is the older spelling
+MINIATURE = "miniature"
+MINIATURE_FOLDER = Path(__file__).parent / "miniature"  # a FluxPipeline in diffusers' layout, with a model card
 # Attributes of a model and loading options that change features. The stage `entries` records both.
 PINNED = ("family", "source", "revision", "digest", "weights")
 RECORDED = ("dtype", "quantize", "tiling")
@@ -54,7 +59,8 @@ class ModelSettings(LoadingSettings):
 
     Attributes:
         type: Family of the model, such as "flux", or "package.module.Class".
-        source: Hub id, local folder, or "tiny-SEED" for a tiny random model.
+        source: Hub id, local folder, "miniature" for the small trained FLUX in this package, or "tiny-SEED" for a tiny
+            random model.
         revision: Branch, tag or commit on the Hub.
         device: "auto" is the GPU if there is one, otherwise the CPU.
         batch_size: Noise samples per forward pass. Another value changes features only by rounding.
@@ -104,7 +110,8 @@ class Model:
 
     Attributes:
         family: Type of its backbone.
-        source: Hub id, local folder, or "tiny-SEED" for a tiny random model of the family.
+        source: Hub id, local folder, "miniature" for the small trained FLUX in this package, or "tiny-SEED" for a tiny
+            random model of the family.
         revision: Branch, tag or commit on the Hub.
         digest: The commit of a Hub id, or the hash of a folder's files, which does not depend on where the folder is.
         weights: Hash of a GGUF file; empty without one.
@@ -184,7 +191,7 @@ def pin(family: str, source: str, revision: str, hashes: Hashes, loading: Loadin
 
     Args:
         family: Type of the model's backbone.
-        source: Hub id, local folder, or "tiny-SEED".
+        source: Hub id, local folder, "miniature" or "tiny-SEED".
         revision: Branch, tag or commit on the Hub. Folders have no revisions.
         hashes: Known hashes of local files.
         loading: How the model is loaded.
@@ -240,10 +247,12 @@ def check_weights(folder: Path) -> None:
 
 def is_hub(source: str) -> bool:
     """Return whether a source is the id of a Hub repository. Raises `UserError` if it is no valid source."""
-    if source.startswith(TINY) or Path(source).is_dir():
+    if source == MINIATURE or source.startswith(TINY) or Path(source).is_dir():
         return False
     if Path(source).is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
-        raise UserError(f"source: {source!r} is not a folder, a Hub id like 'owner/name', or 'tiny-SEED'. Correct it.")
+        raise UserError(
+            f"source: {source!r} is not a folder, a Hub id like 'owner/name', 'miniature', or 'tiny-SEED'. Correct it."
+        )
     return True
 
 
@@ -252,11 +261,13 @@ def local_folder(family: str, source: str) -> Path:
 
     Args:
         family: Type of the model's backbone.
-        source: Local folder, or "tiny-SEED".
+        source: Local folder, "miniature" or "tiny-SEED".
 
     Raises:
         UserError: The seed of a tiny model is not a number, or the family has no tiny model.
     """
+    if source == MINIATURE:
+        return MINIATURE_FOLDER
     if not source.startswith(TINY):
         return Path(source)
     seed = source[len("tiny-") :]

@@ -42,7 +42,7 @@ def option(name: str, text: str) -> Any:
 
 
 ModelSource = Annotated[
-    str | None, option("model", "Hub id, folder, or tiny-SEED. Default: the first that `ditf models` lists.")
+    str | None, option("model", "Hub id, folder, miniature, or tiny-SEED. Default: the first that `ditf models` lists.")
 ]
 ModelFamily = Annotated[str, option("dit_model", "Family of the model; `ditf models` lists them.")]
 Timestep = Annotated[int | None, option("t", "Timestep. Default: the paper's for FLUX, otherwise the family's.")]
@@ -63,7 +63,7 @@ class ModelFlags:
 
     Attributes:
         family: Family of the model.
-        source: Hub id, folder or tiny-SEED; None for the family's first published model.
+        source: Hub id, folder, miniature or tiny-SEED; None for the family's first published model.
         block: Block; None for the default.
         timestep: Timestep; None for the default.
         ensemble_size: Number of noise samples; None for the default.

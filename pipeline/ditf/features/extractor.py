@@ -195,7 +195,8 @@ class Extractor:
         """Load a model for use in Python. Values are checked like those in `params.yaml`.
 
         Args:
-            source: Hub id, local folder, or "tiny-SEED" for a tiny random model.
+            source: Hub id, local folder, "miniature" for the small trained FLUX in this package, or "tiny-SEED" for a
+                tiny random model.
             type: Family of the model, such as "flux", or "package.module.Class".
             revision: Branch, tag or commit on the Hub.
             block: Block whose features are captured. Each family has its own default.
