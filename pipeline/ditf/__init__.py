@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ditf.features.fusion import open_store
     from ditf.features.reader import ImageFeatures
     from ditf.features.store import FeatureStore
-    from ditf.matching.images import match
+    from ditf.matching.images import match, similarity
     from ditf.report.tables import load_results
 
 _MODULES = {
@@ -37,8 +37,18 @@ _MODULES = {
     "open_store": "ditf.features.fusion",
     "load_results": "ditf.report.tables",
     "match": "ditf.matching.images",
+    "similarity": "ditf.matching.images",
 }
-__all__ = ["Extractor", "FeatureStore", "ImageFeatures", "__version__", "load_results", "match", "open_store"]
+__all__ = [
+    "Extractor",
+    "FeatureStore",
+    "ImageFeatures",
+    "__version__",
+    "load_results",
+    "match",
+    "open_store",
+    "similarity",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ import typer
 
 from ditf.cli.compare import compare
 from ditf.cli.davis import davis
+from ditf.cli.explore import explore, serve
 from ditf.cli.frames import frames
 from ditf.cli.init import init
 from ditf.cli.match import match
@@ -52,6 +53,21 @@ def main(
     """
 
 
-for command in (results, compare, search, match, plan, verify, repair, models, frames, spair, davis, init):
+for command in (
+    results,
+    compare,
+    search,
+    match,
+    explore,
+    serve,
+    plan,
+    verify,
+    repair,
+    models,
+    frames,
+    spair,
+    davis,
+    init,
+):
     app.command()(command)
 app.add_typer(prepare, name="prepare")

@@ -13,8 +13,9 @@ from threadpoolctl import threadpool_limits
 from ditf.config.params import Params
 from ditf.errors import UserError
 from ditf.features.descriptors import unit
+from ditf.features.reader import ImageFeatures
 from ditf.files import warning_if_unwritable
-from ditf.matching.nearest import PixelIndex
+from ditf.matching import images
 from ditf.project.library import ImageLibrary, Query, match_task, search_task
 from ditf.project.paths import drawing_path
 from ditf.retrieval.search import FeatureIndex
@@ -63,9 +64,8 @@ def search(params: Params, request: SearchRequest, out: Path | None = None) -> t
         raise UserError("--at and --box: give one of them, or neither to search with the entire image.")
     library = ImageLibrary(params, search_task(params, request.task, request.image))
     index = library.index()
-    with threadpool_limits(1, user_api="blas"):  # products of few vectors are faster in one thread
-        query = library.query(request.image, index.settings.block, request.prompt)
-        mark, hits = _hits(index, query, request)
+    query = library.query(request.image, index.settings.block, request.prompt)
+    mark, hits = _hits(index, query, request)
     rows = [{"rank": rank, **hit} for rank, hit in enumerate(hits, 1)]
     path = out or drawing_path("search", query.name, request.at or request.box, "all" if request.all_hits else None)
     return rows, _draw_hits(path, library, query, mark, rows)
@@ -83,28 +83,55 @@ def _hits(index: FeatureIndex, query: Query, request: SearchRequest) -> tuple[tu
         The point (x, y) or the region (x0, y0, x1, y1) of the query in pixels, or an empty tuple for an entire image;
         and the hits, best first.
     """
-    settings, features = index.settings, query.features
     exclude = None if request.all_hits else query.item
-    images = len(index.store) - (exclude is not None)
-    if images == 0:
+    if len(index.store) - (exclude is not None) == 0:
         raise UserError(f"{index.store.path}: has no image besides {query.name}. Add --all to search in this image.")
+    place: tuple[int, ...] = ()
     if request.at is not None:
-        point = _point(request.at, query)
-        vector = features.descriptors_at(np.array([point]), settings.descriptor, settings.channels)[0]
-        k = min(DEFAULT_HITS if request.k is None else request.k, len(index) if request.all_hits else images)
-        hits = index.search(vector, k, per_image=not request.all_hits, exclude=exclude)
-        return point, [asdict(hit) for hit in hits]
-    tokens = unit(features.descriptors(settings.descriptor, settings.channels))
-    k = min(DEFAULT_HITS if request.k is None else request.k, images)
+        place = _point(request.at, query)
     if request.box is not None:
-        box = _box(request.box, query)
-        inside = _inside(box, features.grid, features.size)
-        rows, columns = np.divmod(inside, features.grid[1])
-        shape = (len(np.unique(rows)), len(np.unique(columns)))
-        regions = index.search_regions(tokens[inside].mean(0), shape, k, not request.all_hits, exclude)
-        return box, [asdict(hit) for hit in regions]
-    similar = index.search_images(tokens.mean(0), k, exclude)
-    return (), [{"image": image, "point": None, "box": None, "similarity": value} for image, value in similar]
+        place = _box(request.box, query)
+    return place, find_similar(index, query.features, place, request.k, request.all_hits, exclude)
+
+
+def find_similar(
+    index: FeatureIndex,
+    features: ImageFeatures,
+    place: Sequence[int] = (),
+    k: int | None = None,
+    all_hits: bool = False,
+    exclude: str | None = None,
+) -> Rows:
+    """Find places that are similar to a point or a region of an image, or images that are similar to the image.
+
+    Args:
+        index: The index to search.
+        features: Features of the query image.
+        place: Point (x, y) or region (x0, y0, x1, y1) of the query image in pixels. By default the entire image.
+        k: Number of hits. By default 10. If fewer are available, all are found.
+        all_hits: Whether an image may have several hits.
+        exclude: Id of an image that is left out, such as the query image.
+
+    Returns:
+        Hits with image, point, box and similarity, best first.
+    """
+    settings, images = index.settings, len(index.store) - (exclude is not None)
+    count = DEFAULT_HITS if k is None else k
+    with threadpool_limits(1, user_api="blas"):  # products of few vectors are faster in one thread
+        if len(place) == 2:
+            vector = features.descriptors_at(np.array([place]), settings.descriptor, settings.channels)[0]
+            limit = len(index) if all_hits else images
+            hits = index.search(vector, min(count, limit), per_image=not all_hits, exclude=exclude)
+            return [asdict(hit) for hit in hits]
+        tokens = unit(features.descriptors(settings.descriptor, settings.channels))
+        if len(place) == 4:
+            inside = _inside(place, features.grid, features.size)
+            rows, columns = np.divmod(inside, features.grid[1])
+            shape = (len(np.unique(rows)), len(np.unique(columns)))
+            regions = index.search_regions(tokens[inside].mean(0), shape, min(count, images), not all_hits, exclude)
+            return [asdict(hit) for hit in regions]
+        similar = index.search_images(tokens.mean(0), min(count, images), exclude)
+        return [{"image": image, "point": None, "box": None, "similarity": value} for image, value in similar]
 
 
 def _draw_hits(path: Path, library: ImageLibrary, query: Query, mark: tuple[int, ...], rows: Rows) -> Path | None:
@@ -169,15 +196,15 @@ def match(params: Params, request: MatchRequest, out: Path | None = None) -> tup
     library = ImageLibrary(params, match_task(params, request.task, names))
     settings = library.descriptor_settings()
     source, target = (library.query(name, settings.block, request.prompt) for name in names)
-    points = np.array([_point(text, source) for text in request.at])
-    with threadpool_limits(1, user_api="blas"):  # products of few vectors are faster in one thread
-        queries = source.features.descriptors_at(points, settings.descriptor, settings.channels)
-        tokens, grid = target.features.descriptors(settings.descriptor, settings.channels), target.features.grid
-        matches, similarity = PixelIndex(tokens, grid, target.features.size).search(queries)
-        maps = (unit(queries) @ unit(tokens).T).reshape(-1, *grid)
+    points = [_point(text, source) for text in request.at]
+    arguments = (source.features, target.features, points, settings.descriptor, settings.channels)
     rows = [
-        {"point": point, "match": matched, "similarity": float(value)}
-        for point, matched, value in zip(points.tolist(), matches.tolist(), similarity, strict=True)
+        {
+            "point": [row["source_x"], row["source_y"]],
+            "match": [row["target_x"], row["target_y"]],
+            "similarity": row["similarity"],
+        }
+        for row in images.match(*arguments).to_pylist()
     ]
     if source.pixels is None or target.pixels is None:
         return rows, None
@@ -186,8 +213,8 @@ def match(params: Params, request: MatchRequest, out: Path | None = None) -> tup
     path = out or drawing_path("match", source.name, target.name, *request.at)
     with warning_if_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        images = NamedImage(source.name, source.pixels), NamedImage(target.name, target.pixels)
-        draw_similarity(path, *images, rows, maps)
+        drawn = NamedImage(source.name, source.pixels), NamedImage(target.name, target.pixels)
+        draw_similarity(path, *drawn, rows, images.similarity(*arguments))
         return rows, path
     return rows, None
 
@@ -223,7 +250,7 @@ def _numbers(text: str, count: int, flag: str) -> list[int]:
     return [int(field) for field in fields]
 
 
-def _inside(box: tuple[int, ...], grid: tuple[int, int], size: tuple[int, int]) -> NDArray[np.int64]:
+def _inside(box: Sequence[int], grid: tuple[int, int], size: tuple[int, int]) -> NDArray[np.int64]:
     """Return the tokens inside a box.
 
     Args:

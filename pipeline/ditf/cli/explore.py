@@ -1,0 +1,59 @@
+"""The commands `ditf explore` and `ditf serve`."""
+
+from typing import Annotated
+
+import typer
+
+from ditf.cli.options import load_project
+from ditf.errors import UserError, exit_on_error
+
+Host = Annotated[str, typer.Option("--host", help="Address to listen on. Any but a loopback address requires a token.")]
+Memory = Annotated[int, typer.Option("--memory", min=16, help="Features kept in memory, in MiB.")]
+
+
+@exit_on_error
+def explore(
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for any free one.")] = 0,
+    memory: Memory = 512,
+) -> None:
+    """Explore features and results in the browser.
+
+    Opens a page that shows what corresponds to the point under the mouse. Requires features, which `dvc repro`
+    extracts. The model does not run.
+
+    \b
+    Example:
+      ditf explore
+    """
+    _serve(host, port, memory, open_browser=True)
+
+
+@exit_on_error
+def serve(
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for any free one.")] = 8000,
+    memory: Memory = 512,
+) -> None:
+    """Answer queries over HTTP, and serve the explorer's page.
+
+    The API is described by /api/openapi.json.
+
+    \b
+    Example:
+      ditf serve --port 8000
+      curl 'http://127.0.0.1:8000/api/project'
+    """
+    _serve(host, port, memory, open_browser=False)
+
+
+def _serve(host: str, port: int, memory: int, open_browser: bool) -> None:
+    """Run the server in the project's folder."""
+    params = load_project()
+    try:
+        from ditf.explore.serve import serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "uvicorn", "starlette"):
+            raise
+        raise UserError(f"{error.name}: not installed. Run `pip install 'ditf[serve]'`.") from None
+    serve(params, host, port, memory << 20, open_browser)

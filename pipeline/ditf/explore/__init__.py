@@ -1,0 +1,1 @@
+"""The explorer: a web page over the cached features and results of a project."""

@@ -1,0 +1,437 @@
+"""Read what the explorer shows from the cache of a project. Answers are plain data that the server only sends."""
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from ditf.config.params import Params
+from ditf.data.catalog import Catalog
+from ditf.data.images import RGB, shrink
+from ditf.drawing.features import feature_colours
+from ditf.errors import UserError
+from ditf.features.descriptors import ChannelStatistics
+from ditf.features.fusion import open_store
+from ditf.features.reader import FeatureReader, ImageFeatures
+from ditf.matching.images import match, similarity
+from ditf.metrics.pck import PREDICTIONS
+from ditf.project.entries import check_entry, image_reader
+from ditf.project.paths import CATALOGS, FEATURES, RESULTS
+from ditf.project.search import find_similar
+from ditf.retrieval.search import FeatureIndex
+from ditf.tasks.correspondence import Correspondence
+from ditf.tasks.retrieval import Retrieval
+from ditf.types import BOTH, MODULATED, ORIGINAL, Descriptor
+
+T = TypeVar("T")
+Json = dict[str, Any]
+LARGEST_CHANNELS = 8
+
+
+class StaleError(UserError):
+    """The features changed since the page read them."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Features that the page shows.
+
+    Attributes:
+        entry: An entry of `features` or `fusions`.
+        block: Block of the model.
+        descriptor: Descriptor of the tokens.
+    """
+
+    entry: str
+    block: int
+    descriptor: Descriptor
+
+
+class RecentlyUsed:
+    """A cache of limited size that drops the least recently used values first. Threads may share it.
+
+    Args:
+        limit: Largest total size of the values in bytes. The last value always stays.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self._values: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Any, make: Callable[[], T], size_of: Callable[[T], int]) -> T:
+        """Return the value of a key, and make it if it is not there.
+
+        Args:
+            key: Key of the value.
+            make: Function that makes the value.
+            size_of: Function that returns the size of the value in bytes.
+        """
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                value: T = self._values[key][0]
+                return value
+        made = make()
+        with self._lock:
+            if key not in self._values:
+                self._values[key] = (made, size_of(made))
+                self.size += size_of(made)
+            while self.size > self.limit and len(self._values) > 1:
+                self.size -= self._values.popitem(last=False)[1][1]
+        return made
+
+
+class Explorer:
+    """The features and results of a project, as the explorer shows them.
+
+    Args:
+        params: Parameters of the project, whose folder is the current one.
+        memory: Largest total size in bytes of the features that are kept in memory.
+    """
+
+    def __init__(self, params: Params, memory: int = 512 << 20) -> None:
+        self.params = params
+        self._features = RecentlyUsed(memory)
+        self._stores: dict[str, tuple[Any, FeatureReader]] = {}
+        self._tables: dict[str, tuple[Any, list[Json]]] = {}
+        self._readers: dict[str, tuple[Any, Callable[[str], RGB]]] = {}
+        self._indexes: dict[str, tuple[Any, FeatureIndex]] = {}
+
+    def project(self) -> Json:
+        """Describe the entries of `features` and `fusions`, and the tasks. Entries without features say what to run."""
+        entries = [self._describe_entry(name) for name in (*self.params.features, *self.params.fusions)]
+        tasks = [self._describe_task(name) for name in self.params.tasks]
+        return {"name": Path.cwd().name, "entries": entries, "tasks": tasks}
+
+    def images(self, entry: str, text: str = "", category: str = "") -> Json:
+        """List the images of an entry whose id contains a text.
+
+        Args:
+            entry: An entry of `features` or `fusions`.
+            text: Part of the id, in upper or lower case.
+            category: Category of the images. An empty text stands for all.
+
+        Returns:
+            The images with id, size, category, and sequence if they are frames, and all categories of the entry.
+        """
+        store, catalog = self.store(entry), Catalog(CATALOGS / self._dataset(entry))
+        rows = [row for row in catalog.rows("images") if row["id"] in store]
+        sequences = {row["id"]: row["sequence"] for row in catalog.rows("frames")} if catalog.has("frames") else {}
+        chosen = [
+            {key: row[key] for key in ("id", "width", "height", "category")}
+            | {"sequence": sequences.get(row["id"], "")}
+            for row in rows
+            if text.lower() in row["id"].lower() and category in ("", row["category"])
+        ]
+        return {"categories": sorted({row["category"] for row in rows}), "images": chosen}
+
+    def picture(self, entry: str, image: str, side: int) -> bytes:
+        """Return an image as JPEG.
+
+        Args:
+            entry: An entry of `features` or `fusions`.
+            image: Id of the image.
+            side: Largest length of its longer side in pixels.
+        """
+        pixels = shrink(self._reader(self._dataset(entry))(image), side)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=90)
+        return file.getvalue()
+
+    def tokens(self, view: View, image: str, revision: str = "") -> tuple[bytes, tuple[int, int], tuple[int, int]]:
+        """Return the descriptors of an image for a program that computes similarities itself.
+
+        Args:
+            view: Features to read.
+            image: Id of the image.
+            revision: Revision of the features that the program expects. An empty text accepts any.
+
+        Returns:
+            Unit descriptors, little-endian float16 [n, C], followed by their lengths before normalization, float32 [n];
+            rows and columns of tokens; and width and height of the image in pixels.
+
+        Raises:
+            StaleError: The features have another revision by now.
+        """
+        store = self.store(view.entry)
+        if revision and revision != store.digest:
+            raise StaleError(f"{store.path}: the features changed. Load the page again.")
+        features = self._read(view, image)
+        tokens = features.descriptors(view.descriptor, self._channels(view))
+        lengths = np.maximum(np.linalg.norm(tokens, axis=1), 1e-12).astype("<f4")
+        return (tokens / lengths[:, None]).astype("<f2").tobytes() + lengths.tobytes(), features.grid, features.size
+
+    def similarity(self, view: View, source: str, target: str, point: tuple[int, int]) -> Json:
+        """Return the similarity map of a point of one image over another; see `ditf.similarity`."""
+        first, second = self._pair(view, source, target)
+        maps = similarity(first, second, [point], view.descriptor, self._channels(view))
+        return {"grid": list(maps.shape[1:]), "values": [round(value, 5) for value in maps.ravel().tolist()]}
+
+    def match(self, view: View, source: str, target: str, points: Sequence[tuple[int, int]]) -> list[Json]:
+        """Match points of one image in another; see `ditf.match`."""
+        first, second = self._pair(view, source, target)
+        table = match(first, second, points, view.descriptor, self._channels(view))
+        return [
+            {
+                "point": [row["source_x"], row["source_y"]],
+                "match": [row["target_x"], row["target_y"]],
+                "similarity": row["similarity"],
+            }
+            for row in table.to_pylist()
+        ]
+
+    def pairs(self, task: str, descriptor: str) -> list[Json]:
+        """List the pairs of a task of type correspondence with their predictions.
+
+        Args:
+            task: An entry of `tasks`.
+            descriptor: Descriptor of the predictions.
+
+        Returns:
+            For each pair its name, images, category, difficulty, points, largest allowed error in pixels, mean error in
+            units of that error, mean confidence, and the fraction of correct points.
+        """
+        settings = self._correspondence(task)
+        if descriptor not in settings.predict.descriptors:
+            raise UserError(
+                f"descriptor: {task} has no predictions for {descriptor!r}. "
+                f"Use {', '.join(settings.predict.descriptors)}."
+            )
+        path = RESULTS / task / "predictions" / "predictions.parquet"
+        if not path.is_file():
+            raise UserError(f"{path}: not found. Run `dvc repro predict@{task}`.")
+        key, stamp = f"{task}/{descriptor}", _stamp(path)
+        if self._tables.get(key, (None, []))[0] != stamp:
+            self._tables[key] = (stamp, _read_pairs(path, settings, descriptor))
+        return self._tables[key][1]
+
+    def search(
+        self, task: str, image: str, place: Sequence[int] = (), k: int = 12, all_hits: bool = False, category: str = ""
+    ) -> list[Json]:
+        """Find places or images that are similar; see `ditf.project.search.find_similar`.
+
+        Args:
+            task: An entry of `tasks` of type retrieval.
+            image: Id of the query image.
+            place: Point (x, y) or region (x0, y0, x1, y1) of the image in pixels. By default the entire image.
+            k: Number of hits.
+            all_hits: Whether to include hits in the query image, and several hits per image.
+            category: Category of the hits. An empty text stands for all.
+
+        Returns:
+            Hits with image, point, box, token and similarity, best first.
+        """
+        check_entry(self.params.tasks, task, "tasks")
+        if not isinstance(self.params.tasks[task], Retrieval):
+            raise UserError(f"task: {task} is of type {self.params.tasks[task].type}. Use a task of type retrieval.")
+        index = self._index(task)
+        features = index.store.features(index.settings.block, image)
+        width, height = features.size
+        x0, y0, x1, y1 = place if len(place) == 4 else (*place, *(p + 1 for p in place)) if place else (0, 0, 1, 1)
+        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            raise UserError(f"{image}: {list(place)} is outside the image of {width}x{height} pixels.")
+        wanted = None
+        if category:
+            rows = Catalog(CATALOGS / self.params.tasks[task].dataset).rows("images")
+            wanted = {row["id"] for row in rows if row["category"] == category}
+        count = k if wanted is None else len(index.store)
+        hits = find_similar(index, features, place, count, all_hits, None if all_hits else image)
+        return [hit for hit in hits if wanted is None or hit["image"] in wanted][:k]
+
+    def channels(self, view: View, image: str) -> list[Json]:
+        """List the largest channels of an image, before AdaLN.
+
+        Returns:
+            Channel, mean magnitude, its ratio to the median channel, and whether the channel is massive, the largest
+            magnitude first.
+        """
+        features = self._read(view, image)
+        statistics = ChannelStatistics.of([features.tokens])
+        massive = set(self.store(view.entry).massive(view.block))
+        order = np.argsort(-statistics.magnitude)[:LARGEST_CHANNELS]
+        return [
+            {
+                "channel": int(channel),
+                "magnitude": float(statistics.magnitude[channel]),
+                "ratio": float(statistics.ratio[channel]),
+                "massive": int(channel) in massive,
+            }
+            for channel in order
+        ]
+
+    def channel(self, view: View, image: str, channel: int) -> Json:
+        """Return one channel of the descriptors of an image as a map."""
+        features = self._read(view, image)
+        if not 0 <= channel < features.tokens.shape[1]:
+            raise UserError(f"channel: {channel} does not exist. Use 0 to {features.tokens.shape[1] - 1}.")
+        values = features.descriptors(view.descriptor, self._channels(view))[:, channel]
+        return {"grid": list(features.grid), "values": [float(value) for value in values]}
+
+    def colours(self, view: View, image: str) -> bytes:
+        """Return the descriptors of an image as colours, a PNG with a pixel per token; see `feature_colours`."""
+        features = self._read(view, image)
+        descriptors = features.descriptors(view.descriptor, self._channels(view)).reshape(*features.grid, -1)
+        file = io.BytesIO()
+        Image.fromarray(feature_colours([descriptors])[0]).save(file, "PNG")
+        return file.getvalue()
+
+    def store(self, entry: str) -> FeatureReader:
+        """Open the features of an entry. A store that was rebuilt is opened again."""
+        check_entry([*self.params.features, *self.params.fusions], entry, "features")
+        path = FEATURES / entry
+        if not path.is_dir():
+            raise UserError(f"{path}: no features yet. Run `dvc repro features@{entry}`.")
+        stamp = _stamp(path)
+        if self._stores.get(entry, (None, None))[0] != stamp:
+            self._stores[entry] = (stamp, open_store(path))
+        return self._stores[entry][1]
+
+    def _index(self, task: str) -> FeatureIndex:
+        """Open the index of a task. An index that was rebuilt is opened again."""
+        store, folder = self.store(self.params.tasks[task].features), RESULTS / task / "predictions"
+        if not (folder / "index.json").is_file():
+            raise UserError(f"{folder}: no index yet. Run `dvc repro predict@{task}`.")
+        stamp = (_stamp(folder), store.digest)
+        if task not in self._indexes or self._indexes[task][0] != stamp:
+            self._indexes[task] = (stamp, FeatureIndex(folder, store))
+        return self._indexes[task][1]
+
+    def _read(self, view: View, image: str) -> ImageFeatures:
+        """Read the features of an image at a block."""
+        store = self.store(view.entry)
+        if view.block not in store.blocks:
+            raise UserError(f"block: {view.entry} has blocks {store.blocks}, not {view.block}. Use one of them.")
+        key = (store.digest, view.block, image)
+        return self._features.get(key, lambda: store.features(view.block, image), lambda f: f.tokens.nbytes)
+
+    def _pair(self, view: View, source: str, target: str) -> tuple[ImageFeatures, ImageFeatures]:
+        """Read the features of two images."""
+        store = self.store(view.entry)
+        if store.pairwise:
+            return store.pair(view.block, source, target)
+        return self._read(view, source), self._read(view, target)
+
+    def _channels(self, view: View) -> list[int]:
+        """Return the channels that descriptors with "+discard" set to 0."""
+        return self.store(view.entry).massive(view.block)
+
+    def _correspondence(self, task: str) -> Correspondence:
+        """Return a task of type correspondence. Raises `UserError` if there is no such task."""
+        check_entry(self.params.tasks, task, "tasks")
+        settings = self.params.tasks[task]
+        if not isinstance(settings, Correspondence):
+            raise UserError(f"task: {task} is of type {settings.type}. Use a task of type correspondence.")
+        return settings
+
+    def _dataset(self, entry: str) -> str:
+        """Return the data set of an entry."""
+        check_entry([*self.params.features, *self.params.fusions], entry, "features")
+        features = self.params.fusions[entry].first.features if entry in self.params.fusions else entry
+        return self.params.features[features].dataset
+
+    def _reader(self, dataset: str) -> Callable[[str], RGB]:
+        """Return a function that reads an image of a data set."""
+        stamp = _stamp(CATALOGS / dataset)
+        if dataset not in self._readers or self._readers[dataset][0] != stamp:
+            self._readers[dataset] = (stamp, image_reader(self.params, dataset))
+        return self._readers[dataset][1]
+
+    def _describe_entry(self, name: str) -> Json:
+        """Describe an entry of `features` or `fusions`."""
+        shown: Json = {"name": name, "dataset": self._dataset(name)}
+        try:
+            store = self.store(name)
+        except UserError as error:
+            return shown | {"missing": str(error)}
+        blocks = [
+            {"block": block, "channels": store.channels(block), "massive": store.massive(block)}
+            for block in store.blocks
+        ]
+        config = store.attributes.get("extraction_config", {})
+        settings: Mapping[str, Any] = {key: config.get(key) for key in ("img_size", "timestep", "ensemble_size")}
+        first = store.features(store.blocks[0], store.ids[0])
+        descriptors: list[str] = list(ORIGINAL if first.modulation is None else MODULATED)
+        descriptors += [f"adaln:{condition}" for condition in first.conditions if condition != BOTH]
+        return shown | {
+            "missing": None,
+            "revision": store.digest,
+            "source": store.attributes.get("source", ""),
+            "images": len(store),
+            "blocks": blocks,
+            "descriptors": descriptors,
+            **settings,
+        }
+
+    def _describe_task(self, name: str) -> Json:
+        """Describe a task."""
+        task = self.params.tasks[name]
+        done = (RESULTS / name / "metrics.json").is_file()
+        return {
+            "name": name,
+            "type": task.type,
+            "dataset": task.dataset,
+            "features": task.features,
+            "block": task.predict.block,
+            "descriptors": list(task.predict.descriptors),
+            "missing": None if done else f"{RESULTS / name}: no results yet. Run `dvc repro score@{name}`.",
+        }
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return a value that changes when a file or folder is replaced."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_ino
+
+
+def _read_pairs(path: Path, settings: Correspondence, descriptor: str) -> list[Json]:
+    """Read the predictions of a descriptor, grouped by pair; see `Explorer.pairs`."""
+    catalog = Catalog(CATALOGS / settings.dataset)
+    images = {row["pair"]: row for row in catalog.rows("pairs")}
+    alpha = settings.headline_alpha
+    pairs: dict[str, Json] = {}
+    for row in pq.read_table(path, filters=[("descriptor", "=", descriptor)]).to_pylist():
+        name, allowed = row["pair"], alpha * row["threshold"]
+        pair = pairs.setdefault(
+            name,
+            {
+                "pair": name,
+                "source": images[name]["source"],
+                "target": images[name]["target"],
+                "category": row["category"],
+                "difficulty": {key: row[key] for key in row if key not in PREDICTIONS.names},
+                "alpha": alpha,
+                "allowed": allowed,
+                "points": [],
+            },
+        )
+        pair["points"].append(
+            {
+                "keypoint": row["keypoint"],
+                "source": [row["source_x"], row["source_y"]],
+                "true": [row["target_x"], row["target_y"]],
+                "match": [row["predicted_x"], row["predicted_y"]],
+                "similarity": row["similarity"],
+                "confidence": row["confidence"],
+                "error": row["error"],
+                "correct": row["error"] <= allowed,
+            }
+        )
+    for pair in pairs.values():
+        points, allowed = pair["points"], pair["allowed"]
+        pair["error"] = _mean([point["error"] / allowed for point in points])
+        pair["confidence"] = _mean([point["confidence"] for point in points])
+        pair["correct"] = _mean([float(point["correct"]) for point in points])
+    return list(pairs.values())
+
+
+def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:
+    return float(np.mean(values))

@@ -1,0 +1,70 @@
+// Channels: the largest channels of an image, one of them as a map, and descriptors as colours.
+
+import { element, loadImage, saveButton, select } from "./elements.js";
+import { colourMap } from "./similarity.js";
+import * as source from "./source.js";
+
+export const title = "Channels";
+const HEAT = 0.75;
+
+export async function show(place, { entries, state, go }) {
+  const entry = entries.find((each) => each.name === state.entry) ?? entries[0];
+  const blocks = entry.blocks.map((each) => each.block);
+  const block = blocks.includes(Number(state.block)) ? Number(state.block) : blocks.at(-1);
+  const { images } = await source.images(entry.name);
+  const image = images.some((each) => each.id === state.source) ? state.source : images[0].id;
+  const view = (descriptor) => ({ entry: entry.name, block, descriptor });
+  const { largest } = await source.channels(view("original"), image);
+  const number = /^\d+$/.test(state.channel ?? "") ? Number(state.channel) : largest[0].channel;
+  const descriptors = entry.descriptors.slice(0, 3);
+  const set = (name) => (value) => go({ view: "channels", entry: entry.name, [name]: value });
+  const maps = element("div", { class: "grid" });
+  maps.style.setProperty("--columns", descriptors.length);
+  place.replaceChildren(
+    element("div", { class: "controls" },
+      select("Features", entries.map((each) => [each.name, each.name]), entry.name, (name) => go({ view: "channels", entry: name, source: "", block: "", channel: "" })),
+      select("Block", blocks.map((each) => [each, each]), block, set("block")),
+      select("Image", images.map((each) => [each.id, each.id]), image, set("source")),
+      element("label", {}, "Channel", element("input", { type: "number", min: 0, max: entry.blocks.find((each) => each.block === block).channels - 1, value: number, onchange: (event) => set("channel")(event.target.value) })),
+    ),
+    element("div", { class: "stage" }, table(largest, number, set("channel")), maps),
+  );
+  const picture = await loadImage(source.pictureAddress(entry.name, image));
+  for (const descriptor of descriptors) maps.append(await channelFigure(picture, view(descriptor), image, number));
+  for (const descriptor of descriptors) maps.append(coloursFigure(view(descriptor), image));
+}
+
+function table(largest, number, choose) {
+  const rows = largest.map((each) =>
+    element("tr", { "aria-selected": String(each.channel === number) },
+      element("td", {}, element("button", { type: "button", onclick: () => choose(each.channel) }, String(each.channel))),
+      element("td", {}, each.magnitude.toPrecision(3)),
+      element("td", {}, `${each.ratio.toFixed(1)}×`),
+      element("td", {}, each.massive ? "massive" : ""),
+    ),
+  );
+  return element("div", {},
+    element("h2", {}, "Largest channels"),
+    element("table", {}, element("thead", {}, element("tr", {}, ...["channel", "mean magnitude", "of the median", ""].map((name) => element("th", { scope: "col" }, name)))), element("tbody", {}, ...rows)),
+    element("p", { class: "legend" }, "Values before AdaLN. AdaLN and discarding tame massive channels, as the maps on the right show."),
+  );
+}
+
+async function channelFigure(picture, view, image, number) {
+  const canvas = element("canvas", { role: "img", "aria-label": `Channel ${number} of ${image}, ${view.descriptor}` });
+  const { grid: [rows, columns], values } = await source.channel(view, image, number);
+  const { canvas: map, low, high } = colourMap(values, rows, columns);
+  canvas.width = picture.naturalWidth;
+  canvas.height = picture.naturalHeight;
+  const context = canvas.getContext("2d");
+  context.drawImage(picture, 0, 0);
+  context.globalAlpha = HEAT;
+  context.drawImage(map, 0, 0, canvas.width, canvas.height);
+  const range = `${low.toPrecision(3)} to ${high.toPrecision(3)}`;
+  return element("figure", {}, canvas, element("figcaption", {}, element("strong", {}, `channel ${number}, ${view.descriptor}`), range, saveButton(canvas, `${image}-channel-${number}-${view.descriptor}`)));
+}
+
+function coloursFigure(view, image) {
+  const picture = element("img", { src: source.coloursAddress(view, image), alt: `Principal components of ${image}, ${view.descriptor}` });
+  return element("figure", {}, picture, element("figcaption", {}, element("strong", {}, `principal components, ${view.descriptor}`)));
+}

@@ -1,0 +1,98 @@
+// The page: its views, and the address bar, which holds everything that a view shows.
+
+import * as channels from "./channels.js";
+import { element, message } from "./elements.js";
+import * as match from "./match.js";
+import * as pairs from "./pairs.js";
+import * as search from "./search.js";
+import * as source from "./source.js";
+
+const VIEWS = { match, pairs, search, channels };
+const POLL = 5000; // milliseconds between checks for rebuilt features
+
+let project = null;
+let current = null; // the view that is shown
+
+export function readState() {
+  return Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+}
+
+// Changes the address. A new entry of the history is made only if the user may want to go back.
+function writeState(changes, { remember = false } = {}) {
+  const parameters = new URLSearchParams(location.hash.slice(1));
+  for (const [key, value] of Object.entries(changes)) {
+    if (value === "" || value === null || value === undefined) parameters.delete(key);
+    else parameters.set(key, value);
+  }
+  const address = `#${parameters}`;
+  if (address === location.hash) return;
+  if (remember) history.pushState(null, "", address);
+  else history.replaceState(null, "", address);
+}
+
+async function show() {
+  const state = readState();
+  const name = state.view in VIEWS ? state.view : "match";
+  document.querySelector("nav").replaceChildren(
+    ...Object.entries(VIEWS).map(([key, view]) =>
+      element("a", { href: `#${new URLSearchParams({ ...shared(state), view: key })}`, "aria-current": key === name ? "page" : null }, view.title),
+    ),
+  );
+  current?.stop?.();
+  const place = document.getElementById("view");
+  const entries = project.entries.filter((entry) => !entry.missing);
+  if (!entries.length) {
+    place.replaceChildren(message(project.entries[0]?.missing ?? "params.yaml has no entries of features."));
+    return;
+  }
+  const context = { project, entries, state, writeState, go: (changes) => { writeState(changes, { remember: true }); show(); } };
+  try {
+    current = (await VIEWS[name].show(place, context)) ?? null;
+  } catch (error) {
+    place.replaceChildren(message(error.message));
+  }
+  document.title = `${VIEWS[name].title} - DiTF explorer`;
+}
+
+// The parts of the state that a change of the view keeps.
+function shared({ entry, block, descriptor, source: image }) {
+  return Object.fromEntries(Object.entries({ entry, block, descriptor, source: image }).filter(([, value]) => value));
+}
+
+async function poll() {
+  const notice = document.getElementById("notice");
+  try {
+    const latest = await source.project();
+    const revisions = (state) => JSON.stringify(state.entries.map((entry) => [entry.name, entry.revision, entry.missing]));
+    const changed = revisions(latest) !== revisions(project);
+    if (changed) notice.replaceChildren("The features changed. ", element("button", { type: "button", onclick: () => location.reload() }, "Load the page again"));
+    notice.hidden = !changed;
+  } catch (error) {
+    notice.textContent = error.message;
+    notice.hidden = false;
+  }
+}
+
+function setTheme(theme) {
+  if (theme) document.documentElement.dataset.theme = theme;
+  const dark = theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const button = document.getElementById("theme");
+  button.textContent = dark ? "☀" : "☾";
+  button.onclick = () => {
+    const next = dark ? "light" : "dark";
+    localStorage.setItem("theme", next);
+    setTheme(next);
+  };
+}
+
+setTheme(localStorage.getItem("theme"));
+window.addEventListener("hashchange", show);
+window.addEventListener("popstate", show);
+try {
+  project = await source.project();
+  document.querySelector("h1 a").append(` · ${project.name}`);
+  await show();
+  setInterval(poll, POLL);
+} catch (error) {
+  document.getElementById("view").replaceChildren(message(error.message));
+}
