@@ -45,6 +45,7 @@ export async function show(place, { project, entries, state, writeState, go }) {
     ...columns.map(async (descriptor) => queries.set(descriptor, await source.tokens({ entry: entry.name, block, descriptor }, first, entry.revision))),
     ...panels.map((panel) => panel.load()),
   ]);
+  window.explorer = { panels }; // for tests and the console
   const benchmark = project.tasks.find((task) => task.type === "correspondence" && task.features === entry.name && !task.missing);
   let point = null;
   let pinned = false;

@@ -1,0 +1,226 @@
+"""The explorer's page, in a real browser."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+import ditf
+from tests.conftest import BLOCK, Project
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+SOURCE, TARGET = "cat/cat_00", "cat/cat_01"
+POINT = (150, 100)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Server:
+    """A running `ditf serve`."""
+
+    address: str
+    process: "subprocess.Popen[str]"
+
+
+def start(folder: Path) -> Server:
+    """Start `ditf serve` in a project, and wait until it listens."""
+    command = [str(Path(sys.executable).with_name("ditf")), "serve", "--port", "0"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, env=os.environ)
+    assert process.stdout
+    line = process.stdout.readline()
+    match = re.search(r"http://\S+", line)
+    assert match, line
+    return Server(match.group(), process)
+
+
+def stop(server: Server) -> None:
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(30) == 0
+
+
+@pytest.fixture(scope="module")
+def server(finished: Project) -> Iterator[str]:
+    running = start(finished.folder)
+    yield running.address
+    stop(running)
+
+
+@dataclass
+class Watched:
+    """A page whose requests and errors are watched."""
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def open(self, address: str, **state: str) -> Page:
+        """Open a view and wait until it has loaded."""
+        self.page.goto(address + "#" + "&".join(f"{key}={value}" for key, value in state.items()))
+        self.page.wait_for_load_state("networkidle")
+        return self.page
+
+
+@pytest.fixture
+def watched(browser: Browser, server: str) -> Iterator[Watched]:
+    page = browser.new_page(viewport={"width": 1300, "height": 900})
+    watched = Watched(page)
+    page.on("request", lambda request: watched.requests.append(request.url))
+    page.on("pageerror", lambda error: watched.errors.append(str(error)))
+    page.on("console", lambda line: watched.errors.append(line.text) if line.type == "error" else None)
+    yield watched
+    page.close()
+    assert watched.errors == []
+    foreign = [url for url in watched.requests if not url.startswith((server, "data:", "blob:"))]
+    assert foreign == []
+
+
+def hover(page: Page, point: tuple[int, int], size: tuple[int, int]) -> None:
+    """Move the mouse over a pixel of the source image."""
+    box = page.locator("canvas.hover").bounding_box()
+    assert box
+    x, y = ((p + 0.5) / side for p, side in zip(point, size, strict=True))
+    page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    page.wait_for_function("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
+
+
+def features_of(project: Project, image: str) -> Any:
+    return ditf.open_store(project.folder / "cache/features/spair-flux").features(BLOCK, image)
+
+
+def test_the_map_under_the_mouse_is_the_librarys(watched: Watched, server: str, finished: Project) -> None:
+    page = watched.open(
+        server, view="match", entry="spair-flux", source=SOURCE, targets=TARGET, columns="original|adaln"
+    )
+    source, target = (features_of(finished, image) for image in (SOURCE, TARGET))
+    hover(page, POINT, source.size)
+    point = tuple(int(part) for part in page.locator("figure").first.locator("figcaption span").inner_text().split(","))
+    assert np.abs(np.subtract(point, POINT)).max() <= 1
+    for number, descriptor in enumerate(("original", "adaln")):
+        shown = page.evaluate(
+            "(n) => window.explorer.panels[n].values && [...window.explorer.panels[n].values]", number
+        )
+        expected = ditf.similarity(source, target, [point], descriptor)[0].ravel()
+        np.testing.assert_allclose(shown, expected, atol=2e-3)
+
+
+def test_a_click_shows_the_librarys_match(watched: Watched, server: str, finished: Project) -> None:
+    page = watched.open(server, view="match", entry="spair-flux", source=SOURCE, targets=TARGET, columns="adaln")
+    source, target = (features_of(finished, image) for image in (SOURCE, TARGET))
+    hover(page, POINT, source.size)
+    page.mouse.down()
+    page.mouse.up()
+    figure = page.locator("figure[data-match]")
+    figure.wait_for()
+    [point] = [tuple(int(p) for p in page.evaluate("location.hash").split("point=")[1].split("&")[0].split("%2C"))]
+    [row] = ditf.match(source, target, [point], "adaln").to_pylist()
+    assert figure.get_attribute("data-match") == f"{row['target_x']},{row['target_y']}"
+    page.wait_for_function("document.getElementById('live').textContent.includes('similarity')")
+
+
+def test_a_link_restores_the_view(watched: Watched, server: str, finished: Project) -> None:
+    state = {"view": "match", "entry": "spair-flux", "source": SOURCE, "targets": TARGET, "columns": "original"}
+    page = watched.open(server, **state, point="80,60")
+    expect(page.locator("figure[data-match]")).to_have_count(1)
+    expect(page.locator("figure").first.locator("figcaption")).to_contain_text("80, 60")
+    page.get_by_role("button", name="adaln", exact=True).click()
+    expect(page.locator("figure[data-descriptor]")).to_have_count(2)
+    page.go_back()
+    expect(page.locator("figure[data-descriptor]")).to_have_count(1)
+
+
+def test_arrow_keys_move_the_point(watched: Watched, server: str) -> None:
+    page = watched.open(server, view="match", entry="spair-flux", source=SOURCE, targets=TARGET, columns="adaln")
+    page.locator("canvas.hover").focus()
+    caption = page.locator("figure").first.locator("figcaption span")
+    x, y = (int(part) for part in caption.inner_text().split(","))
+    page.keyboard.press("ArrowRight")
+    expect(caption).to_have_text(f"{x + 4}, {y}")
+    page.keyboard.press("Enter")
+    page.locator("figure[data-match]").wait_for()
+
+
+def test_pairs_are_filtered_and_open_in_match(watched: Watched, server: str) -> None:
+    page = watched.open(server, view="pairs", task="spair-flux")
+    with urlopen(f"{server}api/pairs?task=spair-flux&descriptor=adaln%2Bdiscard&category=cat") as response:
+        expected = json.load(response)
+    page.get_by_label("Category").select_option("cat")
+    expect(page.locator(".card")).to_have_count(expected["total"])
+    shown = [card.get_attribute("data-pair") for card in page.locator(".card").all()]
+    assert shown == [pair["pair"] for pair in expected["pairs"]]
+    page.locator(".card").first.click()
+    figure = page.locator("figure[data-match]").first
+    figure.wait_for()
+    expect(figure.locator("figcaption")).to_contain_text("of the threshold")
+
+
+def test_a_box_is_searched(watched: Watched, server: str) -> None:
+    page = watched.open(server, view="search", task="spair-search", source=SOURCE)
+    canvas = page.locator("canvas.hover")
+    box = canvas.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.3 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=3)
+    page.mouse.up()
+    page.wait_for_function("location.hash.includes('area=')")
+    expect(page.locator(".card").first).to_be_visible()
+    first = page.locator(".card").first.get_attribute("data-image")
+    page.locator(".card").first.click()
+    page.wait_for_function("(image) => new URLSearchParams(location.hash.slice(1)).get('source') === image", arg=first)
+
+
+def test_a_channel_is_shown_as_a_map(watched: Watched, server: str) -> None:
+    page = watched.open(server, view="channels", entry="spair-flux", source=SOURCE)
+    expect(page.locator("figure")).to_have_count(6)
+    page.locator("tbody button").nth(1).click()
+    chosen = page.locator("tr[aria-selected=true] button")
+    expect(page.locator("figcaption strong").first).to_contain_text(f"channel {chosen.inner_text()},")
+
+
+def test_the_theme_is_kept(watched: Watched, server: str) -> None:
+    page = watched.open(server, view="pairs")
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.get_by_label("Switch between light and dark").click()
+    after = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert before != after
+    page.reload()
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == after
+
+
+@pytest.mark.slow
+def test_rebuilt_and_missing_features_are_noticed(browser: Browser, project: Project) -> None:
+    running = start(project.folder)
+    page = browser.new_page()
+    page.goto(running.address + "#view=match&entry=spair-flux")
+    page.wait_for_load_state("networkidle")
+    store = project.folder / "cache/features/spair-flux"
+    store.rename(store.with_name("elsewhere"))
+    expect(page.locator("#notice")).to_contain_text("The features changed", timeout=20_000)
+    page.get_by_role("button", name="Load the page again").click()
+    page.wait_for_load_state("networkidle")
+    expect(page.locator("#view")).not_to_contain_text("spair-flux")
+    store.with_name("elsewhere").rename(store)
+    page.close()
+    stop(running)
