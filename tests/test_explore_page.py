@@ -18,6 +18,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import ditf
+from ditf.types import Descriptor
 from tests.conftest import BLOCK, Project
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -116,7 +117,8 @@ def test_the_map_under_the_mouse_is_the_librarys(watched: Watched, server: str, 
     hover(page, POINT, source.size)
     point = tuple(int(part) for part in page.locator("figure").first.locator("figcaption span").inner_text().split(","))
     assert np.abs(np.subtract(point, POINT)).max() <= 1
-    for number, descriptor in enumerate(("original", "adaln")):
+    descriptors: tuple[Descriptor, ...] = ("original", "adaln")
+    for number, descriptor in enumerate(descriptors):
         shown = page.evaluate(
             "(n) => window.explorer.panels[n].values && [...window.explorer.panels[n].values]", number
         )
