@@ -83,6 +83,28 @@ def _has_soft_edges(pixels: Mask) -> bool:
     return len(values) > MAX_SCATTERED_VALUES and not np.array_equal(values, np.arange(1, len(values) + 1))
 
 
+def object_values(mask: Mask) -> list[int]:
+    """Return the values of a mask that are objects. 255 is one only if it is the only value."""
+    values = sorted({int(value) for value in np.unique(mask)} - {0})
+    return values if values == [VOID] else [value for value in values if value != VOID]
+
+
+def number_objects(mask: Mask, values: list[int]) -> Mask:
+    """Number the objects of a mask from 1.
+
+    Args:
+        mask: A mask as painted.
+        values: Values of the objects in the first mask. If there is one, a single object in `mask` may have any value.
+    """
+    shown = object_values(mask)
+    numbers = np.zeros(256, np.uint8)
+    if shown != [VOID]:
+        numbers[VOID] = VOID
+    for number, value in enumerate(shown if len(values) == len(shown) == 1 else values, 1):
+        numbers[value] = number
+    return np.asarray(numbers[mask])
+
+
 def _palette() -> list[int]:
     """Return DAVIS's colors: the first 22 of PASCAL VOC's map, with 191 instead of 192, then greys."""
     colors = []

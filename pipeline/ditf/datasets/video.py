@@ -5,12 +5,11 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 from pydantic import Field
 
 from ditf.data.catalog import Row, Tables, image_row
 from ditf.data.images import readable_suffixes
-from ditf.data.masks import VOID, Mask, encode_mask, read_object_mask
+from ditf.data.masks import encode_mask, number_objects, object_values, read_object_mask
 from ditf.data.reading import DatasetReader, normalized
 from ditf.datasets.base import Dataset
 from ditf.errors import UserError
@@ -48,7 +47,7 @@ class Video(Dataset):
             raise UserError(f"{root}: frames of different sizes: {sizes}. Use frames of one video.")
         first_mask = read_object_mask(mask_path)
         images[paths[0]].check_size(first_mask.shape[::-1], str(mask_path), "the first frame")
-        values = _object_values(first_mask)
+        values = object_values(first_mask)
         if not values:
             raise UserError(f"{mask_path}: shows no object. Paint the objects to follow.")
         if len(values) > 1 and values != list(range(1, len(values) + 1)):
@@ -64,13 +63,13 @@ class Video(Dataset):
             rows.append(image_row(id, path.name, image, sequence, self.prompt))
             true_path = true_masks.get(normalized(path.stem))
             if index == 0:
-                masks.append({"id": id, "png": encode_mask(_relabel(first_mask, values))})
+                masks.append({"id": id, "png": encode_mask(number_objects(first_mask, values))})
             elif true_path and (mask := reader.attempt(read_object_mask, true_path)) is not None:
                 reader.attempt(image.check_size, mask.shape[::-1], str(true_path), "its frame")
-                shown = _object_values(mask)
+                shown = object_values(mask)
                 if (unknown := set(shown) - set(values)) and not len(values) == len(shown) == 1:
                     reader.warn(true_path, f"the objects {sorted(unknown)} are not in the first mask; not scored")
-                masks.append({"id": id, "png": encode_mask(_relabel(mask, values))})
+                masks.append({"id": id, "png": encode_mask(number_objects(mask, values))})
         row: Row = {"sequence": sequence, "frames": len(frames), "objects": len(values)}
         row |= {"width": sizes[0][0], "height": sizes[0][1], "context_limit": 0}
         tables = {"images": rows, "sequences": [row], "frames": frames, "masks": masks}
@@ -119,25 +118,3 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     """Return a key that sorts frame9 before frame10."""
     parts = re.split(r"(\d+)", path.stem)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
-
-
-def _object_values(mask: Mask) -> list[int]:
-    """Return the values of a mask that are objects. 255 is one only if it is the only value."""
-    values = sorted({int(value) for value in np.unique(mask)} - {0})
-    return values if values == [VOID] else [value for value in values if value != VOID]
-
-
-def _relabel(mask: Mask, values: list[int]) -> Mask:
-    """Number the objects of a mask from 1.
-
-    Args:
-        mask: A mask as painted.
-        values: Values of the objects in the first mask. If there is one, a single object in `mask` may have any value.
-    """
-    shown = _object_values(mask)
-    numbers = np.zeros(256, np.uint8)
-    if shown != [VOID]:
-        numbers[VOID] = VOID
-    for number, value in enumerate(shown if len(values) == len(shown) == 1 else values, 1):
-        numbers[value] = number
-    return np.asarray(numbers[mask])

@@ -4,7 +4,7 @@ Protocol: DAVIS-2017 (Pont-Tuset et al., arXiv 1704.00675), by label propagation
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,13 +224,19 @@ class SequenceJob:
     first_mask: bytes
 
 
-def propagate_sequence(job: SequenceJob, config: "PropagationConfig", folder: Path) -> int:
+def propagate_sequence(
+    job: SequenceJob,
+    config: "PropagationConfig",
+    folder: Path,
+    report: Callable[[int], object] = lambda frames: None,
+) -> int:
     """Propagate the first mask of a sequence and write the mask of every frame.
 
     Args:
         job: Features and first mask of the sequence.
         config: How labels are propagated.
         folder: Folder for the masks, `<frame>.png`.
+        report: Called after each frame with the number of frames that are written.
 
     Returns:
         The number of frames.
@@ -246,8 +252,10 @@ def propagate_sequence(job: SequenceJob, config: "PropagationConfig", folder: Pa
     maps = (job.store.features(job.block, item).descriptors(job.descriptor, job.channels) for item, _ in job.frames)
     labels = first_labels(mask, job.store.grid(first_id, job.block))
     size, stride, device = (mask.shape[1], mask.shape[0]), job.store.stride(job.block), choose("auto", "auto")[0]
-    for (_, name), soft in zip(later, propagate(maps, labels, config, device), strict=True):
+    report(1)
+    for number, ((_, name), soft) in enumerate(zip(later, propagate(maps, labels, config, device), strict=True), 2):
         save_mask(folder / f"{name}.png", hard_mask(soft, size, stride))
+        report(number)
     return len(job.frames)
 
 
