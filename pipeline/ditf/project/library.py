@@ -3,21 +3,18 @@
 import difflib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
 
 from ditf.config.params import Params
-from ditf.data.catalog import Catalog
-from ditf.data.images import RGB, hash_pixels, read_rgb
-from ditf.datasets.folder import CATEGORY
+from ditf.data.images import RGB, read_rgb
 from ditf.errors import UserError
 from ditf.features.fusion import open_store
 from ditf.features.reader import FeatureReader, ImageFeatures
 from ditf.features.store import FeatureStore
-from ditf.files import exclusive, fingerprint, warning_if_unwritable
-from ditf.project.entries import check_entry, extraction, image_reader, require_same
-from ditf.project.paths import CATALOGS, FEATURES, QUERIES, RESULTS
+from ditf.project.entries import check_entry, image_reader
+from ditf.project.paths import FEATURES, RESULTS
+from ditf.project.queries import features_of_file
 from ditf.retrieval.search import FeatureIndex, check_index
 from ditf.tasks.base import Task
 from ditf.tasks.correspondence import Correspondence
@@ -135,71 +132,8 @@ class ImageLibrary:
         if not path.is_file():
             raise UserError(f"{name}: neither a file nor an image of {self.store.path}. {suggest_image(name, ids)}")
         pixels = read_rgb(path)
-        reader, item = self._extracted(path, pixels, prompt)
-        return Query(path.name, item if reader is self.store else None, pixels, reader.features(block, item))
-
-    def _extracted(self, path: Path, pixels: RGB, prompt: str | None) -> tuple[FeatureReader, str]:
-        """Return features of a file. If the data set has the same image, its features are used.
-
-        Args:
-            path: The file.
-            pixels: Its image, uint8 [height, width, 3].
-            prompt: Prompt of the image. By default, the prompt of the data set.
-
-        Returns:
-            A store, and the id of the image in it.
-        """
-        digest = hash_pixels(pixels)
-        for item, row in Catalog(CATALOGS / self.task.dataset).images().items():
-            if row["pixels_sha256"] == digest and prompt in (None, row["prompt"]) and item in self.store:
-                return self.store, item
-        if self.task.features in self.params.fusions:
-            raise UserError(
-                f"{path}: a fusion has only features of its data set. Give the id of an image of the data set."
-            )
-        if prompt is None:
-            prompt = getattr(self.params.datasets[self.task.dataset], "prompt", "").replace("{category}", CATEGORY)
-        extraction_config = self.store.attributes["extraction_config"]
-        folder = QUERIES / fingerprint(extraction_config) / fingerprint([digest, prompt])
-        if not (folder / "complete").exists():
-            if not _can_write(folder.parent):
-                self._temporary = TemporaryDirectory(prefix="ditf-")  # removed when the command ends
-                folder = Path(self._temporary.name) / "query"
-            self._extract(path, prompt, folder)
-        store = FeatureStore(folder / "store.zarr")
-        return store, store.ids[0]
-
-    def _extract(self, path: Path, prompt: str, folder: Path) -> None:
-        """Extract the features of a file with the settings of the store.
-
-        Args:
-            path: The file.
-            prompt: Prompt of the image.
-            folder: Folder of the new store. Its parent also holds the encoded prompts.
-        """
-        # Here, because these modules import torch.
-        from ditf.backbones.device import choose
-        from ditf.features.extract import extract
-        from ditf.features.extractor import ImageSource
-        from ditf.features.text import encode_prompts
-
-        _, job = extraction(self.params, self.task.features)
-        require_same(self.store, job.extraction_config)
-        source = ImageSource.from_file(path.name, path, prompt)
-        job = replace(job, texts=folder.parent / "text")
-        with exclusive(folder):
-            device, dtype = choose(job.device, job.text_dtype)
-            encode_prompts([prompt], job.texts, job.model, job.backbone, dtype, device)
-            extract(folder, [source], job)
-
-
-def _can_write(folder: Path) -> bool:
-    """Return whether files can be written to a folder, which is created. If not, print a warning."""
-    with warning_if_unwritable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            return True
-    return False
+        reader, item = features_of_file(self.params, self.task.features, path, prompt)
+        return Query(path.name, item if reader.path == self.store.path else None, pixels, reader.features(block, item))
 
 
 def search_task(params: Params, task: str | None, name: str) -> str:
