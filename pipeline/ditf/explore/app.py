@@ -16,6 +16,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ditf.errors import UserError
 from ditf.explore.library import Explorer, StaleError, View
+from ditf.explore.videos import video_routes
 from ditf.types import Descriptor
 
 PAGE = Path(__file__).with_name("page")
@@ -102,6 +103,7 @@ def make_app(explorer: Explorer, version: str, hosts: list[str], token: str | No
     )
     _add_errors(app)
     _add_routes(app, explorer, version)
+    app.include_router(video_routes(explorer))
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     _add_checks(app, hosts, token)
     return app

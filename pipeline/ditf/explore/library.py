@@ -26,6 +26,7 @@ from ditf.metrics.pck import PREDICTIONS
 from ditf.project.entries import check_entry, image_reader
 from ditf.project.paths import CATALOGS, FEATURES, RESULTS
 from ditf.project.search import find_similar
+from ditf.project.videos import VideoResults
 from ditf.retrieval.search import FeatureIndex
 from ditf.tasks.correspondence import Correspondence
 from ditf.tasks.retrieval import Retrieval
@@ -105,6 +106,8 @@ class Explorer:
         self._tables: dict[str, tuple[Any, list[Json]]] = {}
         self._readers: dict[str, tuple[Any, Callable[[str], RGB]]] = {}
         self._indexes: dict[str, tuple[Any, FeatureIndex]] = {}
+        self._videos: dict[str, tuple[Any, VideoResults]] = {}
+        self._scores: dict[tuple[str, ...], tuple[Any, list[Json]]] = {}
 
     def project(self) -> Json:
         """Describe the entries of `features` and `fusions`, and the tasks. Entries without features say what to run."""
@@ -284,6 +287,23 @@ class Explorer:
         Image.fromarray(feature_colours([descriptors])[0]).save(file, "PNG")
         return file.getvalue()
 
+    def videos(self, task: str) -> VideoResults:
+        """Return the videos of a task of type propagation."""
+        check_entry(self.params.tasks, task, "tasks")
+        stamp = _stamp(CATALOGS / self.params.tasks[task].dataset)
+        if task not in self._videos or self._videos[task][0] != stamp:
+            self._videos[task] = (stamp, VideoResults(self.params, task))
+        return self._videos[task][1]
+
+    def video(self, task: str, sequence: str, descriptor: str) -> Json:
+        """Describe a sequence and the scores of its frames; see `VideoResults.frames`."""
+        videos, key = self.videos(task), (task, sequence, descriptor)
+        described = videos.sequence(sequence, descriptor)
+        stamp = _stamp(RESULTS / task / "predictions")
+        if key not in self._scores or self._scores[key][0] != stamp:
+            self._scores[key] = (stamp, videos.frames(sequence, descriptor))
+        return described | {"frames": self._scores[key][1]}
+
     def store(self, entry: str) -> FeatureReader:
         """Open the features of an entry. A store that was rebuilt is opened again."""
         check_entry([*self.params.features, *self.params.fusions], entry, "features")
@@ -387,8 +407,11 @@ class Explorer:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Return a value that changes when a file or folder is replaced."""
-    status = path.stat()
+    """Return a value that changes when a file or folder is replaced. Raises `UserError` if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        raise UserError(f"{path}: not found. Run `dvc repro`.") from None
     return status.st_mtime_ns, status.st_ino
 
 

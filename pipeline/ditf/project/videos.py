@@ -48,8 +48,9 @@ class VideoResults:
             None if it is not scored.
         """
         path = RESULTS / self.name / "tables" / "jf_sequences.csv"
+        known = self._check(descriptor)
         rows = read_table(path) if path.is_file() and path.stat().st_size else []
-        scores = {row["sequence"]: row for row in rows if row["descriptor"] == self._check(descriptor)}
+        scores = {row["sequence"]: row for row in rows if row["descriptor"] == known}
         return [
             {
                 **{key: row[key] for key in ("frames", "objects", "width", "height")},
@@ -60,6 +61,11 @@ class VideoResults:
             }
             for name, row in self._sequences.items()
         ]
+
+    def sequence(self, name: str, descriptor: str) -> dict[str, Any]:
+        """Describe one sequence, as `sequences` does."""
+        self._frames_of(name)
+        return next(row for row in self.sequences(descriptor) if row["name"] == name)
 
     def frames(self, sequence: str, descriptor: str) -> Rows:
         """List the frames of a sequence with the mean scores of its objects.
