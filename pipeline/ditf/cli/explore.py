@@ -1,5 +1,6 @@
 """The commands `ditf explore` and `ditf serve`."""
 
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -9,6 +10,10 @@ from ditf.errors import UserError, exit_on_error
 
 Host = Annotated[str, typer.Option("--host", help="Address to listen on. Any but a loopback address requires a token.")]
 Memory = Annotated[int, typer.Option("--memory", min=16, help="Features kept in memory, in MiB.")]
+
+
+# The modules of the extra `serve`, and their packages.
+REQUIRED = {"fastapi": "fastapi", "python_multipart": "python-multipart", "uvicorn": "uvicorn"}
 
 
 @exit_on_error
@@ -50,10 +55,9 @@ def serve(
 def _serve(host: str, port: int, memory: int, open_browser: bool) -> None:
     """Run the server in the project's folder."""
     params = load_project()
-    try:
-        from ditf.explore.serve import serve
-    except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "uvicorn", "starlette"):
-            raise
-        raise UserError(f"{error.name}: not installed. Run `pip install 'ditf[serve]'`.") from None
+    for module, package in REQUIRED.items():
+        if find_spec(module) is None:
+            raise UserError(f"{package}: not installed. Run `pip install 'ditf[serve]'`.")
+    from ditf.explore.serve import serve
+
     serve(params, host, port, memory << 20, open_browser)

@@ -1,7 +1,8 @@
 """The web server of the explorer: an API over `ditf.explore.library`, and the page that uses it."""
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -15,14 +16,20 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ditf.errors import UserError
+from ditf.explore.jobs import BusyError
 from ditf.explore.library import Explorer, StaleError, View
+from ditf.explore.limits import RequestLimits
+from ditf.explore.uploads import TooLargeError
 from ditf.explore.videos import video_routes
+from ditf.explore.work import work_routes
 from ditf.types import Descriptor
 
 PAGE = Path(__file__).with_name("page")
 COOKIE = "ditf_token"
 MOST_POINTS = 1000  # in one request
 LARGEST_SIDE = 4096  # of a picture in pixels
+
+STATUS: dict[type[UserError], int] = {StaleError: 409, TooLargeError: 413, BusyError: 503}
 
 # The page may load nothing from other servers.
 HEADERS = {
@@ -98,12 +105,24 @@ def make_app(explorer: Explorer, version: str, hosts: list[str], token: str | No
     Returns:
         The application. Its API is below `/api`, and the page at `/`.
     """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        explorer.close()
+
     app = FastAPI(
-        title="ditf explorer", version=version, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
+        title="ditf explorer",
+        version=version,
+        docs_url=None,  # their pages load scripts from other servers
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        lifespan=lifespan,
     )
     _add_errors(app)
     _add_routes(app, explorer, version)
     app.include_router(video_routes(explorer))
+    app.include_router(work_routes(explorer))
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     _add_checks(app, hosts, token)
     return app
@@ -241,18 +260,20 @@ def _add_errors(app: FastAPI) -> None:
     def answer(message: str, status: int) -> JSONResponse:
         return JSONResponse({"error": " ".join(message.split())}, status)
 
-    @app.exception_handler(StaleError)
-    def stale(request: Request, error: StaleError) -> JSONResponse:
-        return answer(str(error), 409)
-
     @app.exception_handler(UserError)
     def user_error(request: Request, error: UserError) -> JSONResponse:
-        return answer(str(error), 404 if "not found" in str(error) or "no features of" in str(error) else 400)
+        message = str(error)
+        status = STATUS.get(type(error)) or (404 if "not found" in message or "no features of" in message else 400)
+        return answer(message, status)
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         return answer(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}.", 422)
+
+    @app.exception_handler(Exception)
+    def internal(request: Request, error: Exception) -> JSONResponse:
+        return answer(f"{request.url.path}: {type(error).__name__}. The server printed the details; report them.", 500)
 
     @app.exception_handler(HTTPException)
     def http_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -283,3 +304,4 @@ def _add_checks(app: FastAPI, hosts: list[str], token: str | None) -> None:
         return response
 
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    app.add_middleware(RequestLimits)

@@ -1,15 +1,18 @@
 """Long work of the explorer. One process does it, a job at a time, so that the server always answers."""
 
 import multiprocessing
+import os
 import secrets
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +38,7 @@ class Job:
         folder: Folder for the files of the job.
         work: Function that the worker calls. It can be imported, and its last argument reports the finished steps.
         arguments: Its other arguments.
-        total: Number of steps; 0 if it is not known.
+        steps: Names of the steps in their order; empty if they are not known.
         finish: Function that turns what `work` returned into the result, in the process of the server.
         id: Name of the job, which cannot be guessed.
         state: What the job does at the moment.
@@ -48,7 +51,7 @@ class Job:
     folder: Path
     work: Work
     arguments: tuple[Any, ...]
-    total: int = 0
+    steps: tuple[str, ...] = ()
     finish: Callable[[Any], dict[str, Any]] = dict
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     state: State = "waiting"
@@ -58,7 +61,8 @@ class Job:
 
     def describe(self) -> dict[str, Any]:
         """Return the state of the job as plain data."""
-        return {name: getattr(self, name) for name in ("id", "kind", "state", "done", "total", "error", "result")}
+        shown = {name: getattr(self, name) for name in ("id", "kind", "state", "done", "error", "result")}
+        return shown | {"total": len(self.steps)}
 
 
 class JobQueue:
@@ -71,6 +75,7 @@ class JobQueue:
 
     def __init__(self, waiting: int = MOST_WAITING, kept: int = MOST_KEPT) -> None:
         self._most_waiting, self._most_kept = waiting, kept
+        self._files = tempfile.TemporaryDirectory(prefix="ditf-explore-")
         self._jobs: dict[str, Job] = {}
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
@@ -78,6 +83,10 @@ class JobQueue:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._changed = threading.Condition()
+
+    def new_folder(self) -> Path:
+        """Make a folder for the files of a job."""
+        return Path(tempfile.mkdtemp(dir=self._files.name))
 
     def submit(self, job: Job) -> Job:
         """Add a job to the queue.
@@ -87,6 +96,7 @@ class JobQueue:
         """
         with self._changed:
             if self._closed or len(self._waiting) >= self._most_waiting:
+                shutil.rmtree(job.folder, ignore_errors=True)
                 raise BusyError(f"{len(self._waiting)} jobs wait already. Try again when one is finished.")
             self._jobs[job.id] = job
             self._waiting.append(job)
@@ -128,14 +138,10 @@ class JobQueue:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(5)
-        for job in self._jobs.values():
-            shutil.rmtree(job.folder, ignore_errors=True)
+        self._files.cleanup()
 
     def _run(self) -> None:
         """Do one job after the other."""
-        # Ctrl-C in a terminal also reaches the worker, which inherits this thread's mask. Only the server handles it.
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._waiting)
@@ -155,11 +161,13 @@ class JobQueue:
                 if kind == "progress":
                     job.done = value
                     continue
-                result = job.finish(value) if kind == "done" else None
                 with self._changed:
-                    if job.state == "running":
-                        job.result, job.error = result, None if kind == "done" else str(value)
-                        self._end(job, "done" if kind == "done" else "failed")
+                    if job.state == "running" and kind == "done":
+                        job.result = job.finish(value)
+                        self._end(job, "done")
+                    elif job.state == "running":
+                        job.error = str(value).replace(f"{job.folder}{os.sep}", "")
+                        self._end(job, "failed")
                 return
         except (EOFError, OSError):  # the worker was stopped, or it died
             with self._changed:
@@ -193,6 +201,11 @@ class _Worker:
     """A process that does jobs. It starts with the first job, because it imports torch."""
 
     def __init__(self) -> None:
+        # Ctrl-C in a terminal also reaches the process, which ignores it because it inherits this thread's mask. The
+        # server stops the process. The resource tracker starts first, since its start would reset the mask.
+        if hasattr(signal, "pthread_sigmask"):
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         context = multiprocessing.get_context("spawn")
         self._connection, remote = context.Pipe()
         self._process = context.Process(target=_work, args=(remote,), name="ditf-jobs", daemon=True)
@@ -216,6 +229,10 @@ class _Worker:
 
 def _work(connection: Connection) -> None:
     """Do jobs until the server closes the connection. Runs in the worker."""
+    os.environ["TQDM_DISABLE"] = "1"  # the server's terminal shows no progress bars of jobs
+    from tqdm import tqdm  # here, because it reads the variable when it is imported
+
+    tqdm.set_lock(threading.RLock())  # its default lock outlives a process that is stopped
     while True:
         try:
             work, arguments = connection.recv()

@@ -15,12 +15,15 @@ from PIL import Image
 
 from ditf.config.params import Params
 from ditf.data.catalog import Catalog
-from ditf.data.images import RGB, shrink
+from ditf.data.images import RGB, read_rgb, shrink
 from ditf.drawing.features import feature_colours
 from ditf.errors import UserError
+from ditf.explore.jobs import JobQueue
+from ditf.explore.uploads import MOST_BYTES, MOST_PIXELS, Upload, Uploads
 from ditf.features.descriptors import ChannelStatistics
 from ditf.features.fusion import open_store
 from ditf.features.reader import FeatureReader, ImageFeatures
+from ditf.features.store import FeatureStore
 from ditf.matching.images import match, similarity
 from ditf.metrics.pck import PREDICTIONS
 from ditf.project.entries import check_entry, image_reader
@@ -97,10 +100,14 @@ class Explorer:
     Args:
         params: Parameters of the project, whose folder is the current one.
         memory: Largest total size in bytes of the features that are kept in memory.
+
+    Attributes:
+        params: Parameters of the project.
+        jobs: Uploads and propagations in progress.
     """
 
     def __init__(self, params: Params, memory: int = 512 << 20) -> None:
-        self.params = params
+        self.params, self.jobs, self._uploads = params, JobQueue(), Uploads()
         self._features = RecentlyUsed(memory)
         self._stores: dict[str, tuple[Any, FeatureReader]] = {}
         self._tables: dict[str, tuple[Any, list[Json]]] = {}
@@ -113,7 +120,8 @@ class Explorer:
         """Describe the entries of `features` and `fusions`, and the tasks. Entries without features say what to run."""
         entries = [self._describe_entry(name) for name in (*self.params.features, *self.params.fusions)]
         tasks = [self._describe_task(name) for name in self.params.tasks]
-        return {"name": Path.cwd().name, "entries": entries, "tasks": tasks}
+        limits = {"upload_bytes": MOST_BYTES, "upload_pixels": MOST_PIXELS}
+        return {"name": Path.cwd().name, "entries": entries, "tasks": tasks, "limits": limits}
 
     def images(self, entry: str, text: str = "", category: str = "") -> Json:
         """List the images of an entry whose id contains a text.
@@ -145,7 +153,8 @@ class Explorer:
             image: Id of the image.
             side: Largest length of its longer side in pixels.
         """
-        pixels = shrink(self._reader(self._dataset(entry))(image), side)
+        upload = self._upload(entry, image)
+        pixels = shrink(read_rgb(upload.path) if upload else self._reader(self._dataset(entry))(image), side)
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "JPEG", quality=90)
         return file.getvalue()
@@ -237,7 +246,8 @@ class Explorer:
         if not isinstance(self.params.tasks[task], Retrieval):
             raise UserError(f"task: {task} is of type {self.params.tasks[task].type}. Use a task of type retrieval.")
         index = self._index(task)
-        features = index.store.features(index.settings.block, image)
+        settings = index.settings
+        features = self._read(View(self.params.tasks[task].features, settings.block, settings.descriptor), image)
         width, height = features.size
         x0, y0, x1, y1 = place if len(place) == 4 else (*place, *(p + 1 for p in place)) if place else (0, 0, 1, 1)
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
@@ -247,7 +257,8 @@ class Explorer:
             rows = Catalog(CATALOGS / self.params.tasks[task].dataset).rows("images")
             wanted = {row["id"] for row in rows if row["category"] == category}
         count = k if wanted is None else len(index.store)
-        hits = find_similar(index, features, place, count, all_hits, None if all_hits else image)
+        exclude = image if image in index.store and not all_hits else None
+        hits = find_similar(index, features, place, count, all_hits, exclude)
         return [hit for hit in hits if wanted is None or hit["image"] in wanted][:k]
 
     def channels(self, view: View, image: str) -> list[Json]:
@@ -304,6 +315,26 @@ class Explorer:
             self._scores[key] = (stamp, videos.frames(sequence, descriptor))
         return described | {"frames": self._scores[key][1]}
 
+    def add_upload(self, entry: str, id: str, path: Path, store: Path, item: str) -> str:
+        """Add an uploaded image, whose id other methods accept with the same entry.
+
+        Args:
+            entry: The entry of `features` whose settings were used.
+            id: Id of the image.
+            path: The file.
+            store: Store of its features.
+            item: Id of the image in the store.
+
+        Returns:
+            The id.
+        """
+        self._uploads.add(entry, id, Upload(path, FeatureStore(store), item))
+        return id
+
+    def close(self) -> None:
+        """Stop all jobs, and remove uploaded files."""
+        self.jobs.close()
+
     def store(self, entry: str) -> FeatureReader:
         """Open the features of an entry. A store that was rebuilt is opened again."""
         check_entry([*self.params.features, *self.params.fusions], entry, "features")
@@ -330,8 +361,14 @@ class Explorer:
         store = self.store(view.entry)
         if view.block not in store.blocks:
             raise UserError(f"block: {view.entry} has blocks {store.blocks}, not {view.block}. Use one of them.")
+        if upload := self._upload(view.entry, image):
+            store, image = upload.store, upload.item
         key = (store.digest, view.block, image)
         return self._features.get(key, lambda: store.features(view.block, image), lambda f: f.tokens.nbytes)
+
+    def _upload(self, entry: str, image: str) -> Upload | None:
+        """Return an uploaded image, or None if the image is one of the data set."""
+        return None if image in self.store(entry) else self._uploads.get(entry, image)
 
     def _pair(self, view: View, source: str, target: str) -> tuple[ImageFeatures, ImageFeatures]:
         """Read the features of two images."""

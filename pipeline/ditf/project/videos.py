@@ -67,6 +67,10 @@ class VideoResults:
         self._frames_of(name)
         return next(row for row in self.sequences(descriptor) if row["name"] == name)
 
+    def names(self, sequence: str) -> list[str]:
+        """Return the names of the frames of a sequence, in order."""
+        return [str(frame["name"]) for frame in self._frames_of(sequence)]
+
     def frames(self, sequence: str, descriptor: str) -> Rows:
         """List the frames of a sequence with the mean scores of its objects.
 
@@ -135,8 +139,7 @@ class VideoResults:
         for row in self._frames_of(sequence):
             if row["name"] == frame:
                 return row
-        names = [row["name"] for row in self._frames_of(sequence)]
-        raise UserError(f"frame: {frame!r} not found in {sequence}. {suggest(frame, names)}")
+        raise UserError(f"frame: {frame!r} not found in {sequence}. {suggest(frame, self.names(sequence))}")
 
     def _folder(self, sequence: str, descriptor: str) -> Path:
         """Return the folder of predicted masks of a sequence. Raises `UserError` if they are not complete."""
