@@ -23,6 +23,7 @@ for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 if TYPE_CHECKING:
+    from ditf import show
     from ditf.features.extractor import Extractor
     from ditf.features.fusion import open_store
     from ditf.features.reader import ImageFeatures
@@ -47,6 +48,7 @@ __all__ = [
     "load_results",
     "match",
     "open_store",
+    "show",
     "similarity",
 ]
 
@@ -57,6 +59,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("ditf")
+    if name == "show":
+        return import_module("ditf.show")
     if name not in _MODULES:
         raise AttributeError(f"module 'ditf' has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

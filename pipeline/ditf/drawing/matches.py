@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from ditf.data.images import RGB
 from ditf.drawing.figures import CORRECT, FONT, MARK, WRONG, new_figure, save, shorten, show
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Point = tuple[float, float]
 MOST_LETTERS = 34  # of an image's name above half a figure
 
 
@@ -41,6 +45,39 @@ def draw_matches(
         criterion: When a match is correct, in words, such as "within 3 pixels".
     """
     from matplotlib.lines import Line2D
+
+    correct = [bool(row["error"] <= alpha * row["threshold"]) for row in rows]
+    points = [((row["source_x"], row["source_y"]), (row["predicted_x"], row["predicted_y"])) for row in rows]
+    figure, right = _matches_figure(source, target, points, correct)
+    for row in rows:
+        right.plot(row["target_x"], row["target_y"], "o", mfc="none", mec="black", mew=3, markersize=11)
+        right.plot(row["target_x"], row["target_y"], "o", mfc="none", mec="white", mew=1.5, markersize=11)
+    handles = [
+        Line2D([], [], color=CORRECT, marker="o", label=f"{sum(correct)} correct"),
+        Line2D([], [], color=WRONG, linestyle="--", marker="X", label=f"{len(rows) - sum(correct)} wrong"),
+        Line2D([], [], color="none", marker="o", mfc="none", mec="#7a808c", markersize=11, label="true point"),
+    ]
+    figure.legend(handles=handles, loc="lower center", ncols=3, frameon=False, fontsize=FONT)
+    figure.text(0.5, 0.42 / figure.get_figheight(), f"correct: {criterion}", ha="center", fontsize=FONT)
+    figure.set_layout_engine("tight", rect=(0, 0.6 / figure.get_figheight(), 1, 1))
+    save(figure, path)
+
+
+def matches_figure(source: NamedImage, target: NamedImage, points: Sequence[tuple[Point, Point]]) -> "Figure":
+    """Return a figure of matches whose truth is not known.
+
+    Args:
+        source: The image with the points.
+        target: The image in which they are matched.
+        points: A point (x, y) of the source and its match for each line.
+    """
+    return _matches_figure(source, target, points, [True] * len(points))[0]
+
+
+def _matches_figure(
+    source: NamedImage, target: NamedImage, points: Sequence[tuple[Point, Point]], correct: Sequence[bool]
+) -> "tuple[Figure, Any]":
+    """Return a figure with lines between points and their matches, and the axes of the target."""
     from matplotlib.patches import ConnectionPatch
 
     height, width = (max(side) for side in zip(source.pixels.shape[:2], target.pixels.shape[:2], strict=True))
@@ -48,29 +85,15 @@ def draw_matches(
     left, right = figure.subplots(1, 2)
     for axes, image in ((left, source), (right, target)):
         show(axes, image.pixels, shorten(image.name, MOST_LETTERS))
-    correct = 0
-    for row in rows:
-        good = bool(row["error"] <= alpha * row["threshold"])
-        correct += good
+    for (start, end), good in zip(points, correct, strict=True):
         colour, line, marker = (CORRECT, "-", "o") if good else (WRONG, "--", "X")
-        start, end = (row["source_x"], row["source_y"]), (row["predicted_x"], row["predicted_y"])
         connection = ConnectionPatch(
             start, end, "data", "data", axesA=left, axesB=right, color=colour, linewidth=1.6, linestyle=line
         )
         figure.add_artist(connection)
         for axes, point in ((left, start), (right, end)):
             axes.plot(*point, marker, color=colour, markeredgecolor="white", markersize=8)
-        right.plot(row["target_x"], row["target_y"], "o", mfc="none", mec="black", mew=3, markersize=11)
-        right.plot(row["target_x"], row["target_y"], "o", mfc="none", mec="white", mew=1.5, markersize=11)
-    handles = [
-        Line2D([], [], color=CORRECT, marker="o", label=f"{correct} correct"),
-        Line2D([], [], color=WRONG, linestyle="--", marker="X", label=f"{len(rows) - correct} wrong"),
-        Line2D([], [], color="none", marker="o", mfc="none", mec="#7a808c", markersize=11, label="true point"),
-    ]
-    figure.legend(handles=handles, loc="lower center", ncols=3, frameon=False, fontsize=FONT)
-    figure.text(0.5, 0.42 / figure.get_figheight(), f"correct: {criterion}", ha="center", fontsize=FONT)
-    figure.set_layout_engine("tight", rect=(0, 0.6 / figure.get_figheight(), 1, 1))
-    save(figure, path)
+    return figure, right
 
 
 def draw_similarity(
@@ -85,6 +108,13 @@ def draw_similarity(
         rows: For each point: point (x, y), match (x, y), similarity.
         maps: Cosine similarities of the target's tokens to each point, float32 [points, h, w].
     """
+    save(similarity_figure(source, target, rows, maps), path)
+
+
+def similarity_figure(
+    source: NamedImage, target: NamedImage, rows: Sequence[Mapping[str, Any]], maps: NDArray[np.floating]
+) -> "Figure":
+    """Return the figure of `draw_similarity`."""
     height, width = target.pixels.shape[:2]
     figure = new_figure(8, len(rows) * (3.8 * height / width + 0.6))
     for (left, right), row, similarity in zip(figure.subplots(len(rows), 2, squeeze=False), rows, maps, strict=True):
@@ -101,7 +131,7 @@ def draw_similarity(
         bar.set_label(f"cosine similarity\n(match: {row['similarity']:.3f})", fontsize=FONT)
         mark_point(left, row["point"], MARK)
         mark_point(right, row["match"], MARK, "*")
-    save(figure, path)
+    return figure
 
 
 def mark_point(axes: Any, point: Sequence[float], colour: str, marker: str = "o") -> None:

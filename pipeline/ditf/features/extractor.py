@@ -310,6 +310,7 @@ class Extractor:
             massive=ChannelStatistics.of([tokens]).massive,
             conditions=conditions,
             norm=loaded.norm or LAYER_NORM,
+            pixels=pixels,
         )
 
     @property

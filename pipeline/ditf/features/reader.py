@@ -29,6 +29,7 @@ class ImageFeatures:
         conditions: Modulation by the timestep alone ("t") and by the text alone ("c"), each [3, C]. Models that do not
             embed the two separately have none.
         norm: The normalization that the AdaLN modulates.
+        pixels: The image, uint8 [height, width, 3], if an `Extractor` computed the features; otherwise None.
     """
 
     tokens: NDArray[np.floating]
@@ -38,6 +39,7 @@ class ImageFeatures:
     massive: Sequence[int] = field(default=())
     conditions: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     norm: Norm = LAYER_NORM
+    pixels: NDArray[np.uint8] | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         rows, columns = self.grid
