@@ -6,8 +6,9 @@ import * as match from "./match.js";
 import * as pairs from "./pairs.js";
 import * as search from "./search.js";
 import * as source from "./source.js";
+import * as video from "./video.js";
 
-const VIEWS = { match, pairs, search, channels };
+const VIEWS = { match, pairs, video, search, channels };
 const POLL = 5000; // milliseconds between checks for rebuilt features
 
 let project = null;
@@ -82,6 +83,7 @@ function setTheme(theme) {
     const next = dark ? "light" : "dark";
     localStorage.setItem("theme", next);
     setTheme(next);
+    window.dispatchEvent(new Event("theme"));
   };
 }
 

@@ -28,6 +28,28 @@ export const channel = (view, image, number) => asJson(ask(`channels/${number}`,
 export const search = (body) => asJson(send("search", body));
 export const match = (view, source, target, points) => asJson(send("match", { ...view, source, target, points }));
 
+export const videos = (task, descriptor) => asJson(ask("videos", { task, descriptor }));
+export const video = (sequence, task, descriptor) => asJson(ask(`videos/${encodeURIComponent(sequence)}`, { task, descriptor }));
+export const propagate = (fields) => asJson(ask("propagations", {}, { method: "POST", body: form(fields) }));
+export const upload = (fields) => asJson(ask("uploads", {}, { method: "POST", body: form(fields) }));
+export const job = (id) => asJson(ask(`jobs/${id}`));
+export const cancelJob = (id) => asJson(ask(`jobs/${id}`, {}, { method: "DELETE" }));
+
+export function maskAddress(sequence, frame, task, descriptor, kind) {
+  return `api/videos/${encodeURIComponent(sequence)}/masks/${encodeURIComponent(frame)}?${new URLSearchParams({ task, descriptor, kind })}`;
+}
+
+export const maskOfJobAddress = (id, frame) => `api/jobs/${id}/masks/${encodeURIComponent(frame)}`;
+export const masksOfJobAddress = (id) => `api/jobs/${id}/result`;
+
+function form(fields) {
+  const made = new FormData();
+  for (const [name, value] of Object.entries(fields)) {
+    if (value !== "" && value !== null && value !== undefined) made.append(name, value);
+  }
+  return made;
+}
+
 function send(path, body) {
   const headers = { "Content-Type": "application/json" };
   return ask(path, {}, { method: "POST", headers, body: JSON.stringify(body) });
