@@ -1,5 +1,6 @@
 """The explorer's page, in a real browser."""
 
+import io
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import ditf
@@ -198,6 +201,113 @@ def test_a_channel_is_shown_as_a_map(watched: Watched, server: str) -> None:
     page.locator("tbody button").nth(1).click()
     chosen = page.locator("tr[aria-selected=true] button")
     expect(page.locator("figcaption strong").first).to_contain_text(f"channel {chosen.inner_text()},")
+
+
+def test_a_video_shows_its_worst_frame(watched: Watched, server: str) -> None:
+    with urlopen(f"{server}api/videos/one-disc?task=davis-flux&descriptor=adaln%2Bdiscard") as response:
+        frames = json.load(response)["frames"]
+    worst = min((frame for frame in frames if frame["J&F"] is not None), key=lambda frame: frame["J&F"])
+    page = watched.open(server, view="video", task="davis-flux", sequence="one-disc")
+    page.get_by_role("button", name="Worst frame").click()
+    page.wait_for_function(
+        "(name) => document.querySelector('.player').previousSibling.dataset.frame === name", arg=worst["name"]
+    )
+    scores = f"J {100 * worst['J']:.1f}  F {100 * worst['F']:.1f}"
+    expect(page.locator("figcaption span").first).to_have_text(scores)
+    page.reload()
+    expect(page.locator("figcaption span").first).to_have_text(scores)
+
+
+def test_a_painted_mask_is_propagated(watched: Watched, server: str, finished: Project) -> None:
+    page = watched.open(server, view="video", task="davis-flux", sequence="one-disc")
+    page.get_by_role("button", name="Paint a mask").click()
+    canvas = page.locator("canvas.hover")
+    box = canvas.bounding_box()
+    assert box
+    page.get_by_role("button", name="Propagate").click()
+    expect(page.locator("section [role=alert]")).to_contain_text("shows no object")
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"], steps=4)
+    page.mouse.up()
+    page.get_by_role("button", name="Propagate").click()
+    save = page.get_by_role("link", name="Save masks")
+    save.wait_for(timeout=60_000)
+    with page.expect_download() as download:
+        save.click()
+    names = [path.name for path in sorted((finished.folder / "data/sample/DAVIS").rglob("JPEGImages/*/one-disc/*.jpg"))]
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert archive.namelist() == [f"one-disc/{Path(name).stem}.png" for name in names]
+        with archive.open(archive.namelist()[0]) as file:
+            first = np.asarray(Image.open(file))
+    height, width = first.shape
+    assert set(np.unique(first)) == {0, 1}
+    assert first[height // 2, int(0.45 * width)] == 1
+    assert first[height // 8, width // 8] == 0
+
+
+def test_a_dropped_image_is_matched(watched: Watched, server: str) -> None:
+    page = watched.open(server, view="match", entry="spair-flux", source=SOURCE, targets=TARGET, columns="adaln")
+    picture = Image.new("RGB", (200, 120), "navy")
+    picture.paste("orange", (60, 30, 120, 90))
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    page.evaluate(
+        """async (bytes) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "square.png", { type: "image/png" }));
+            window.dispatchEvent(new DragEvent("drop", { dataTransfer: data, cancelable: true }));
+        }""",
+        list(content.getvalue()),
+    )
+    expect(page.locator("#work")).to_contain_text("square.png")
+    source = page.locator("figure[data-image^='upload/']")
+    source.wait_for(timeout=90_000)
+    expect(page.locator("#notice")).to_be_hidden()
+    page.wait_for_load_state("networkidle")
+    canvas = source.locator("canvas")
+    canvas.click()
+    page.locator("figure[data-match]").first.wait_for()
+    page.reload()
+    source.wait_for()
+
+
+def test_a_text_file_is_refused(watched: Watched, server: str) -> None:
+    page = watched.open(server, view="match", entry="spair-flux")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Add an image").click()
+    chooser.value.set_files({"name": "notes.png", "mimeType": "image/png", "buffer": b"not a picture"})
+    expect(page.locator("#notice")).to_contain_text("not an image")
+    [error] = watched.errors  # Chromium reports the status of the answer
+    assert "400" in error
+    watched.errors.clear()
+
+
+def test_two_tabs_do_not_disturb_each_other(watched: Watched, server: str, browser: Browser) -> None:
+    page = watched.open(server, view="match", entry="spair-flux", source=SOURCE, targets=TARGET, columns="adaln")
+    other = browser.new_page()
+    other.goto(f"{server}#view=channels&entry=spair-flux&source={TARGET}")
+    expect(other.locator("figure")).to_have_count(6)
+    hover(page, POINT, (320, 213))
+    expect(page.locator("figure[data-descriptor]")).to_have_count(1)
+    assert "view=match" in page.url
+    assert "view=channels" in other.url
+    other.close()
+
+
+def test_keys_switch_views_and_explain_themselves(watched: Watched, server: str) -> None:
+    page = watched.open(server, view="match", entry="spair-flux")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    page.keyboard.press("4")
+    expect(page.locator("nav a[aria-current]")).to_have_text("Search")
+    page.wait_for_load_state("networkidle")
+    page.locator("canvas.hover").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.hash.includes('area=')")
 
 
 def test_the_theme_is_kept(watched: Watched, server: str) -> None:

@@ -124,7 +124,7 @@ class Explorer:
         return {"name": Path.cwd().name, "entries": entries, "tasks": tasks, "limits": limits}
 
     def images(self, entry: str, text: str = "", category: str = "") -> Json:
-        """List the images of an entry whose id contains a text.
+        """List the images of an entry whose id contains a text. Uploaded images come first.
 
         Args:
             entry: An entry of `features` or `fusions`.
@@ -132,15 +132,19 @@ class Explorer:
             category: Category of the images. An empty text stands for all.
 
         Returns:
-            The images with id, size, category, and sequence if they are frames, and all categories of the entry.
+            The images with id, name, size, category, and sequence if they are frames, and all categories of the entry.
         """
         store, catalog = self.store(entry), Catalog(CATALOGS / self._dataset(entry))
         rows = [row for row in catalog.rows("images") if row["id"] in store]
         sequences = {row["id"]: row["sequence"] for row in catalog.rows("frames")} if catalog.has("frames") else {}
+        uploads = [
+            {"id": id, "category": "", "name": upload.path.name}
+            | dict(zip(("width", "height"), upload.store.size(upload.item), strict=True))
+            for id, upload in self._uploads.of(entry).items()
+        ]
         chosen = [
-            {key: row[key] for key in ("id", "width", "height", "category")}
-            | {"sequence": sequences.get(row["id"], "")}
-            for row in rows
+            {"name": row["id"].rpartition("/")[2], "sequence": sequences.get(row["id"], "")} | row
+            for row in (*uploads, *({key: row[key] for key in ("id", "width", "height", "category")} for row in rows))
             if text.lower() in row["id"].lower() and category in ("", row["category"])
         ]
         return {"categories": sorted({row["category"] for row in rows}), "images": chosen}

@@ -57,6 +57,11 @@ class Uploads:
         self._uploads = {key: each for key, each in self._uploads.items() if each.path.is_file()}
         self._uploads[entry, id] = upload
 
+    def of(self, entry: str) -> dict[str, Upload]:
+        """Return the uploaded images of an entry by id, the latest first."""
+        found = {id: upload for (name, id), upload in self._uploads.items() if name == entry and upload.path.is_file()}
+        return dict(reversed(found.items()))
+
     def get(self, entry: str, id: str) -> Upload | None:
         """Return an uploaded image, or None if the id is not that of an upload.
 

@@ -26,6 +26,19 @@ export function loadImage(address) {
   });
 }
 
+const SHARP = 960; // pixels of the longer side, so that marks and maps over small pictures are sharp
+
+// Gives a canvas the size of a picture, or more if the picture is small, and draws the picture. Returns the context.
+export function drawPicture(canvas, picture) {
+  const { naturalWidth: width, naturalHeight: height } = picture;
+  const scale = Math.max(1, SHARP / Math.max(width, height));
+  canvas.width = Math.round(width * scale);
+  canvas.height = Math.round(height * scale);
+  const context = canvas.getContext("2d");
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  return context;
+}
+
 export function say(text) {
   document.getElementById("live").textContent = text;
 }

@@ -3,8 +3,10 @@
 import * as channels from "./channels.js";
 import { element, message } from "./elements.js";
 import * as match from "./match.js";
+import { acceptImages } from "./own.js";
 import * as pairs from "./pairs.js";
 import * as search from "./search.js";
+import { listenToKeys } from "./shortcuts.js";
 import * as source from "./source.js";
 import * as video from "./video.js";
 
@@ -46,13 +48,49 @@ async function show() {
     place.replaceChildren(message(project.entries[0]?.missing ?? "params.yaml has no entries of features."));
     return;
   }
-  const context = { project, entries, state, writeState, go: (changes) => { writeState(changes, { remember: true }); show(); } };
+  const context = { project, entries, state, writeState, go };
   try {
     current = (await VIEWS[name].show(place, context)) ?? null;
   } catch (error) {
     place.replaceChildren(message(error.message));
   }
   document.title = `${VIEWS[name].title} - DiTF explorer`;
+}
+
+function go(changes) {
+  writeState(changes, { remember: true });
+  return show();
+}
+
+// The entry whose features an uploaded image gets.
+function shownEntry() {
+  const { view, entry, task } = readState();
+  const indexes = project.tasks.filter((each) => each.type === "retrieval" && !each.missing);
+  const index = indexes.find((each) => each.name === task) ?? indexes[0];
+  if (view === "search" && index) return index.features;
+  return (project.entries.find((each) => each.name === entry) ?? project.entries.find((each) => !each.missing)).name;
+}
+
+function showUpload(entry, image) {
+  const { view } = readState();
+  const place = view === "search" || view === "channels" ? view : "match";
+  go({ view: place, entry, source: image, targets: "", point: "", area: "", channel: "" });
+}
+
+function notify(text) {
+  const notice = document.getElementById("notice");
+  notice.replaceChildren(text, " ", element("button", { type: "button", onclick: () => (notice.hidden = true) }, "Close"));
+  notice.hidden = false;
+}
+
+function act(action) {
+  if (action === "theme") document.getElementById("theme").click();
+  const { entry, block } = readState();
+  const shown = project.entries.find((each) => each.name === entry) ?? project.entries.find((each) => !each.missing);
+  const blocks = shown.blocks.map((each) => each.block);
+  const place = blocks.includes(Number(block)) ? blocks.indexOf(Number(block)) : blocks.length - 1;
+  const next = blocks[place + { "previous block": -1, "next block": 1 }[action]];
+  if (next !== undefined) go({ block: next });
 }
 
 // The parts of the state that a change of the view keeps.
@@ -67,10 +105,11 @@ async function poll() {
     const revisions = (state) => JSON.stringify(state.entries.map((entry) => [entry.name, entry.revision, entry.missing]));
     const changed = revisions(latest) !== revisions(project);
     if (changed) notice.replaceChildren("The features changed. ", element("button", { type: "button", onclick: () => location.reload() }, "Load the page again"));
-    notice.hidden = !changed;
+    if (changed || notice.dataset.lost) notice.hidden = !changed;
+    delete notice.dataset.lost;
   } catch (error) {
-    notice.textContent = error.message;
-    notice.hidden = false;
+    notify(error.message);
+    notice.dataset.lost = true;
   }
 }
 
@@ -95,6 +134,8 @@ try {
   document.querySelector("h1 a").append(` · ${project.name}`);
   await show();
   setInterval(poll, POLL);
+  acceptImages({ entry: shownEntry, limit: project.limits.upload_bytes, onready: showUpload, onerror: notify });
+  listenToKeys(Object.keys(VIEWS), (view) => go({ view }), act);
 } catch (error) {
   document.getElementById("view").replaceChildren(message(error.message));
 }

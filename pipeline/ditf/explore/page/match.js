@@ -1,11 +1,11 @@
 // Match: the similarity maps of all targets follow the mouse over the source image.
 
-import { element, loadImage, mark, message, saveButton, say, select } from "./elements.js";
+import { drawPicture, element, loadImage, mark, message, saveButton, say, select } from "./elements.js";
 import { colourMap, descriptorAt, similarityMap } from "./similarity.js";
 import * as source from "./source.js";
 
 export const title = "Match";
-const HEAT = 0.62; // opacity of a similarity map over its image
+const HEAT = 0.7; // opacity of a similarity map over its image
 const THUMBNAIL = 160; // pixels
 const MOST_TARGETS = 6;
 
@@ -23,7 +23,7 @@ export async function show(place, { project, entries, state, writeState, go }) {
 
   const sourcePanel = new Panel(first, entry);
   const panels = targets.flatMap((target) => columns.map((descriptor) => new Panel(target, entry, { entry: entry.name, block, descriptor })));
-  const picker = element("details", {}, element("summary", {}, "Choose images"), imagePicker(images, entry, first, targets, go));
+  const picker = element("details", { class: "picker", open: true }, element("summary", {}, "Choose images"), imagePicker(images, entry, first, targets, go));
   place.replaceChildren(
     controls(entries, entry, blocks, block, columns, go),
     element("p", { class: "legend" },
@@ -31,8 +31,9 @@ export async function show(place, { project, entries, state, writeState, go }) {
       element("span", {}, "less similar", element("span", { class: "scale" }), "more similar"),
     ),
     element("div", { class: "stage" },
-      element("div", {}, sourcePanel.figure, picker),
+      sourcePanel.figure,
       grid(panels, columns.length),
+      picker,
     ),
   );
   sourcePanel.canvas.classList.add("hover");
@@ -174,7 +175,7 @@ function imagePicker(images, entry, first, targets, go) {
       const pressed = mode.current === "source" ? each.id === first : targets.includes(each.id);
       return element("button", { type: "button", title: each.id, "aria-pressed": String(pressed), onclick: () => pick(each.id) },
         element("img", { src: source.pictureAddress(entry.name, each.id, THUMBNAIL), alt: "", loading: "lazy" }),
-        element("span", {}, each.id.split("/").at(-1)),
+        element("span", {}, each.name),
       );
     }));
   }
@@ -223,10 +224,7 @@ class Panel {
     ]);
     this.picture = picture;
     this.tokens = tokens;
-    this.canvas.width = picture.naturalWidth;
-    this.canvas.height = picture.naturalHeight;
-    this.context = this.canvas.getContext("2d");
-    this.context.drawImage(picture, 0, 0);
+    this.context = drawPicture(this.canvas, picture);
     const size = tokens ?? (await source.images(this.entry.name)).images.find((each) => each.id === this.image);
     this.width = size.width;
     this.height = size.height;
@@ -238,11 +236,11 @@ class Panel {
   }
 
   get markSize() {
-    return Math.max(5, Math.max(this.canvas.width, this.canvas.height) / 55);
+    return Math.max(this.canvas.width, this.canvas.height) / 45;
   }
 
   drawPoint(point) {
-    this.context.drawImage(this.picture, 0, 0);
+    this.context.drawImage(this.picture, 0, 0, this.canvas.width, this.canvas.height);
     mark(this.context, ...this.toCanvas(point), this.markSize);
     this.value.textContent = `${point[0]}, ${point[1]}`;
   }
@@ -253,7 +251,9 @@ class Panel {
     const { canvas, high } = colourMap(this.values, rows, columns);
     const { context } = this;
     context.globalAlpha = 1;
-    context.drawImage(this.picture, 0, 0);
+    context.filter = "grayscale(1)"; // so that only the map has colours
+    context.drawImage(this.picture, 0, 0, this.canvas.width, this.canvas.height);
+    context.filter = "none";
     context.globalAlpha = HEAT;
     context.imageSmoothingEnabled = true;
     context.drawImage(canvas, 0, 0, this.canvas.width, this.canvas.height);
@@ -261,7 +261,7 @@ class Panel {
     if (pinned) return; // the exact match follows
     const best = this.values.indexOf(Math.max(...this.values));
     const centre = [((best % columns) + 0.5) * (this.width / columns) - 0.5, (Math.floor(best / columns) + 0.5) * (this.height / rows) - 0.5];
-    mark(context, ...this.toCanvas(centre), this.markSize * 0.7);
+    mark(context, ...this.toCanvas(centre), this.markSize);
     this.value.textContent = high.toFixed(2);
   }
 

@@ -5,7 +5,7 @@ import * as source from "./source.js";
 
 export const title = "Pairs";
 const PAGE = 24;
-const SIDE = 360; // of a picture in pixels
+const SIDE = 640; // of a picture in pixels
 
 export async function show(place, { project, state, go }) {
   const tasks = project.tasks.filter((task) => task.type === "correspondence");
@@ -83,15 +83,15 @@ async function sizeOf(entry, image) {
 }
 
 function draw(canvas, pictures, sizes, pair) {
-  const height = 240;
+  const height = 480;
   const widths = pictures.map((picture) => (picture.naturalWidth / picture.naturalHeight) * height);
-  canvas.width = widths[0] + widths[1] + 8;
+  canvas.width = widths[0] + widths[1] + 16;
   canvas.height = height;
   const context = canvas.getContext("2d");
   context.drawImage(pictures[0], 0, 0, widths[0], height);
-  context.drawImage(pictures[1], widths[0] + 8, 0, widths[1], height);
+  context.drawImage(pictures[1], widths[0] + 16, 0, widths[1], height);
   const style = getComputedStyle(document.documentElement);
-  const place = (side, [x, y]) => [(side ? widths[0] + 8 : 0) + ((x + 0.5) / sizes[side].width) * widths[side], ((y + 0.5) / sizes[side].height) * height];
+  const place = (side, [x, y]) => [(side ? widths[0] + 16 : 0) + ((x + 0.5) / sizes[side].width) * widths[side], ((y + 0.5) / sizes[side].height) * height];
   const probe = element("span");
   document.body.append(probe);
   const colour = (name) => {
@@ -102,9 +102,9 @@ function draw(canvas, pictures, sizes, pair) {
     const shade = colour(point.correct ? "right" : "wrong");
     const start = place(0, point.source);
     const end = place(1, point.match);
-    mark(context, ...place(1, point.true), 6, "#ffffff");
-    for (const [width, stroke] of [[4, "rgba(0,0,0,.55)"], [2, shade]]) {
-      context.setLineDash(point.correct ? [] : [7, 5]);
+    mark(context, ...place(1, point.true), 12, "#ffffff");
+    for (const [width, stroke] of [[7, "rgba(0,0,0,.55)"], [4, shade]]) {
+      context.setLineDash(point.correct ? [] : [14, 10]);
       context.lineWidth = width;
       context.strokeStyle = stroke;
       context.beginPath();
@@ -113,8 +113,8 @@ function draw(canvas, pictures, sizes, pair) {
       context.stroke();
     }
     context.setLineDash([]);
-    mark(context, ...start, 3, shade);
-    mark(context, ...end, 3.5, shade, point.correct ? "ring" : "cross");
+    mark(context, ...start, 6, shade);
+    mark(context, ...end, 8, shade, point.correct ? "ring" : "cross");
   }
   probe.remove();
 }

@@ -1,6 +1,6 @@
 // Search: the most similar places or regions in all images of an index.
 
-import { element, loadImage, mark, message, select } from "./elements.js";
+import { drawPicture, element, loadImage, mark, message, saveButton, say, select } from "./elements.js";
 import * as source from "./source.js";
 
 export const title = "Search";
@@ -20,23 +20,21 @@ export async function show(place, { project, state, go }) {
   const { width, height } = byId.get(image);
   const area = (state.area ?? "").split(",").map(Number);
   const hits = element("div", { class: "cards" });
-  const canvas = element("canvas", { class: "hover", tabindex: 0, role: "img", "aria-label": `${image}. Click a point or drag a box to search.` });
+  const canvas = element("canvas", { class: "hover", tabindex: 0, role: "img", "aria-label": `${image}. Click a point or drag a box to search. Arrow keys move a point, Enter searches there.` });
   place.replaceChildren(
     element("div", { class: "controls" },
       select("Index", done.map((each) => [each.name, each.name]), task.name, (name) => go({ view: "search", task: name, source: "", area: "" })),
-      select("Image", images.map((each) => [each.id, each.id]), image, (id) => go({ view: "search", source: id, area: "" })),
+      select("Image", images.map((each) => [each.id, each.id.startsWith("upload/") ? each.name : each.id]), image, (id) => go({ view: "search", source: id, area: "" })),
       select("Category of hits", [["", "all"], ...categories.map((each) => [each, each])], state.category ?? "", (value) => go({ view: "search", category: value })),
     ),
     element("p", { class: "legend" }, "Click a point or drag a box. Without either, similar images are found. Click a result to go on from there."),
-    element("div", { class: "stage" }, element("figure", {}, canvas, element("figcaption", {}, element("strong", {}, image))), hits),
+    element("div", { class: "stage" }, element("figure", {}, canvas, element("figcaption", {}, element("strong", {}, byId.get(image).name), element("span"), saveButton(canvas, `${image}-search`))), hits),
   );
   const picture = await loadImage(source.pictureAddress(task.features, image));
-  canvas.width = picture.naturalWidth;
-  canvas.height = picture.naturalHeight;
-  const context = canvas.getContext("2d");
+  const context = drawPicture(canvas, picture);
   const scale = canvas.width / width;
   const draw = (shape) => {
-    context.drawImage(picture, 0, 0);
+    context.drawImage(picture, 0, 0, canvas.width, canvas.height);
     outline(context, shape, scale);
   };
   draw(area);
@@ -61,6 +59,18 @@ export async function show(place, { project, state, go }) {
     const next = clicked ? start.point : boxTo(event);
     start = null;
     go({ view: "search", task: task.name, source: image, area: next.join(",") });
+  });
+  let point = area.length === 2 ? area : [Math.floor(width / 2), Math.floor(height / 2)];
+  canvas.addEventListener("keydown", (event) => {
+    const step = event.shiftKey ? 20 : 4;
+    const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
+    if (event.key in moves) {
+      event.preventDefault();
+      const [right, down] = moves[event.key];
+      point = [Math.min(Math.max(point[0] + right, 0), width - 1), Math.min(Math.max(point[1] + down, 0), height - 1)];
+      draw(point);
+      say(point.join(", "));
+    } else if (event.key === "Enter") go({ view: "search", task: task.name, source: image, area: point.join(",") });
   });
   const body = { task: task.name, image };
   if (area.length === 2) body.point = area;
@@ -90,10 +100,7 @@ function card(task, hit, row, go) {
   const area = hit.box && !Number.isInteger(hit.token) ? hit.box.map(Math.round) : hit.point?.map(Math.round);
   const open = () => go({ view: "search", source: hit.image, area: area?.join(",") ?? "" });
   loadImage(source.pictureAddress(task.features, hit.image, 480)).then((picture) => {
-    canvas.width = picture.naturalWidth;
-    canvas.height = picture.naturalHeight;
-    const context = canvas.getContext("2d");
-    context.drawImage(picture, 0, 0);
+    const context = drawPicture(canvas, picture);
     if (hit.box) outline(context, hit.box, canvas.width / row.width);
   });
   const made = element("button", { type: "button", class: "card", onclick: open, "aria-label": `${text}. Search from here.` }, canvas, element("p", {}, text));

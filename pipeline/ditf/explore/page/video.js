@@ -1,6 +1,6 @@
 // Video: a player of frames with predicted and true masks, their scores, and propagation of a painted mask.
 
-import { element, loadImage, message, saveButton, say, select } from "./elements.js";
+import { drawPicture, element, loadImage, message, saveButton, say, select } from "./elements.js";
 import { follow } from "./jobs.js";
 import { encodeMask, overlay, readMask } from "./masks.js";
 import { Painter } from "./paint.js";
@@ -9,7 +9,8 @@ import * as source from "./source.js";
 export const title = "Video";
 const RATE = 8; // frames per second
 const KEPT = 64; // frames and masks in memory
-const CHART = [1600, 220]; // pixels
+const CHART = [1000, 320]; // pixels
+const [LEFT, RIGHT] = [70, 20]; // margins in pixels
 
 export async function show(place, { project, state, writeState, go }) {
   const tasks = project.tasks.filter((task) => task.type === "propagation");
@@ -177,12 +178,7 @@ class Player {
     const [picture, ...masks] = await Promise.all(this.layersOf(this.frame));
     if (index !== this.index) return; // another frame was chosen meanwhile
     const { canvas } = this;
-    if (canvas.width !== picture.naturalWidth || canvas.height !== picture.naturalHeight) {
-      canvas.width = picture.naturalWidth;
-      canvas.height = picture.naturalHeight;
-    }
-    const context = canvas.getContext("2d");
-    context.drawImage(picture, 0, 0);
+    const context = drawPicture(canvas, picture);
     context.imageSmoothingEnabled = false;
     for (const mask of masks) context.drawImage(mask, 0, 0, canvas.width, canvas.height);
     this.painter?.draw(context);
@@ -191,7 +187,7 @@ class Player {
 
   pick(event) {
     const box = this.chart.getBoundingClientRect();
-    const share = (event.clientX - box.left) / box.width;
+    const share = (((event.clientX - box.left) / box.width) * CHART[0] - LEFT) / (CHART[0] - LEFT - RIGHT);
     this.goto(Math.round(Math.min(Math.max(share, 0), 1) * (this.video.frames.length - 1)));
   }
 
@@ -200,19 +196,21 @@ class Player {
     const style = getComputedStyle(this.chart);
     const context = this.chart.getContext("2d");
     context.clearRect(0, 0, width, height);
-    const x = (i) => 12 + (i / Math.max(1, this.video.frames.length - 1)) * (width - 24);
-    const y = (value) => height - 12 - value * (height - 24);
+    const x = (i) => LEFT + (i / Math.max(1, this.video.frames.length - 1)) * (width - LEFT - RIGHT);
+    const y = (value) => height - 24 - value * (height - 48);
     context.strokeStyle = style.borderColor;
     context.lineWidth = 2;
     context.fillStyle = style.color;
-    context.globalAlpha = 0.4;
+    context.font = "24px system-ui, sans-serif";
+    context.textAlign = "right";
+    context.textBaseline = "middle";
     for (const share of [0, 0.5, 1]) {
+      context.fillText(100 * share, LEFT - 14, y(share));
       context.beginPath();
-      context.moveTo(x(0), y(share));
-      context.lineTo(width - 12, y(share));
+      context.moveTo(LEFT, y(share));
+      context.lineTo(width - RIGHT, y(share));
       context.stroke();
     }
-    context.globalAlpha = 1;
     context.strokeStyle = style.color;
     for (const [measure, dashes] of [["J", []], ["F", [14, 10]]]) {
       context.setLineDash(dashes);
