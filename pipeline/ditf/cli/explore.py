@@ -9,6 +9,10 @@ from ditf.cli.options import load_project
 from ditf.errors import UserError, exit_on_error
 
 Host = Annotated[str, typer.Option("--host", help="Address to listen on. Any but a loopback address requires a token.")]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", help="Secret that requests must carry. Default: a random one, or none on loopback."),
+]
 Memory = Annotated[int, typer.Option("--memory", min=16, help="Features kept in memory, in MiB.")]
 
 
@@ -21,6 +25,7 @@ def explore(
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for any free one.")] = 0,
     memory: Memory = 512,
+    token: Token = None,
 ) -> None:
     """Explore features and results in the browser.
 
@@ -31,7 +36,7 @@ def explore(
     Example:
       ditf explore
     """
-    _serve(host, port, memory, open_browser=True)
+    _serve(host, port, memory, token, open_browser=True)
 
 
 @exit_on_error
@@ -39,6 +44,7 @@ def serve(
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for any free one.")] = 8000,
     memory: Memory = 512,
+    token: Token = None,
 ) -> None:
     """Answer queries over HTTP, and serve the explorer's page.
 
@@ -49,10 +55,10 @@ def serve(
       ditf serve --port 8000
       curl 'http://127.0.0.1:8000/api/project'
     """
-    _serve(host, port, memory, open_browser=False)
+    _serve(host, port, memory, token, open_browser=False)
 
 
-def _serve(host: str, port: int, memory: int, open_browser: bool) -> None:
+def _serve(host: str, port: int, memory: int, token: str | None, open_browser: bool) -> None:
     """Run the server in the project's folder."""
     params = load_project()
     for module, package in REQUIRED.items():
@@ -60,4 +66,4 @@ def _serve(host: str, port: int, memory: int, open_browser: bool) -> None:
             raise UserError(f"{package}: not installed. Run `pip install 'ditf[serve]'`.")
     from ditf.explore.serve import serve
 
-    serve(params, host, port, memory << 20, open_browser)
+    serve(params, host, port, memory << 20, open_browser, token)

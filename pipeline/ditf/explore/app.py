@@ -13,7 +13,6 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ditf.errors import UserError
 from ditf.explore.jobs import BusyError
@@ -33,7 +32,9 @@ STATUS: dict[type[UserError], int] = {StaleError: 409, TooLargeError: 413, BusyE
 
 # The page may load nothing from other servers.
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
@@ -99,7 +100,7 @@ def make_app(explorer: Explorer, version: str, hosts: list[str], token: str | No
     Args:
         explorer: What the server shows.
         version: Version of the package.
-        hosts: Host names under which the server may be called. Pages of other hosts cannot call it.
+        hosts: Names and addresses of the server. Without a token, requests under other names are refused.
         token: Secret that each request must carry; None if only this machine can connect.
 
     Returns:
@@ -258,7 +259,8 @@ def _add_errors(app: FastAPI) -> None:
     """Answer every error with JSON of one line."""
 
     def answer(message: str, status: int) -> JSONResponse:
-        return JSONResponse({"error": " ".join(message.split())}, status)
+        line = " ".join(message.split()).encode("utf-8", "backslashreplace").decode()
+        return JSONResponse({"error": line}, status, {"Retry-After": "5"} if status == 503 else None)
 
     @app.exception_handler(UserError)
     def user_error(request: Request, error: UserError) -> JSONResponse:
@@ -285,23 +287,32 @@ def _add_checks(app: FastAPI, hosts: list[str], token: str | None) -> None:
 
     @app.middleware("http")
     async def check(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if token is None and _name(f"//{host}") not in hosts:
+            return JSONResponse({"error": f"{host}: not a name of this server. Use {', '.join(hosts)}."}, 403)
+        if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             return JSONResponse({"error": f"{origin}: pages of other servers may not call the explorer."}, 403)
         given = request.query_params.get("token")
         if token is not None:
             bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
             candidates = (given, bearer, request.cookies.get(COOKIE))
-            if not any(hmac.compare_digest(each or "", token) for each in candidates):
+            if not any(hmac.compare_digest((each or "").encode(), token.encode()) for each in candidates):
                 return JSONResponse({"error": "A token is needed. Open the address that `ditf serve` printed."}, 401)
         response = await proceed(request)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         if request.url.path.startswith("/api"):
             response.headers.setdefault("Cache-Control", "no-store")
-        if token is not None and given is not None:
+        if token is not None and given is not None:  # the page's further requests carry the cookie
             response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
         return response
 
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     app.add_middleware(RequestLimits)
+
+
+def _name(address: str) -> str:
+    """Return the name of the host in an address, or an empty text if it has none."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""

@@ -23,6 +23,7 @@ Work = Callable[..., Any]  # called in the worker with the arguments of the job 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 MOST_WAITING = 8
 MOST_KEPT = 32  # finished jobs
+DIED = "The worker process ended, for example because memory ran out. Free some memory and run it again."
 
 
 class BusyError(UserError):
@@ -161,25 +162,24 @@ class JobQueue:
                 if kind == "progress":
                     job.done = value
                     continue
+                result = job.finish(value) if kind == "done" else None
                 with self._changed:
-                    if job.state == "running" and kind == "done":
-                        job.result = job.finish(value)
-                        self._end(job, "done")
-                    elif job.state == "running":
-                        job.error = str(value).replace(f"{job.folder}{os.sep}", "")
-                        self._end(job, "failed")
+                    if job.state == "running":
+                        job.result = result
+                        self._end(job, "done" if kind == "done" else "failed", None if kind == "done" else str(value))
                 return
-        except (EOFError, OSError):  # the worker was stopped, or it died
+        except Exception as error:  # the worker was stopped or died, or the result cannot be read
+            died = isinstance(error, (EOFError, OSError))
             with self._changed:
                 if job.state == "running":
-                    job.error = "its process died, for example because memory ran out. Run it again on a free machine."
-                    self._end(job, "failed")
-                if self._worker is worker:
+                    self._end(job, "failed", DIED if died else str(error))
+                if self._worker is worker and died:
                     self._stop_worker()
 
-    def _end(self, job: Job, state: State) -> None:
+    def _end(self, job: Job, state: State, error: str | None = None) -> None:
         """Note that a job ended. The files of a job without a result are removed."""
         job.state = state
+        job.error = error and error.replace(f"{job.folder}{os.sep}", "")  # the user does not know the folder
         if state != "done":
             shutil.rmtree(job.folder, ignore_errors=True)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
@@ -21,9 +22,10 @@ from ditf.errors import UserError
 from ditf.explore.jobs import JobQueue
 from ditf.explore.uploads import MOST_BYTES, MOST_PIXELS, Upload, Uploads
 from ditf.features.descriptors import ChannelStatistics
-from ditf.features.fusion import open_store
+from ditf.features.fusion import FusedStore, open_store
 from ditf.features.reader import FeatureReader, ImageFeatures
 from ditf.features.store import FeatureStore
+from ditf.files import bytes_in
 from ditf.matching.images import match, similarity
 from ditf.metrics.pck import PREDICTIONS
 from ditf.project.entries import check_entry, image_reader
@@ -38,6 +40,7 @@ from ditf.types import BOTH, MODULATED, ORIGINAL, Descriptor
 T = TypeVar("T")
 Json = dict[str, Any]
 LARGEST_CHANNELS = 8
+ROW = 1000  # bytes of a small dictionary, roughly
 
 
 class StaleError(UserError):
@@ -108,13 +111,9 @@ class Explorer:
 
     def __init__(self, params: Params, memory: int = 512 << 20) -> None:
         self.params, self.jobs, self._uploads = params, JobQueue(), Uploads()
-        self._features = RecentlyUsed(memory)
+        self._recent = RecentlyUsed(memory)
         self._stores: dict[str, tuple[Any, FeatureReader]] = {}
-        self._tables: dict[str, tuple[Any, list[Json]]] = {}
-        self._readers: dict[str, tuple[Any, Callable[[str], RGB]]] = {}
-        self._indexes: dict[str, tuple[Any, FeatureIndex]] = {}
-        self._videos: dict[str, tuple[Any, VideoResults]] = {}
-        self._scores: dict[tuple[str, ...], tuple[Any, list[Json]]] = {}
+        self._entries: dict[str, Json] = {}
 
     def project(self) -> Json:
         """Describe the entries of `features` and `fusions`, and the tasks. Entries without features say what to run."""
@@ -225,10 +224,8 @@ class Explorer:
         path = RESULTS / task / "predictions" / "predictions.parquet"
         if not path.is_file():
             raise UserError(f"{path}: not found. Run `dvc repro predict@{task}`.")
-        key, stamp = f"{task}/{descriptor}", _stamp(path)
-        if self._tables.get(key, (None, []))[0] != stamp:
-            self._tables[key] = (stamp, _read_pairs(path, settings, descriptor))
-        return self._tables[key][1]
+        key = ("pairs", task, descriptor, _stamp(path))
+        return self._recent.get(key, lambda: _read_pairs(path, settings, descriptor), _size_of_pairs)
 
     def search(
         self, task: str, image: str, place: Sequence[int] = (), k: int = 12, all_hits: bool = False, category: str = ""
@@ -305,19 +302,17 @@ class Explorer:
     def videos(self, task: str) -> VideoResults:
         """Return the videos of a task of type propagation."""
         check_entry(self.params.tasks, task, "tasks")
-        stamp = _stamp(CATALOGS / self.params.tasks[task].dataset)
-        if task not in self._videos or self._videos[task][0] != stamp:
-            self._videos[task] = (stamp, VideoResults(self.params, task))
-        return self._videos[task][1]
+        catalog = CATALOGS / self.params.tasks[task].dataset
+        key = ("videos", task, _stamp(catalog))
+        return self._recent.get(key, lambda: VideoResults(self.params, task), lambda videos: bytes_in(catalog))
 
     def video(self, task: str, sequence: str, descriptor: str) -> Json:
         """Describe a sequence and the scores of its frames; see `VideoResults.frames`."""
-        videos, key = self.videos(task), (task, sequence, descriptor)
+        videos = self.videos(task)
         described = videos.sequence(sequence, descriptor)
-        stamp = _stamp(RESULTS / task / "predictions")
-        if key not in self._scores or self._scores[key][0] != stamp:
-            self._scores[key] = (stamp, videos.frames(sequence, descriptor))
-        return described | {"frames": self._scores[key][1]}
+        key = ("video", task, sequence, descriptor, _stamp(RESULTS / task / "predictions"))
+        frames = self._recent.get(key, lambda: videos.frames(sequence, descriptor), lambda rows: ROW * len(rows))
+        return described | {"frames": frames}
 
     def add_upload(self, entry: str, id: str, path: Path, store: Path, item: str) -> str:
         """Add an uploaded image, whose id other methods accept with the same entry.
@@ -355,10 +350,8 @@ class Explorer:
         store, folder = self.store(self.params.tasks[task].features), RESULTS / task / "predictions"
         if not (folder / "index.json").is_file():
             raise UserError(f"{folder}: no index yet. Run `dvc repro predict@{task}`.")
-        stamp = (_stamp(folder), store.digest)
-        if task not in self._indexes or self._indexes[task][0] != stamp:
-            self._indexes[task] = (stamp, FeatureIndex(folder, store))
-        return self._indexes[task][1]
+        key = ("index", task, _stamp(folder), store.digest)
+        return self._recent.get(key, lambda: FeatureIndex(folder, store), lambda index: bytes_in(folder))
 
     def _read(self, view: View, image: str) -> ImageFeatures:
         """Read the features of an image at a block."""
@@ -368,7 +361,7 @@ class Explorer:
         if upload := self._upload(view.entry, image):
             store, image = upload.store, upload.item
         key = (store.digest, view.block, image)
-        return self._features.get(key, lambda: store.features(view.block, image), lambda f: f.tokens.nbytes)
+        return self._recent.get(key, lambda: store.features(view.block, image), lambda f: f.tokens.nbytes)
 
     def _upload(self, entry: str, image: str) -> Upload | None:
         """Return an uploaded image, or None if the image is one of the data set."""
@@ -401,36 +394,20 @@ class Explorer:
 
     def _reader(self, dataset: str) -> Callable[[str], RGB]:
         """Return a function that reads an image of a data set."""
-        stamp = _stamp(CATALOGS / dataset)
-        if dataset not in self._readers or self._readers[dataset][0] != stamp:
-            self._readers[dataset] = (stamp, image_reader(self.params, dataset))
-        return self._readers[dataset][1]
+        catalog = CATALOGS / dataset
+        key = ("images", dataset, _stamp(catalog))
+        return self._recent.get(key, lambda: image_reader(self.params, dataset), lambda read: bytes_in(catalog))
 
     def _describe_entry(self, name: str) -> Json:
         """Describe an entry of `features` or `fusions`."""
         shown: Json = {"name": name, "dataset": self._dataset(name)}
         try:
             store = self.store(name)
+            if store.digest not in self._entries:
+                self._entries[store.digest] = _describe_store(store)
         except UserError as error:
             return shown | {"missing": str(error)}
-        blocks = [
-            {"block": block, "channels": store.channels(block), "massive": store.massive(block)}
-            for block in store.blocks
-        ]
-        config = store.attributes.get("extraction_config", {})
-        settings: Mapping[str, Any] = {key: config.get(key) for key in ("img_size", "timestep", "ensemble_size")}
-        first = store.features(store.blocks[0], store.ids[0])
-        descriptors: list[str] = list(ORIGINAL if first.modulation is None else MODULATED)
-        descriptors += [f"adaln:{condition}" for condition in first.conditions if condition != BOTH]
-        return shown | {
-            "missing": None,
-            "revision": store.digest,
-            "source": store.attributes.get("source", ""),
-            "images": len(store),
-            "blocks": blocks,
-            "descriptors": descriptors,
-            **settings,
-        }
+        return shown | {"missing": None} | self._entries[store.digest]
 
     def _describe_task(self, name: str) -> Json:
         """Describe a task."""
@@ -447,6 +424,28 @@ class Explorer:
         }
 
 
+def _describe_store(store: FeatureReader) -> Json:
+    """Describe features: their revision, images, blocks, descriptors and settings."""
+    blocks = [
+        {"block": block, "channels": store.channels(block), "massive": store.massive(block)} for block in store.blocks
+    ]
+    config = store.attributes.get("extraction_config", {})
+    settings: Mapping[str, Any] = {key: config.get(key) for key in ("img_size", "timestep", "ensemble_size")}
+    descriptors: list[str] = list(ORIGINAL)
+    if not isinstance(store, FusedStore):
+        first = store.features(store.blocks[0], store.ids[0])
+        descriptors = list(ORIGINAL if first.modulation is None else MODULATED)
+        descriptors += [f"adaln:{condition}" for condition in first.conditions if condition != BOTH]
+    return {
+        "revision": store.digest,
+        "source": store.attributes.get("source", ""),
+        "images": len(store),
+        "blocks": blocks,
+        "descriptors": descriptors,
+        **settings,
+    }
+
+
 def _stamp(path: Path) -> tuple[int, int]:
     """Return a value that changes when a file or folder is replaced. Raises `UserError` if there is none."""
     try:
@@ -456,13 +455,22 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_ino
 
 
+def _size_of_pairs(pairs: list[Json]) -> int:
+    """Estimate the memory of pairs in bytes."""
+    return sum(ROW * (1 + len(pair["points"])) for pair in pairs)
+
+
 def _read_pairs(path: Path, settings: Correspondence, descriptor: str) -> list[Json]:
     """Read the predictions of a descriptor, grouped by pair; see `Explorer.pairs`."""
     catalog = Catalog(CATALOGS / settings.dataset)
     images = {row["pair"]: row for row in catalog.rows("pairs")}
     alpha = settings.headline_alpha
     pairs: dict[str, Json] = {}
-    for row in pq.read_table(path, filters=[("descriptor", "=", descriptor)]).to_pylist():
+    try:
+        rows = pq.read_table(path, filters=[("descriptor", "=", descriptor)]).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: not a readable table ({error}). Run `dvc repro`.") from None
+    for row in rows:
         name, allowed = row["pair"], alpha * row["threshold"]
         pair = pairs.setdefault(
             name,

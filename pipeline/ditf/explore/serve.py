@@ -5,6 +5,7 @@ import socket
 import threading
 import webbrowser
 from importlib.metadata import version
+from urllib.parse import quote
 
 import uvicorn
 
@@ -16,28 +17,29 @@ from ditf.explore.library import Explorer
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def serve(params: Params, host: str, port: int, memory: int, open_browser: bool) -> None:
+def serve(params: Params, host: str, port: int, memory: int, open_browser: bool, token: str | None = None) -> None:
     """Serve the explorer until it is interrupted.
 
     Args:
         params: Parameters of the project, whose folder is the current one.
-        host: Address to listen on. Any other than a loopback address requires a token, which is printed.
+        host: Address to listen on.
         port: Port to listen on; 0 for any free one.
         memory: Largest total size in bytes of the features that are kept in memory.
         open_browser: Whether to open the page in a browser.
+        token: Secret that requests must carry. By default a random one, or none on a loopback address.
 
     Raises:
         UserError: The address cannot be used.
     """
-    token = None if host in LOOPBACK else secrets.token_urlsafe(16)
-    hosts = [*LOOPBACK, host] if token is None else ["*"]  # the token protects it
-    app = make_app(Explorer(params, memory), version("ditf"), hosts, token)
+    if token is None and host not in LOOPBACK:
+        token = secrets.token_urlsafe(16)
+    app = make_app(Explorer(params, memory), version("ditf"), list(LOOPBACK), token)
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
         raise UserError(f"--port {port}: cannot listen on {host} ({error}). Choose another port.") from None
     shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
+    address = f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={quote(token)}" if token else "")
     print(f"Explorer: {address}\nPress Ctrl-C to stop.", flush=True)
     if open_browser:
         threading.Timer(0.5, webbrowser.open, [address]).start()
