@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from ditf.errors import UserError
 from ditf.explore.jobs import BusyError
 from ditf.explore.library import Explorer, StaleError, View
-from ditf.explore.limits import RequestLimits
+from ditf.explore.limits import BODY, RequestLimits
 from ditf.explore.uploads import TooLargeError
 from ditf.explore.videos import video_routes
 from ditf.explore.work import work_routes
@@ -170,7 +170,7 @@ def _add_routes(app: FastAPI, explorer: Explorer, version: str) -> None:
         """Return the cosine similarity of every token of an image to a point of another."""
         return explorer.similarity(View(entry, block, descriptor), source, target, (x, y))
 
-    @app.post("/api/match")
+    @app.post("/api/match", max_body_size=BODY)
     def match(request: MatchRequest) -> dict[str, Any]:
         """Find the pixels that correspond to points of another image."""
         view = View(request.entry, request.block, request.descriptor)
@@ -216,7 +216,7 @@ def _add_routes(app: FastAPI, explorer: Explorer, version: str) -> None:
         chosen.sort(key=lambda row: (-key(row) if descending else key(row), row["pair"]))
         return {"total": len(chosen), **facets, "pairs": chosen[offset : offset + limit]}
 
-    @app.post("/api/search")
+    @app.post("/api/search", max_body_size=BODY)
     def search(request: SearchRequest) -> dict[str, Any]:
         """Find places that are similar to a point or a region, or images that are similar to an image."""
         if request.point and request.box:

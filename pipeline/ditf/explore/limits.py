@@ -1,54 +1,45 @@
 """Limits on requests: how many are answered at a time, and how long their bodies may be."""
 
-from starlette.exceptions import HTTPException
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ditf.explore.uploads import MOST_BYTES
 
 MOST_REQUESTS = 64  # at a time
 BODY = 1 << 20  # bytes of a request without a file
-FORM = 64 << 10  # bytes of an upload besides its file
-TOO_LARGE = "the request is too large. Send a smaller file."
-BUSY = "too many requests at a time. Try again in a moment."
+UPLOAD = MOST_BYTES + (64 << 10)  # bytes of a form with a file
+UPLOADS = ("/api/uploads", "/api/propagations")
 
 
 class RequestLimits:
-    """Refuse requests that are too many or too large before anything reads them.
+    """Refuse requests that are too many or that announce too long a body.
+
+    Bodies that do not announce their length are limited by the routes that read them.
 
     Args:
         app: The application.
-        requests: Largest number of requests at a time.
+        most: Largest number of requests at a time.
     """
 
-    def __init__(self, app: ASGIApp, requests: int = MOST_REQUESTS) -> None:
-        self._app, self._most, self._active = app, requests, 0
+    def __init__(self, app: ASGIApp, most: int = MOST_REQUESTS) -> None:
+        self._app, self._most, self._active = app, most, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        upload = scope["path"] in ("/api/uploads", "/api/propagations")
-        limit = MOST_BYTES + FORM if upload else BODY
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > limit:
-            await JSONResponse({"error": TOO_LARGE}, 413)(scope, receive, send)
+        length, limit = Headers(scope=scope).get("content-length", "0"), UPLOAD if scope["path"] in UPLOADS else BODY
+        if length.isdecimal() and int(length) > limit:
+            error = {"error": f"the request has {int(length):,} bytes. Send at most {limit:,}."}
+            await JSONResponse(error, 413)(scope, receive, send)
             return
         if self._active >= self._most:
-            await JSONResponse({"error": BUSY}, 503, {"Retry-After": "1"})(scope, receive, send)
+            error = {"error": f"{self._active} requests at a time are too many. Try again in a moment."}
+            await JSONResponse(error, 503, {"Retry-After": "1"})(scope, receive, send)
             return
-        received = 0
-
-        async def limited() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:  # a body without a length
-                raise HTTPException(413, TOO_LARGE.rstrip("."))
-            return message
-
         self._active += 1
         try:
-            await self._app(scope, limited, send)
+            await self._app(scope, receive, send)
         finally:
             self._active -= 1

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from ditf.errors import UserError
 from ditf.explore.jobs import Job
 from ditf.explore.library import Explorer
+from ditf.explore.limits import UPLOAD
 from ditf.explore.uploads import check_image, extract_upload, file_name, upload_id
 from ditf.project.paths import FEATURES
 from ditf.project.videos import PaintedMask, propagate_mask
@@ -18,7 +19,7 @@ from ditf.types import Descriptor
 
 MASKS = "masks"  # folder of a propagation's masks in the folder of its job
 Text = Annotated[str, Form(max_length=2000)]
-Count = Annotated[int, Form(ge=0, le=1000)]
+Count = Annotated[int | None, Form(ge=0, le=1000)]
 
 
 def work_routes(explorer: Explorer) -> APIRouter:
@@ -29,8 +30,10 @@ def work_routes(explorer: Explorer) -> APIRouter:
     """
     routes = APIRouter(prefix="/api")
 
-    @routes.post("/uploads", status_code=202)
-    def upload(file: UploadFile, entry: Text, prompt: Text | None = None) -> dict[str, Any]:
+    @routes.post("/uploads", status_code=202, max_body_size=UPLOAD)
+    def upload(
+        file: UploadFile, entry: Text, prompt: Annotated[str | None, Form(max_length=2000)] = None
+    ) -> dict[str, Any]:
         """Start to extract the features of an image. The result of the job is its id, which other routes accept."""
         explorer.store(entry)
         data = file.file.read()
@@ -46,16 +49,16 @@ def work_routes(explorer: Explorer) -> APIRouter:
         job = Job("upload", folder, extract_upload, (explorer.params, entry, path, prompt), finish=finish)
         return {"job": explorer.jobs.submit(job).id}
 
-    @routes.post("/propagations", status_code=202)
+    @routes.post("/propagations", status_code=202, max_body_size=UPLOAD)
     def propagate(
         mask: UploadFile,
         task: Text,
         descriptor: Annotated[Descriptor, Form()],
         sequence: Text,
-        topk: Annotated[int, Form(ge=1, le=1000)] | None = None,
-        temperature: Annotated[float, Form(gt=0, le=1000, allow_inf_nan=False)] | None = None,
-        n_last_frames: Count | None = None,
-        size_mask_neighborhood: Count | None = None,
+        topk: Annotated[int | None, Form(ge=1, le=1000)] = None,
+        temperature: Annotated[float | None, Form(gt=0, le=1000, allow_inf_nan=False)] = None,
+        n_last_frames: Count = None,
+        size_mask_neighborhood: Count = None,
     ) -> dict[str, Any]:
         """Start to propagate a mask of the first frame of a sequence. The settings default to those of the task."""
         names = explorer.videos(task).names(sequence)
