@@ -200,7 +200,8 @@ def test_a_channel_is_shown_as_a_map(watched: Watched, server: str) -> None:
     expect(page.locator("figure")).to_have_count(6)
     page.locator("tbody button").nth(1).click()
     chosen = page.locator("tr[aria-selected=true] button")
-    expect(page.locator("figcaption strong").first).to_contain_text(f"channel {chosen.inner_text()},")
+    label = f"Channel {chosen.inner_text()} of {SOURCE}, original"
+    expect(page.get_by_role("img", name=label)).to_be_visible()
 
 
 def test_a_video_shows_its_worst_frame(watched: Watched, server: str) -> None:
@@ -319,6 +320,28 @@ def test_the_theme_is_kept(watched: Watched, server: str) -> None:
     page.reload()
     page.wait_for_load_state("networkidle")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == after
+
+
+def test_other_features_of_the_same_image_are_a_column(browser: Browser, project: Project) -> None:
+    features = project.folder / "cache/features"
+    shutil.copytree(features / "spair-flux", features / "again")
+    project.set("features.again", project.params["features"]["spair-flux"])
+    running = start(project.folder)
+    page = browser.new_page()
+    page.goto(running.address + f"#view=match&entry=spair-flux&source={SOURCE}&targets={TARGET}&columns=adaln")
+    page.get_by_text("Add a column").click()
+    page.locator(".menu").get_by_label("Features").select_option("again")
+    page.get_by_role("button", name="Add", exact=True).click()
+    panels = page.locator("figure[data-descriptor]")
+    expect(panels).to_have_count(2)
+    page.wait_for_load_state("networkidle")
+    hover(page, POINT, (320, 213))
+    first, second = (page.evaluate("(n) => [...window.explorer.panels[n].values]", n) for n in range(2))
+    assert first == second
+    page.get_by_role("button", name=f"adaln, block {BLOCK}, again").click()
+    expect(panels).to_have_count(1)
+    page.close()
+    stop(running)
 
 
 @pytest.mark.slow

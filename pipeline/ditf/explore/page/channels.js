@@ -59,8 +59,8 @@ async function channelFigure(picture, view, image, number) {
   const context = drawPicture(canvas, picture);
   context.globalAlpha = HEAT;
   context.drawImage(map, 0, 0, canvas.width, canvas.height);
-  const range = `${low.toPrecision(3)} to ${high.toPrecision(3)}`;
-  return element("figure", {}, canvas, element("figcaption", {}, element("strong", {}, `channel ${number}, ${view.descriptor}`), element("span", {}, range), saveButton(canvas, `${image}-channel-${number}-${view.descriptor}`)));
+  const range = `${low.toPrecision(2)} to ${high.toPrecision(2)}`;
+  return element("figure", {}, canvas, element("figcaption", {}, element("strong", {}, view.descriptor), element("span", {}, range), saveButton(canvas, `${image}-channel-${number}-${view.descriptor}`)));
 }
 
 // Descriptors as colours. Tokens whose first component is below the threshold, such as the background, are hidden.

@@ -131,7 +131,7 @@ window.addEventListener("hashchange", show);
 window.addEventListener("popstate", show);
 try {
   project = await source.project();
-  document.querySelector("h1 a").append(` · ${project.name}`);
+  document.querySelector("h1 a").append(element("span", {}, ` · ${project.name}`));
   await show();
   setInterval(poll, POLL);
   acceptImages({ entry: shownEntry, limit: project.limits.upload_bytes, onready: showUpload, onerror: notify });

@@ -18,11 +18,14 @@ export async function show(place, { project, entries, state, writeState, go }) {
   const first = known.has(state.source) ? state.source : images[0].id;
   let targets = (state.targets ?? "").split("|").filter((id) => known.has(id));
   if (!targets.length) targets = defaultTargets(images, first);
-  const descriptors = (state.columns ?? "").split("|").filter((name) => entry.descriptors.includes(name));
-  const columns = descriptors.length ? descriptors : entry.descriptors.slice(0, 3);
+  const parse = (text) => parseColumn(text, entries, entry, block);
+  const chosen = (state.columns ?? "").split("|").map(parse).filter((column) => column);
+  const columns = chosen.length ? chosen : entry.descriptors.slice(0, 3).map(parse);
 
-  const sourcePanel = new Panel(first, entry);
-  const panels = targets.flatMap((target) => columns.map((descriptor) => new Panel(target, entry, { entry: entry.name, block, descriptor })));
+  const name = (id) => images.find((each) => each.id === id).name;
+  const sourcePanel = new Panel(first, entry, null, name(first));
+  const label = (target, column) => (targets.length > 1 ? `${name(target)}, ${column.label}` : column.label);
+  const panels = targets.flatMap((target) => columns.map((column) => new Panel(target, column.entry, column.view, label(target, column))));
   const picker = element("details", { class: "picker", open: true }, element("summary", {}, "Choose images"), imagePicker(images, entry, first, targets, go));
   place.replaceChildren(
     controls(entries, entry, blocks, block, columns, go),
@@ -40,10 +43,10 @@ export async function show(place, { project, entries, state, writeState, go }) {
   sourcePanel.canvas.tabIndex = 0;
   sourcePanel.canvas.setAttribute("aria-label", `${first}. Arrow keys move the point, Enter pins it.`);
 
-  const queries = new Map(); // source tokens by descriptor
+  const queries = new Map(); // source tokens by column
   await Promise.all([
     sourcePanel.load(),
-    ...columns.map(async (descriptor) => queries.set(descriptor, await source.tokens({ entry: entry.name, block, descriptor }, first, entry.revision))),
+    ...columns.map(async (column) => queries.set(column, await source.tokens(column.view, first, column.entry.revision))),
     ...panels.map((panel) => panel.load()),
   ]);
   window.explorer = { panels }; // for tests and the console
@@ -56,8 +59,8 @@ export async function show(place, { project, entries, state, writeState, go }) {
     waiting = false;
     if (!point) return;
     sourcePanel.drawPoint(point);
-    const made = new Map(columns.map((descriptor) => [descriptor, descriptorAt(queries.get(descriptor), ...point)]));
-    for (const panel of panels) panel.drawMap(made.get(panel.view.descriptor), pinned);
+    const made = columns.map((column) => descriptorAt(queries.get(column), ...point));
+    panels.forEach((panel, i) => panel.drawMap(made[i % columns.length], pinned));
   }
   function move(x, y) {
     const { width, height } = sourcePanel;
@@ -69,14 +72,14 @@ export async function show(place, { project, entries, state, writeState, go }) {
   }
   async function pin() {
     pinned = true;
-    writeState({ view: "match", entry: entry.name, block, source: first, targets: targets.join("|"), columns: columns.join("|"), point: point.join(",") });
+    writeState({ view: "match", entry: entry.name, block, source: first, targets: targets.join("|"), columns: columns.map((column) => column.text).join("|"), point: point.join(",") });
     draw();
     const spoken = [];
     await Promise.all(panels.map(async (panel) => {
       const [found] = (await source.match(panel.view, first, panel.image, [point])).matches;
-      const truth = benchmark && (await trueMatch(benchmark, panel, first, point));
+      const truth = benchmark && panel.view.entry === entry.name && panel.view.block === benchmark.block && (await trueMatch(benchmark, panel, first, point));
       panel.drawMatch(found, truth);
-      spoken.push(`${panel.image}, ${panel.view.descriptor}: ${found.match.join(", ")}, similarity ${found.similarity.toFixed(2)}`);
+      spoken.push(`${panel.image}, ${panel.label}: ${found.match.join(", ")}, similarity ${found.similarity.toFixed(2)}`);
     }));
     say(spoken.join(". "));
   }
@@ -128,16 +131,33 @@ function defaultTargets(images, first) {
   return (same.length ? same : others).slice(0, 1).map((each) => each.id);
 }
 
+// Reads a column, "descriptor", "descriptor@block" or "descriptor@block@entry". Without a block it follows the slider.
+function parseColumn(text, entries, entry, block) {
+  const [descriptor, number, ...rest] = text.split("@");
+  const from = rest.length ? entries.find((each) => each.name === rest.join("@")) : entry;
+  const chosen = number === undefined ? block : Number(number);
+  if (from?.dataset !== entry.dataset || !from.descriptors.includes(descriptor)) return null;
+  if (!from.blocks.some((each) => each.block === chosen)) return null;
+  const label = [descriptor, ...(number === undefined ? [] : [`block ${chosen}`]), ...(rest.length ? [from.name] : [])].join(", ");
+  return { text, label, entry: from, view: { entry: from.name, block: chosen, descriptor } };
+}
+
 function controls(entries, entry, blocks, block, columns, go) {
+  const shown = columns.map((column) => column.text);
+  const added = shown.filter((text) => !entry.descriptors.includes(text));
+  const keep = (texts) => texts.length && go({ columns: texts.join("|") });
   const chips = entry.descriptors.map((name) =>
     element("button", {
-      type: "button", class: "chip", "aria-pressed": String(columns.includes(name)),
-      onclick: () => {
-        const next = entry.descriptors.filter((each) => columns.includes(each) !== (each === name));
-        if (next.length) go({ columns: next.join("|") });
-      },
+      type: "button", class: "chip", "aria-pressed": String(shown.includes(name)),
+      onclick: () => keep([...entry.descriptors.filter((each) => shown.includes(each) !== (each === name)), ...added]),
     }, name),
   );
+  for (const column of columns.filter(({ text }) => added.includes(text))) {
+    const remove = () => keep(shown.filter((text) => text !== column.text));
+    chips.push(element("button", { type: "button", class: "chip", "aria-pressed": "true", title: "Remove this column", onclick: remove }, `${column.label} ×`));
+  }
+  const others = entries.filter((each) => each.dataset === entry.dataset);
+  if (others.length > 1 || blocks.length > 1) chips.push(columnPicker(others, entry, block, (text) => keep([...shown.filter((each) => each !== text), text])));
   const parts = [
     select("Features", entries.map((each) => [each.name, each.name]), entry.name, (name) => go({ entry: name, source: "", targets: "", point: "", block: "" })),
   ];
@@ -148,8 +168,30 @@ function controls(entries, entry, blocks, block, columns, go) {
     });
     parts.push(element("label", {}, `Block ${block}`, slider));
   } else parts.push(element("label", {}, "Block", element("output", {}, String(block))));
-  parts.push(element("div", { role: "group", "aria-label": "Descriptors" }, element("label", {}, "Descriptors"), element("div", { class: "chips" }, ...chips)));
+  parts.push(element("div", { role: "group", "aria-label": "Columns" }, element("label", {}, "Columns"), element("div", { class: "chips" }, ...chips)));
   return element("div", { class: "controls" }, ...parts);
+}
+
+// Returns a menu that adds a column of another block or other features of the same images.
+function columnPicker(entries, entry, block, add) {
+  const menu = element("details", { class: "menu" });
+  function fill(name, number, descriptor) {
+    const from = entries.find((each) => each.name === name);
+    const blocks = from.blocks.map((each) => each.block);
+    const chosen = blocks.includes(Number(number)) ? Number(number) : blocks.at(-1);
+    const known = from.descriptors.includes(descriptor) ? descriptor : from.descriptors[0];
+    menu.replaceChildren(
+      element("summary", { class: "chip" }, "Add a column"),
+      element("div", { class: "panel controls" },
+        select("Features", entries.map((each) => [each.name, each.name]), name, (value) => fill(value, chosen, known)),
+        select("Block", blocks.map((each) => [each, each]), chosen, (value) => fill(name, value, known)),
+        select("Descriptor", from.descriptors.map((each) => [each, each]), known, (value) => fill(name, chosen, value)),
+        element("button", { type: "button", class: "primary", onclick: () => add(`${known}@${chosen}${name === entry.name ? "" : `@${name}`}`) }, "Add"),
+      ),
+    );
+  }
+  fill(entry.name, block, "adaln");
+  return menu;
 }
 
 function grid(panels, columns) {
@@ -205,14 +247,14 @@ async function trueMatch(task, panel, first, [x, y]) {
 
 // An image on a canvas, with a caption. Coordinates are pixels of the image.
 class Panel {
-  constructor(image, entry, view = null) {
+  constructor(image, entry, view, label) {
     this.image = image;
+    this.label = label;
     this.entry = entry;
     this.view = view;
-    this.canvas = element("canvas", { role: "img", "aria-label": view ? `Similarity over ${image}, ${view.descriptor}` : image });
+    this.canvas = element("canvas", { role: "img", "aria-label": view ? `Similarity over ${image}, ${label}` : image });
     this.value = element("span");
-    const name = view ? `${view.descriptor}` : image.split("/").at(-1);
-    this.figure = element("figure", {}, this.canvas, element("figcaption", {}, element("strong", { title: image }, name), this.value, saveButton(this.canvas, `${image}-${view?.descriptor ?? "source"}`)));
+    this.figure = element("figure", {}, this.canvas, element("figcaption", {}, element("strong", { title: `${image}, ${label}` }, label), this.value, saveButton(this.canvas, view ? `${image}-${label}` : image)));
     if (view) this.figure.dataset.descriptor = view.descriptor;
     this.figure.dataset.image = image;
   }
