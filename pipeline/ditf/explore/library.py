@@ -215,7 +215,7 @@ class Explorer:
             For each pair its name, images, category, difficulty, points, largest allowed error in pixels, mean error in
             units of that error, mean confidence, and the fraction of correct points.
         """
-        settings = self._correspondence(task)
+        settings = self.correspondence(task)
         if descriptor not in settings.predict.descriptors:
             raise UserError(
                 f"descriptor: {task} has no predictions for {descriptor!r}. "
@@ -378,7 +378,7 @@ class Explorer:
         """Return the channels that descriptors with "+discard" set to 0."""
         return self.store(view.entry).massive(view.block)
 
-    def _correspondence(self, task: str) -> Correspondence:
+    def correspondence(self, task: str) -> Correspondence:
         """Return a task of type correspondence. Raises `UserError` if there is no such task."""
         check_entry(self.params.tasks, task, "tasks")
         settings = self.params.tasks[task]

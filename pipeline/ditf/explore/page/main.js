@@ -10,7 +10,7 @@ import { listenToKeys } from "./shortcuts.js";
 import * as source from "./source.js";
 import * as video from "./video.js";
 
-const VIEWS = { match, pairs, video, search, channels };
+const VIEWS = source.STATIC ? { match, pairs } : { match, pairs, video, search, channels };
 const POLL = 5000; // milliseconds between checks for rebuilt features
 
 let project = null;
@@ -133,8 +133,11 @@ try {
   project = await source.project();
   document.querySelector("h1 a").append(element("span", {}, ` · ${project.name}`));
   await show();
-  setInterval(poll, POLL);
-  acceptImages({ entry: shownEntry, limit: project.limits.upload_bytes, onready: showUpload, onerror: notify });
+  if (source.STATIC) document.body.append(element("footer", {}, project.note));
+  else {
+    setInterval(poll, POLL);
+    acceptImages({ entry: shownEntry, limit: project.limits.upload_bytes, onready: showUpload, onerror: notify });
+  }
   listenToKeys(Object.keys(VIEWS), (view) => go({ view }), act);
 } catch (error) {
   document.getElementById("view").replaceChildren(message(error.message));

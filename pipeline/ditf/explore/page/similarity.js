@@ -45,6 +45,34 @@ export function similarityMap(query, tokens) {
   return result;
 }
 
+const NEAR = 8; // tokens whose surroundings are searched
+
+// Returns the pixel whose interpolated descriptor is most similar to a unit descriptor, near the most similar tokens.
+export function matchPixel(query, tokens) {
+  const { rows, columns, width, height } = tokens;
+  const map = similarityMap(query, tokens);
+  const best = [...map.keys()].sort((a, b) => map[b] - map[a]).slice(0, NEAR);
+  const [stepX, stepY] = [width / columns, height / rows];
+  const seen = new Set();
+  let found = { match: [0, 0], similarity: -2 };
+  for (const token of best) {
+    const x = ((token % columns) + 0.5) * stepX - 0.5;
+    const y = (Math.floor(token / columns) + 0.5) * stepY - 0.5;
+    for (let py = Math.max(0, Math.ceil(y - stepY)); py <= Math.min(height - 1, y + stepY); py++) {
+      for (let px = Math.max(0, Math.ceil(x - stepX)); px <= Math.min(width - 1, x + stepX); px++) {
+        const key = py * width + px;
+        if (seen.has(key)) continue;
+        seen.add(key);
+        const there = descriptorAt(tokens, px, py);
+        let similarity = 0;
+        for (let i = 0; i < query.length; i++) similarity += query[i] * there[i];
+        if (similarity > found.similarity) found = { match: [px, py], similarity };
+      }
+    }
+  }
+  return found;
+}
+
 // Viridis at nine points; colours between them are interpolated.
 const VIRIDIS = [
   [68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141],
