@@ -1,5 +1,6 @@
 """The explorer's page, in a real browser."""
 
+import functools
 import io
 import json
 import os
@@ -8,11 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 from urllib.request import urlopen
 
 import numpy as np
@@ -359,3 +363,59 @@ def test_rebuilt_and_missing_features_are_noticed(browser: Browser, project: Pro
     store.with_name("elsewhere").rename(store)
     page.close()
     stop(running)
+
+
+@pytest.fixture
+def exported(finished: Project, tmp_path: Path) -> Iterator[str]:
+    """The address of an exported page below a folder of an ordinary web server."""
+    shown = finished.check("ditf", "explore", "--export", str(tmp_path / "site" / "sub"))
+    assert "differs from the exact one by at most" in shown
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "site"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/sub/"
+        server.shutdown()
+
+
+def test_an_exported_page_needs_no_server(browser: Browser, exported: str, finished: Project, tmp_path: Path) -> None:
+    page = browser.new_page()
+    requests: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(exported + "#view=pairs")
+    page.wait_for_load_state("networkidle")
+    cards = page.locator(".card")
+    expect(cards).to_have_count(6)
+    cards.first.click()
+    figure = page.locator("figure[data-match]").first
+    figure.wait_for()
+    state = dict(parse_qsl(page.evaluate("location.hash.slice(1)")))
+    source, target = (features_of(finished, state[name]) for name in ("source", "targets"))
+    point = [int(part) for part in state["point"].split(",")]
+    descriptors: tuple[Descriptor, ...] = ("original", "adaln", "adaln+discard")
+    note = page.locator("footer").inner_text()
+    [difference] = re.findall(r"at most (\d\.\d+)", note)
+    for number, descriptor in enumerate(descriptors):
+        shown = page.evaluate("(n) => [...window.explorer.panels[n].values]", number)
+        expected = ditf.similarity(source, target, [point], descriptor)[0].ravel()
+        # The point lies between tokens, so that errors of four tokens add up to no more than twice the stated one.
+        np.testing.assert_allclose(shown, expected, atol=2 * float(difference) + 1e-3)
+    assert errors == []
+    assert [url for url in requests if not url.startswith((exported, "data:", "blob:"))] == []
+    page.close()
+
+
+def test_an_export_keeps_an_image_small_and_spares_other_files(finished: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "page"
+    finished.check("ditf", "explore", "--export", str(folder))
+    listing = json.loads((folder / "data/images.json").read_text())
+    for image in listing["images"]:
+        files = [image["picture"], *(file["path"] for file in listing["descriptors"][image["id"]].values())]
+        assert sum((folder / "data" / name).stat().st_size for name in files) <= 300_000
+    finished.check("ditf", "explore", "--export", str(folder))  # an earlier export is replaced
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    assert "holds other files" in finished.fail("ditf", "explore", "--export", str(tmp_path / "mine"))
+    assert "has no such pair" in finished.fail("ditf", "explore", "--export", str(folder), "--pair", "nothing")
+    assert "only with --export" in finished.fail("ditf", "explore", "--pair", "nothing")

@@ -133,8 +133,10 @@ try {
   project = await source.project();
   document.querySelector("h1 a").append(element("span", {}, ` · ${project.name}`));
   await show();
-  if (source.STATIC) document.body.append(element("footer", {}, project.note));
-  else {
+  if (source.STATIC) {
+    document.getElementById("add").remove();
+    document.body.append(element("footer", {}, project.note));
+  } else {
     setInterval(poll, POLL);
     acceptImages({ entry: shownEntry, limit: project.limits.upload_bytes, onready: showUpload, onerror: notify });
   }
