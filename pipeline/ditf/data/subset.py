@@ -1,6 +1,7 @@
 """Subsets of a catalog: some of its pairs, sequences or images, chosen by seed or by name."""
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +44,21 @@ def choose(catalog: Catalog, selection: int | Sequence[str], seed: int) -> list[
     for _, names in sorted(names_by_category.items()):
         chosen += [str(name) for name in rng.permutation(sorted(names))[:selection]]
     return chosen
+
+
+def keep_subset(folder: Path, selection: int | Sequence[str]) -> None:
+    """Remove from a catalog what is not in a subset.
+
+    Args:
+        folder: Folder of the catalog.
+        selection: Number per category, or of sequences; or the names themselves.
+
+    Raises:
+        UserError: The catalog does not have one of the names.
+    """
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        complete = Catalog(shutil.copytree(folder, Path(temporary) / folder.name))
+        write_subset(complete, choose(complete, selection, seed=0), folder)
 
 
 def unit_of(catalog: Catalog) -> tuple[str, str]:

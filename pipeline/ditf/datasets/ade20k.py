@@ -9,10 +9,12 @@ from ditf.data.catalog import Row, Tables, image_row
 from ditf.data.images import ImageFile, read_bytes
 from ditf.data.masks import decode_mask
 from ditf.data.reading import DatasetReader, normalized
-from ditf.datasets.base import Dataset
+from ditf.datasets.base import Dataset, Release
 from ditf.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+BENCHMARK_CLASSES = 150
+TRAINING_IMAGES, VALIDATION_IMAGES = 20_210, 2_000  # of the benchmark
 
 
 class ADE20K(Dataset):
@@ -35,9 +37,24 @@ class ADE20K(Dataset):
     masks: str = "annotations"
     train: str = "training"
     test: str = "validation"
-    classes: int = Field(default=150, ge=2, le=254)
+    classes: int = Field(default=BENCHMARK_CLASSES, ge=2, le=254)
     first: int = Field(default=1, ge=0, le=255)
     prompt: str = ""
+
+    @property
+    def release(self) -> Release | None:
+        if self.classes != BENCHMARK_CLASSES:
+            return None
+        counts = {"training images": TRAINING_IMAGES, "validation images": VALIDATION_IMAGES}
+        images = TRAINING_IMAGES + VALIDATION_IMAGES
+        return Release(counts, images, (683, 512), "square", categories=2, images_per_unit=1)
+
+    def counts(self) -> dict[str, int]:
+        folders = {"training images": self.train, "validation images": self.test}
+        return {
+            label: sum(path.suffix.lower() in SUFFIXES for path in Path(self.root, self.images, name).glob("*"))
+            for label, name in folders.items()
+        }
 
     def read(self) -> Tables:
         reader = DatasetReader(self.root)

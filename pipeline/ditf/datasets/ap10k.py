@@ -7,10 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from ditf.data.catalog import Row, Tables, image_row, keypoint_row
 from ditf.data.reading import DatasetReader, read_json, read_model
-from ditf.datasets.base import Dataset
+from ditf.datasets.base import Dataset, Release
 from ditf.errors import UserError
 
 ANNOTATIONS = "ImageAnnotation"
+SPECIES, TEST_IMAGES = 54, 30  # species, and images of each in the split test at most
 JOINTS = [
     "left_eye",
     "right_eye",
@@ -52,6 +53,13 @@ class AP10K(Dataset):
     split: Literal["trn", "val", "test"] = "test"
     pairs: Literal["intra-species", "cross-species", "cross-family"] = "intra-species"
     prompt: str = "a photo of a {category}"
+
+    @property
+    def release(self) -> Release | None:
+        if self.split != "test":
+            return None
+        # The number of pairs depends on the order of files, so that there is none to compare with.
+        return Release({}, SPECIES * TEST_IMAGES, (1024, 768), "longer", categories=SPECIES)
 
     def read(self) -> Tables:
         reader = DatasetReader(self.root)

@@ -11,10 +11,12 @@ from ditf.data.catalog import Row, Tables, image_row
 from ditf.data.images import ImageFile
 from ditf.data.masks import VOID, Mask, encode_mask, read_index_mask
 from ditf.data.reading import DatasetReader, normalized, read_text
-from ditf.datasets.base import Dataset
+from ditf.datasets.base import Dataset, Release
 from ditf.errors import UserError
 
 RESOLUTION = "480p"
+VAL_SEQUENCES, VAL_FRAMES = 30, 1_999  # of DAVIS-2017
+LONGEST = 104  # frames of the longest sequence
 GREY = 255  # value of the object in the masks of DAVIS-2016
 CONTEXT_LIMITS = {"shooting": 10}  # the released protocol gives this sequence, whose camera cuts, less context
 
@@ -39,6 +41,22 @@ class Davis(Dataset):
     @property
     def is_test(self) -> bool:
         return self.split == "val" or self.split.startswith("test")
+
+    @property
+    def release(self) -> Release | None:
+        if (self.year, self.split) != (2017, "val"):
+            return None
+        counts = {"sequences": VAL_SEQUENCES, "frames": VAL_FRAMES}
+        return Release(counts, VAL_FRAMES, (854, 480), "shorter", images_per_unit=LONGEST)
+
+    def counts(self) -> dict[str, int]:
+        try:
+            sequences = self._sequences(DatasetReader(self.root))
+        except UserError:
+            sequences = []
+        folders = [Path(self.root, "JPEGImages", RESOLUTION, name) for name in sequences]
+        frames = [sum(1 for _ in folder.glob("*.[jJ][pP]*[gG]")) for folder in folders]
+        return {"sequences": sum(map(bool, frames)), "frames": sum(frames)}
 
     def read(self) -> Tables:
         reader = DatasetReader(self.root)

@@ -11,11 +11,12 @@ from pydantic import Field
 from ditf.data.catalog import Row, Tables, image_row
 from ditf.data.images import read_rgb
 from ditf.data.reading import DatasetReader, read_text
-from ditf.datasets.base import Dataset
+from ditf.datasets.base import Dataset, Release
 from ditf.errors import UserError
 
 FOLDER = "hpatches-sequences-release"
 IMAGES = range(1, 7)
+SEQUENCES = 108  # without those in EXCLUDED
 CATEGORIES = {"i": "illumination", "v": "viewpoint"}
 # D2-Net (Dusmanu et al., arXiv 1905.03561) left out these sequences because of their size, and others did the same.
 EXCLUDED = (
@@ -41,12 +42,18 @@ class HPatches(Dataset):
     most: int = Field(default=1000, ge=4, le=100_000)
     prompt: str = ""
 
+    @property
+    def release(self) -> Release:
+        counts = {"sequences": SEQUENCES}
+        return Release(counts, SEQUENCES * len(IMAGES), (1024, 768), "square", len(CATEGORIES))
+
+    def counts(self) -> dict[str, int]:
+        return {"sequences": len(_sequences(_folder(Path(self.root))))}
+
     def read(self) -> Tables:
         reader = DatasetReader(self.root)
-        folder = reader.root
-        if folder.name != FOLDER and (folder / FOLDER).is_dir():
-            folder = folder / FOLDER
-        sequences = sorted(p.name for p in folder.glob("[iv]_*") if p.is_dir() and p.name not in EXCLUDED)
+        folder = _folder(reader.root)
+        sequences = _sequences(folder)
         if not sequences:
             raise UserError(f"{folder}: no sequences i_... or v_...; is it HPatches' folder? Correct `root`.")
         paths = {f"{name}/{k}": reader.locate(f"{name}/{k}.ppm", folder) for name in sequences for k in IMAGES}
@@ -85,6 +92,16 @@ class HPatches(Dataset):
         if keypoints.ndim != 2 or keypoints.shape[1] != 2 or not len(keypoints):
             raise UserError(f"{file}: not lines of x and y. Restore the file.")
         return keypoints
+
+
+def _folder(root: Path) -> Path:
+    """Return the folder of the sequences."""
+    inside = root / FOLDER
+    return inside if root.name != FOLDER and inside.is_dir() else root
+
+
+def _sequences(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.glob("[iv]_*") if p.is_dir() and p.name not in EXCLUDED)
 
 
 def _read_numbers(path: Path) -> list[list[float]]:

@@ -11,10 +11,11 @@ from ditf.data.catalog import Row, Tables, image_row
 from ditf.data.images import read_bytes
 from ditf.data.pair_lists import PointPair, check_rows, keypoint_rows, outside, parse_coordinates
 from ditf.data.reading import DatasetReader, read_csv
-from ditf.datasets.base import Dataset
+from ditf.datasets.base import Dataset, Release
 from ditf.errors import UserError
 
 FOLDER = "PF-dataset-PASCAL"
+TEST_PAIRS = 299
 CLASSES = [
     "aeroplane",
     "bicycle",
@@ -59,11 +60,22 @@ class PFPascal(Dataset):
     split: Literal["val", "test"] = "test"
     prompt: str = "a photo of a {category}"
 
+    @property
+    def release(self) -> Release | None:
+        if self.split != "test":
+            return None
+        return Release({"pairs": TEST_PAIRS}, 2 * TEST_PAIRS, (500, 375), "longer", categories=len(CLASSES))
+
+    def counts(self) -> dict[str, int]:
+        reader = DatasetReader(self.root)
+        try:
+            return {"pairs": len(read_csv(self._list(reader, _folder(reader.root)), COLUMNS))}
+        except UserError:
+            return {"pairs": 0}
+
     def read(self) -> Tables:
         reader = DatasetReader(self.root)
-        folder = reader.root
-        if not (folder / "JPEGImages").is_dir() and folder.name != FOLDER:
-            folder = folder / FOLDER
+        folder = _folder(reader.root)
         path = self._list(reader, folder)
         rows = read_csv(path, COLUMNS)
         check_rows(path, rows)
@@ -113,6 +125,11 @@ class PFPascal(Dataset):
                 if path.is_file():
                     return path
         raise UserError(f"{folder}: has no list {names[0]} or {names[1]}; is it PF-Pascal's folder? Correct `root`.")
+
+
+def _folder(root: Path) -> Path:
+    """Return the folder of the images and annotations."""
+    return root if (root / "JPEGImages").is_dir() or root.name == FOLDER else root / FOLDER
 
 
 def _parse_row(where: str, row: dict[str, str]) -> tuple[str, tuple[str, str], list[PointPair]]:

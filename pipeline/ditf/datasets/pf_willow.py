@@ -6,11 +6,12 @@ from pathlib import Path
 from ditf.data.catalog import Row, Tables, image_row
 from ditf.data.pair_lists import PointPair, check_rows, keypoint_rows, outside, parse_coordinates
 from ditf.data.reading import DatasetReader, read_csv
-from ditf.datasets.base import Dataset
+from ditf.datasets.base import Dataset, Release
 from ditf.errors import UserError
 
 POINTS = 10
 PREFIX = "PF-dataset/"
+PAIRS, IMAGES, CLASSES = 900, 100, 10  # of the release
 COLUMNS = ("imageA", "imageB", *(f"{axis}{n}" for axis in ("XA", "YA", "XB", "YB") for n in range(1, POINTS + 1)))
 
 
@@ -28,6 +29,16 @@ class PFWillow(Dataset):
     """
 
     prompt: str = "a photo of a {category}"
+
+    @property
+    def release(self) -> Release:
+        return Release({"pairs": PAIRS}, IMAGES, (300, 225), "longer", categories=CLASSES)
+
+    def counts(self) -> dict[str, int]:
+        try:
+            return {"pairs": len(read_csv(Path(self.root, "test_pairs.csv"), COLUMNS))}
+        except UserError:
+            return {"pairs": 0}
 
     def read(self) -> Tables:
         reader = DatasetReader(self.root)

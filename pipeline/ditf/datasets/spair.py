@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from ditf.data.catalog import Row, Tables, image_row, keypoint_row
 from ditf.data.images import ImageFile
 from ditf.data.reading import DatasetReader, normalized, read_json, read_model
-from ditf.datasets.base import Dataset
+from ditf.datasets.base import Dataset, Release
 from ditf.errors import UserError
 
 Pixel = tuple[int, int]
@@ -17,6 +17,10 @@ Size = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=2, max_leng
 Grade = Annotated[int, Field(ge=0, le=3)]
 GRADES = ("viewpoint_variation", "scale_variation", "truncation", "occlusion", "mirror")
 CAPTIONS = "captions.json"
+# Sizes of the release. The splits share no images, and the numbers of images in trn and val are bounds.
+PAIRS = {"trn": 53_340, "val": 5_384, "test": 12_234}
+IMAGES = 1_800
+SPLIT_IMAGES = {"trn": IMAGES, "val": IMAGES, "test": 486}
 
 # Keypoints of a category that only geometry tells apart, such as left and right ones: GeoAware-SC (arXiv 2311.17034).
 SYMMETRIC = {
@@ -58,6 +62,16 @@ class SPair(Dataset):
     split: Literal["trn", "val", "test"] = "test"
     prompt: str = "a photo of a {category}"
     captions: str | None = "auto"
+
+    @property
+    def release(self) -> Release:
+        counts = {"pairs": PAIRS[self.split], "images": IMAGES}
+        return Release(counts, SPLIT_IMAGES[self.split], (500, 375), "longer", categories=len(SYMMETRIC))
+
+    def counts(self) -> dict[str, int]:
+        pairs = Path(self.root, "PairAnnotation", self.split).glob("*.json")
+        images = Path(self.root, "JPEGImages").glob("*/*.[jJ][pP]*[gG]")
+        return {"pairs": sum(1 for _ in pairs), "images": sum(1 for _ in images)}
 
     def read(self) -> Tables:
         reader = DatasetReader(self.root)

@@ -11,9 +11,9 @@ from ditf.backbones.cost import ModelSize
 from ditf.backbones.source import Model, ModelSettings, is_hub
 from ditf.config.params import Params
 from ditf.config.schema import FeaturesEntry, Sweep
-from ditf.data.catalog import Catalog
+from ditf.data.catalog import Catalog, write_catalog
 from ditf.data.images import model_size
-from ditf.data.subset import choose, write_subset
+from ditf.data.subset import choose, keep_subset, write_subset
 from ditf.features.store_writer import MOST_FILES, MOST_SHARED
 from ditf.project.paths import CATALOGS
 from ditf.project.speed import has_gpu, measured_tflops
@@ -26,6 +26,7 @@ BYTES = {"float16": 2, "float32": 4, "int8": 1}
 QUANTIZED = {"quantize: int8": 1.0, "quantize: nf4": 0.56}  # bytes per weight of a block, with its scales
 OPTIONS = ("", *QUANTIZED, "offload: blocks")
 UNKNOWN = "unknown"
+COPIES = 25.0  # assumed speed of copies to a GPU, GB/s
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,19 @@ class Column:
     options: tuple[str, ...] = ("",)
     tflops: float = 1.0
     cost: EntryCost | None = None
+
+
+@dataclass(frozen=True)
+class ImageSizes:
+    """The images of a data set, before they are resized for a model.
+
+    Attributes:
+        counts: Number of images by (width, height) in pixels.
+        resize: Rule that resizes images in the benchmark of the data set.
+    """
+
+    counts: Mapping[tuple[int, int], int]
+    resize: Rule
 
 
 @dataclass(frozen=True)
@@ -134,7 +148,7 @@ def plan(
     tflops: float | None = None,
     images: int | None = None,
     size: tuple[int, int] | None = None,
-    gigabytes: float = 25.0,
+    gigabytes: float = COPIES,
 ) -> Plan:
     """Compute the cost of every entry of features and sweeps.
 
@@ -146,17 +160,66 @@ def plan(
         gigabytes: Speed of copies to the GPU in GB/s.
     """
     counts = Counter({size: images}) if images and size else None
-    sweeps = {f"sweep {name}": sweep for name, sweep in params.sweeps.items()}
-    entries = params.features | {name: next(iter(sweep.features.values())) for name, sweep in sweeps.items()}
+    notes: list[str] = []
+    columns = {}
+    for name, (entry, sweep) in _extractions(params).items():
+        sizes = _image_sizes(params, entry, sweep, [] if counts else notes)
+        sizes = replace(sizes, counts=counts) if counts else sizes
+        columns[name] = _column(params, name, entry, sweep, sizes, tflops, notes)
+    return _as_text(columns, [*dict.fromkeys(notes), *_assumptions(columns, params, tflops, gigabytes)], gigabytes)
+
+
+def plan_released(params: Params, tflops: float) -> Plan:
+    """Compute the cost of every entry of features for the official releases of the data sets, wherever they are.
+
+    Args:
+        params: All parameters.
+        tflops: Speed of a worker in TFLOP/s.
+    """
     notes: list[str] = []
     columns = {
-        name: _column(params, name, entry, sweeps.get(name), counts, tflops, notes) for name, entry in entries.items()
+        name: _column(params, name, entry, sweep, _released_sizes(params, entry, sweep, notes), tflops, notes)
+        for name, (entry, sweep) in _extractions(params).items()
     }
+    notes = [*dict.fromkeys(notes), *_assumptions(columns, params, tflops, COPIES)]
+    return _as_text(columns, notes, COPIES)
+
+
+def costs(params: Params) -> dict[str, EntryCost]:
+    """Return the cost of each entry of features and sweeps that is known without reading images.
+
+    A data set is known if it has a catalog or an official release.
+
+    Args:
+        params: All parameters.
+    """
+    known = {}
+    for name, (entry, sweep) in _extractions(params).items():
+        dataset = params.datasets[entry.dataset]
+        if (CATALOGS / entry.dataset).is_dir():
+            counts = _image_sizes(params, entry, sweep, [])
+        elif dataset.release:
+            counts = _released_sizes(params, entry, sweep, [])
+        else:
+            continue
+        if cost := _column(params, name, entry, sweep, counts, 1.0, []).cost:
+            known[name] = cost
+    return known
+
+
+def _as_text(columns: Mapping[str, Column], notes: list[str], gigabytes: float) -> Plan:
     rows = _rows(columns, gigabytes)
-    return Plan(
-        [*dict.fromkeys(notes), *_assumptions(columns, params, tflops, gigabytes)],
-        [{"": label, **dict(zip(columns, cells, strict=True))} for label, cells in rows.items()],
-    )
+    return Plan(notes, [{"": label, **dict(zip(columns, cells, strict=True))} for label, cells in rows.items()])
+
+
+def _extractions(params: Params) -> dict[str, tuple[FeaturesEntry, Sweep | None]]:
+    """Return the entries of features, and the first one of each sweep with the sweep, by the name of their column."""
+    entries: dict[str, tuple[FeaturesEntry, Sweep | None]] = {
+        name: (entry, None) for name, entry in params.features.items()
+    }
+    return entries | {
+        f"sweep {name}": (next(iter(sweep.features.values())), sweep) for name, sweep in params.sweeps.items()
+    }
 
 
 def _column(
@@ -164,7 +227,7 @@ def _column(
     name: str,
     entry: FeaturesEntry,
     sweep: Sweep | None,
-    counts: Counter[tuple[int, int]] | None,
+    images: ImageSizes,
     tflops: float | None,
     notes: list[str],
 ) -> Column:
@@ -175,23 +238,21 @@ def _column(
         name: Name of the column.
         entry: Settings of the features.
         sweep: The sweep that the entry belongs to, if any.
-        counts: Number of images by size, instead of the data set's.
+        images: The images.
         tflops: Speed of a worker in TFLOP/s; None measures this machine.
         notes: Receives what the costs assume.
     """
     settings = params.models[entry.model]
     model = Model(settings.type, settings.source, settings.revision, "")
-    data_counts, data_rule = _image_sizes(params, entry, sweep, [] if counts else notes)
-    counts = counts or data_counts
     sizes = entry.backbone.sizes(model)
     if sizes is None:
-        return Column(sum(counts.values()))
+        return Column(sum(images.counts.values()))
     if is_hub(model.source) and model.source not in entry.backbone.published:
         known = next(iter(entry.backbone.published), "a model of its family")
         notes.append(f"{name}: the sizes of {model.source} are taken to be those of {known}")
-    rule = data_rule if entry.rule == "auto" else entry.rule
+    rule = images.resize if entry.rule == "auto" else entry.rule
     tokens: Counter[int] = Counter()
-    for (width, height), count in counts.items():
+    for (width, height), count in images.counts.items():
         w, h = model_size(rule, entry.img_size, width, height, sizes.stride)
         tokens[(w // sizes.stride) * (h // sizes.stride)] += count
     cost = estimate(sizes, tokens, entry, settings.batch_size, 4 if settings.dtype == "float32" else 2)
@@ -277,37 +338,42 @@ def _of_sweep(cost: EntryCost, sweep: Sweep) -> EntryCost:
     )
 
 
-def _image_sizes(
-    params: Params, entry: FeaturesEntry, sweep: Sweep | None, notes: list[str]
-) -> tuple[Counter[tuple[int, int]], Rule]:
-    """Count the images of an entry's data set by (width, height).
+def _image_sizes(params: Params, entry: FeaturesEntry, sweep: Sweep | None, notes: list[str]) -> ImageSizes:
+    """Count the images of an entry's data set.
 
     Args:
         params: All parameters.
         entry: The entry of features.
-        sweep: A sweep whose subset is counted. Without a catalog, all images are counted.
+        sweep: A sweep whose subset is counted.
         notes: Receives what the counts assume.
-
-    Returns:
-        The counts, and the rule that resizes images in the benchmark of the data set.
     """
-    folder = CATALOGS / entry.dataset
-    if folder.is_dir():
-        catalog = Catalog(folder)
+    catalog_folder, dataset = CATALOGS / entry.dataset, params.datasets[entry.dataset]
+    if not catalog_folder.is_dir() and not Path(dataset.root).exists():
+        return _released_sizes(params, entry, sweep, notes)
+    with tempfile.TemporaryDirectory() as temporary:
+        if not catalog_folder.is_dir():
+            catalog_folder = Path(temporary) / entry.dataset
+            write_catalog(catalog_folder, dataset.read())
+            if dataset.subset is not None:
+                keep_subset(catalog_folder, dataset.subset)
+        catalog = Catalog(catalog_folder)
         if sweep:
-            with tempfile.TemporaryDirectory() as subset_folder:
-                subset = choose(catalog, sweep.settings.subset, sweep.settings.seed)
-                catalog = write_subset(catalog, subset, Path(subset_folder))
-                return Counter((row["width"], row["height"]) for row in catalog.rows("images")), catalog.resize
-        rows, rule = catalog.rows("images"), catalog.resize
-    else:
-        dataset = params.datasets[entry.dataset]
-        if not Path(dataset.root).exists():
-            notes.append(f"{dataset.root}: not found, so that the plan is for one image of 640x480")
-            return Counter({(640, 480): 1}), "longer"
-        tables = dataset.read()
-        rows, rule = tables.rows["images"], tables.resize
-    return Counter((row["width"], row["height"]) for row in rows), rule
+            subset = choose(catalog, sweep.settings.subset, sweep.settings.seed)
+            catalog = write_subset(catalog, subset, Path(temporary) / "subset")
+        counts = Counter((row["width"], row["height"]) for row in catalog.rows("images"))
+        return ImageSizes(counts, catalog.resize)
+
+
+def _released_sizes(params: Params, entry: FeaturesEntry, sweep: Sweep | None, notes: list[str]) -> ImageSizes:
+    """Return the images of the official release of an entry's data set, or one image if there is no release."""
+    dataset = params.datasets[entry.dataset]
+    release, start = dataset.release, f"{dataset.root}: not found, so that the plan is for"
+    if release is None:
+        notes.append(f"{start} one image of 640x480")
+        return ImageSizes({(640, 480): 1}, "longer")
+    images = release.images_in(sweep.settings.subset if sweep else dataset.subset)
+    notes.append(f"{start} the official release: {images:,} images of {release.size[0]}x{release.size[1]}")
+    return ImageSizes({release.size: images}, release.resize)
 
 
 def _bytes(count: float) -> str:
