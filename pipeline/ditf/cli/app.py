@@ -18,6 +18,7 @@ from ditf.cli.match import match
 from ditf.cli.models import models
 from ditf.cli.plan import plan
 from ditf.cli.prepare import prepare
+from ditf.cli.preset import preset, presets
 from ditf.cli.repair import repair
 from ditf.cli.results import results
 from ditf.cli.search import search
@@ -68,6 +69,8 @@ for command in (
     spair,
     davis,
     init,
+    presets,
 ):
     app.command()(command)
 app.add_typer(prepare, name="prepare")
+app.add_typer(preset, name="preset")

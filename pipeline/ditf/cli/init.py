@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from ditf.cli.options import assignments
+from ditf.cli.preset import Roots, Sources, warn_of_missing
 from ditf.errors import UserError, exit_on_error
 
 GIT_IGNORE = "/cache\n/catalogs\n/data\n/results\n/report.html\n__pycache__/\n"
@@ -30,26 +32,45 @@ def init(
     no_git: Annotated[
         bool, typer.Option("--no-git", help="Do not create a git repository. DVC experiments need one.")
     ] = False,
+    preset: Annotated[
+        str | None, typer.Option("--preset", metavar="NAME", help="Start with the entries of a preset.")
+    ] = None,
+    root: Roots = None,
+    model: Sources = None,
 ) -> None:
     """Create a project in an empty folder.
 
     Writes params.yaml, dvc.yaml and the stages. The parameters run the embedded sample data with a tiny random model.
-    Creates a git repository with a first commit, unless FOLDER is inside one or git is not installed.
+    With --preset, they run the rows of a published table; see `ditf presets`. Creates a git repository with a first
+    commit, unless FOLDER is inside one or git is not installed.
 
     \b
     Example:
       ditf init my-project
       cd my-project
       dvc repro
+      ditf init paper --preset ditf-spair --root spair=/data/SPair-71k
     """
+    roots, sources = assignments("--root", root, folders=True), assignments("--model", model)
+    if preset is None and (root or model):
+        raise UserError(
+            "--root and --model: name data sets and models of a preset. Give --preset, or edit params.yaml."
+        )
     if folder.exists() and (not folder.is_dir() or any(path.name != ".git" for path in folder.iterdir())):
         raise UserError(f"{folder}: not empty. Give an empty folder, or a new one.")
+    if preset is not None:
+        from ditf.project.presets import load_preset, start_project
+
+        chosen = load_preset(preset)
+        entries = chosen.entries(roots, sources)
     with resources.as_file(resources.files("ditf") / "template") as packaged:
         source = packaged if packaged.is_dir() else Path(__file__).resolve().parents[3]
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("dvc.yaml", "params.yaml"):
             shutil.copy(source / name, folder / name)
         shutil.copytree(source / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    if preset is not None:
+        start_project(folder / "params.yaml", chosen, entries)
     _remove_package_files(folder / "dvc.yaml")
     (folder / ".gitignore").write_text(GIT_IGNORE, encoding="utf-8")
     inside = not no_git and _git(folder, "rev-parse", "--is-inside-work-tree")
@@ -58,7 +79,9 @@ def init(
     if created:
         _commit(folder)
     under = "git and DVC" if inside or created else "DVC, without git"
-    print(f"{folder}: created a project under {under}. Edit params.yaml, then run `dvc repro` there.")
+    advice = "Edit params.yaml" if preset is None else "Run `ditf plan`"
+    print(f"{folder}: created a project under {under}. {advice}, then run `dvc repro` there.")
+    warn_of_missing(roots)
     if inside:
         print("Commit its files to git before you run experiments with `dvc exp run`.")
 

@@ -48,6 +48,29 @@ def warn_if_stale(params: "Params", task: str | None) -> None:
             print(f"warning: {name} is stale: run `dvc repro` ({reason})", file=sys.stderr)
 
 
+def assignments(option: str, values: list[str] | None, folders: bool = False) -> dict[str, str]:
+    """Read values such as "spair=/data/SPair-71k".
+
+    Args:
+        option: The option that has them, for errors.
+        values: The values.
+        folders: Whether each value is a folder. Otherwise it is a folder only if there is one.
+
+    Returns:
+        The values by name. Folders are absolute paths.
+
+    Raises:
+        UserError: A value is not of the form NAME=VALUE.
+    """
+    named = {}
+    for text in values or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise UserError(f"{option} {text}: not of the form NAME={'FOLDER' if folders else 'SOURCE'}. Correct it.")
+        named[name] = str(Path(value).absolute()) if folders or Path(value).is_dir() else value
+    return named
+
+
 def image_name(image: str) -> str:
     """Return the absolute path if `image` is a file, so that it stays valid in the project's folder; else `image`."""
     return str(Path(image).resolve()) if Path(image).is_file() else image

@@ -32,6 +32,7 @@ def results() -> None:
     """
     params = load_project()
     from ditf.project.freshness import differences_from_head, stale_tasks
+    from ditf.project.presets import verdicts
 
     tasks = [name for name in params.tasks if (RESULTS / name / "metrics.json").exists()]
     if not tasks:
@@ -43,6 +44,8 @@ def results() -> None:
             print(f"{name} is stale: run `dvc repro` ({stale[name]})\n")
     if any(source.startswith("tiny-") for name in tasks for source in params.sources_of(params.tasks[name].features)):
         print(TINY_NOTE)
+    if lines := verdicts(params, RESULTS):
+        print("Rows of presets:", *(f"  {line}" for line in lines), "", sep="\n")
     print("Visualizations:")
     for path in sorted([*RESULTS.glob("*/visualizations/*"), *RESULTS.glob("analysis/*/*.png")]):
         print(f"  {path}")

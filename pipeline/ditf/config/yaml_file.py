@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,26 @@ def set_entries(path: Path, entries: Mapping[str, Mapping[str, Mapping[str, Any]
         for name, entry in named.items():
             text = _with_entry(text, section, name, entry, str(path))
     write_atomically(path, text.encode())
+
+
+def empty_sections(text: str, sections: Iterable[str], where: str) -> str:
+    """Remove all entries of some sections from YAML text. Comments before a section stay.
+
+    Args:
+        text: The text.
+        sections: Names of the sections.
+        where: The name of the file, for errors.
+
+    Raises:
+        UserError: The text is not valid YAML.
+    """
+    root = _compose(text, where)
+    lines = text.splitlines(keepends=True)
+    pairs = root.value if isinstance(root, MappingNode) else []
+    for key, value in reversed(pairs):
+        if key.value in sections:
+            lines[key.start_mark.line : _last_line(value) + 1] = [f"{key.value}: {{}}\n"]
+    return "".join(lines)
 
 
 def dump_yaml(value: Mapping[str, Any]) -> str:

@@ -178,7 +178,7 @@ def plan_released(params: Params, tflops: float) -> Plan:
     """
     notes: list[str] = []
     columns = {
-        name: _column(params, name, entry, sweep, _released_sizes(params, entry, sweep, notes), tflops, notes)
+        name: _column(params, name, entry, sweep, _released_sizes(params, entry, sweep, []), tflops, notes)
         for name, (entry, sweep) in _extractions(params).items()
     }
     notes = [*dict.fromkeys(notes), *_assumptions(columns, params, tflops, COPIES)]
