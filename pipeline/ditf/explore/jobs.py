@@ -230,9 +230,9 @@ class _Worker:
 def _work(connection: Connection) -> None:
     """Do jobs until the server closes the connection. Runs in the worker."""
     os.environ["TQDM_DISABLE"] = "1"  # the server's terminal shows no progress bars of jobs
-    from tqdm import tqdm  # here, because it reads the variable when it is imported
-
-    tqdm.set_lock(threading.RLock())  # its default lock outlives a process that is stopped
+    # Locks that libraries create, such as zarr's, then leave nothing behind when this process is stopped.
+    if "fork" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method("fork", force=True)
     while True:
         try:
             work, arguments = connection.recv()
