@@ -1,7 +1,8 @@
-"""Pages that are generated when the documentation is built: the parameters and the command line.
+"""Pages and parts of pages that are generated when the documentation is built.
 
-MkDocs calls `on_files`. Parameters come from the settings classes: names, types and defaults from pydantic,
-descriptions from the section "Attributes:" of the docstrings. A parameter without a description is an error.
+MkDocs calls `on_files` and `on_page_markdown`. Parameters come from the settings classes: names, types and defaults
+from pydantic, descriptions from the section "Attributes:" of the docstrings. A parameter without a description is an
+error.
 """
 
 import inspect
@@ -10,11 +11,13 @@ import subprocess
 import sys
 import typing
 from collections.abc import Set
+from pathlib import Path
 from typing import Any
 
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -26,10 +29,13 @@ from ditf.datasets.base import Dataset
 from ditf.features.settings import FusionHalf, FusionSettings
 from ditf.matching.matchers.base import Matcher
 from ditf.registry import find_type, registered
+from ditf.report.records import DataRecord, HardwareRecord, MetricRecord, ModelRecord, ResultRecord, read_record
+from ditf.report.result_tables import as_markdown, escape_markdown, result_tables
 from ditf.tasks.base import Task
 
 # Entry classes hold these fields for other settings classes, which have tables of their own.
 NESTED = {"backbone", "predict", "score", "settings", "features", "task"}
+LEADERBOARD = Path(__file__).resolve().parents[1] / "leaderboard"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -38,6 +44,56 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Replace the comments that stand for generated parts of a page."""
+    parts = {"leaderboard.md": ("leaderboard", leaderboard), "reference/file-formats.md": ("record", record_tables)}
+    if page.file.src_uri not in parts:
+        return markdown
+    name, generate = parts[page.file.src_uri]
+    return markdown.replace(f"<!-- {name} -->", generate())
+
+
+def leaderboard() -> str:
+    """Return tables of the records in the folder leaderboard/, and how each was measured, as Markdown.
+
+    Raises:
+        UserError: A file is not a valid record.
+    """
+    records = {path: read_record(path) for path in sorted(LEADERBOARD.glob("*.json"))}
+    named = [
+        record.model_copy(update={"name": f"{record.source}, {record.name}" if record.source else record.name})
+        for record in records.values()
+    ]
+    rows = ["| result | model | revision | settings | machine | ditf |", "| --- | --- | --- | --- | --- | --- |"]
+    for record in named:
+        settings = ", ".join(f"{key} {value}" for key, value in record.row.items() if key != "model")
+        machine = ", ".join(filter(None, [record.hardware.processor, *record.hardware.gpus]))
+        cells = [
+            record.name,
+            " + ".join(model.source for model in record.models),
+            " + ".join(model.digest[:12] for model in record.models),
+            settings,
+            f"{record.hardware.role}: {machine or record.hardware.system}",
+            f"{record.versions.get('ditf', '')} ({record.commit})",
+        ]
+        rows.append(f"| {' | '.join(map(escape_markdown, cells))} |")
+    tables = as_markdown(result_tables(named), decimals=2, intervals=True)
+    return "\n".join([tables, "### How they were measured", "", *rows]) if named else "There are no rows yet."
+
+
+def record_tables() -> str:
+    """Return tables of the fields of a published record as Markdown."""
+    parts = [table(ResultRecord, set())]
+    kinds: dict[str, type[BaseModel]] = {
+        "data": DataRecord,
+        "metrics": MetricRecord,
+        "models": ModelRecord,
+        "hardware": HardwareRecord,
+    }
+    parts += [f"### `{name}`\n\n{table(kind, set())}" for name, kind in kinds.items()]
+    return "\n\n".join(parts)
 
 
 def command_line_page() -> str:
@@ -88,13 +144,13 @@ def hyphenated(name: str) -> str:
 
 def section(name: str, introduction: str, kind: type[BaseModel]) -> str:
     """Return a section of the page with the parameters of one settings class."""
-    return f"## `{name}`\n\n{introduction}\n\n{table(kind, set())}"
+    return f"## `{name}`\n\n{introduction}\n\n{table(kind, NESTED)}"
 
 
 def settings_table(title: str, kind: type[BaseModel], omitted: Set[str] = frozenset()) -> str:
     """Return the parameters of a settings class under a heading of their own, after the docstring's first paragraph."""
     summary = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-    return f"### {title}\n\n{summary}\n\n{table(kind, omitted)}"
+    return f"### {title}\n\n{summary}\n\n{table(kind, NESTED | omitted)}"
 
 
 def table(kind: type[BaseModel], omitted: Set[str]) -> str:
@@ -106,7 +162,7 @@ def table(kind: type[BaseModel], omitted: Set[str]) -> str:
     described = descriptions(kind)
     rows = []
     for name, field in sorted(kind.model_fields.items(), key=lambda item: not item[1].is_required()):
-        if name in NESTED or name in omitted:
+        if name in omitted:
             continue
         if name not in described:
             raise ValueError(f"{kind.__module__}.{kind.__name__}: {name} is not described under Attributes")

@@ -12,6 +12,7 @@ import typer
 from ditf.cli.compare import compare
 from ditf.cli.davis import davis
 from ditf.cli.explore import explore, serve
+from ditf.cli.export import export
 from ditf.cli.frames import frames
 from ditf.cli.init import init
 from ditf.cli.match import match
@@ -72,5 +73,6 @@ for command in (
     presets,
 ):
     app.command()(command)
+app.add_typer(export, name="export")
 app.add_typer(prepare, name="prepare")
 app.add_typer(preset, name="preset")

@@ -11,6 +11,7 @@ from ditf.project.paths import enter
 
 if TYPE_CHECKING:
     from ditf.config.params import Params
+    from ditf.report.records import ResultRecord
 
 IMAGE_FORMATS = (".png", ".jpg", ".pdf", ".svg")
 
@@ -97,3 +98,33 @@ def drawing_file(path: Path | None) -> Path | None:
     except OSError as error:
         raise UserError(f"--out {path}: cannot create the folder {path.parent} ({error.strerror})") from None
     return path.resolve()
+
+
+def imported_records(paths: list[Path]) -> "dict[str, ResultRecord]":
+    """Read the files that the user gave for `--import`.
+
+    Args:
+        paths: The files, relative to the user's current folder.
+
+    Returns:
+        The records by the names under which they are shown: the task, and in parentheses who measured the result. If
+        the record does not say, this is the file.
+
+    Raises:
+        UserError: A file is not a valid record. There is a line for each wrong field of each file.
+    """
+    from ditf.report.records import read_record
+
+    records: dict[str, ResultRecord] = {}
+    errors = []
+    for path in paths:
+        try:
+            record = read_record(path)
+        except UserError as error:
+            errors.append(str(error))
+            continue
+        name = f"{record.name} ({record.source or path.name})"
+        records[f"{name} {path}" if name in records else name] = record
+    if errors:
+        raise UserError("\n".join(errors))
+    return records

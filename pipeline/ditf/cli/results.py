@@ -1,10 +1,14 @@
 """The command `ditf results`."""
 
 import json
+import sys
 from collections import Counter
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from ditf.cli.options import load_project
+import typer
+
+from ditf.cli.options import imported_records, load_project
 from ditf.cli.output import print_table
 from ditf.data.tables import read_table
 from ditf.errors import UserError, exit_on_error
@@ -16,20 +20,33 @@ TINY_NOTE = (
     "These are results of a tiny random model, in which two massive channels were planted:\n"
     "they show that the pipeline works, not how well a trained model sees."
 )
+ORIGINS = {"own": "this project", "imported": "others", "published": "published"}
 MOST_SHOWN = 60  # characters of a parameter's value
 
 
 @exit_on_error
-def results() -> None:
+def results(
+    imported: Annotated[
+        list[Path] | None,
+        typer.Option("--import", metavar="FILE", help="Show the result in a file of `ditf export results`. Repeat it."),
+    ] = None,
+) -> None:
     """Print the metrics of all tasks and list their images.
 
     Says which results are stale because params.yaml was edited after they were computed, and which parameters differ
     from the last commit. `dvc exp run -S` leaves its parameters in params.yaml.
 
+    With --import, prints a table per benchmark instead, in which results of others stand beside yours. Nothing in the
+    project is changed.
+
     \b
-    Example:
+    Examples:
       ditf results
+      ditf results --import theirs/spair-flux.json
     """
+    if imported:
+        _print_beside_own(imported)
+        return
     params = load_project()
     from ditf.project.freshness import differences_from_head, stale_tasks
     from ditf.project.presets import verdicts
@@ -55,6 +72,26 @@ def results() -> None:
         print("Parameters that differ from the last commit (HEAD):")
         for parameter, (before, now) in differences.items():
             print(f"  {parameter}: {_short(before)} -> {_short(now)}")
+
+
+def _print_beside_own(paths: list[Path]) -> None:
+    """Print the results of others beside those of the project, in a table per benchmark."""
+    from ditf.project.freshness import stale_tasks
+    from ditf.report.records import record_of, scored_tasks
+    from ditf.report.result_tables import result_tables
+
+    theirs = imported_records(paths)
+    params = load_project()
+    for name, reason in stale_tasks(params).items():
+        print(f"warning: {name} is stale ({reason}). Run `dvc repro`.", file=sys.stderr)
+    own = [record_of(params, name) for name in scored_tasks(params)]
+    for table in result_tables(own, theirs):
+        rows = [
+            {"": row.result, "from": ORIGINS[row.origin], "model": row.model, "descriptor": row.descriptor}
+            | {metric: str(row.metrics.get(metric, "")) for metric in table.metrics}
+            for row in table.rows
+        ]
+        print_table(f"{table.title}, in percent with 95 % intervals", rows, left=("", "from", "model", "descriptor"))
 
 
 def print_task(name: str) -> None:

@@ -112,7 +112,7 @@ def _leaderboard(params: Params, results: Path, key: tuple[str, ...], names: lis
             rows.append(row)
     # The official split is recognized by its size. Published results of other data are not comparable.
     sizes = {row.get("units") for row in rows}
-    rows += [row for row in _published(kind, dataset, split, sizes) if headline in row]
+    rows += [row for row in published_rows(kind, dataset, split, sizes) if headline in row]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     rows = [{column: row.get(column) for column in columns} for row in rows]
     rows.sort(key=lambda row: -row[headline].value if row[headline] else 0.0)
@@ -148,7 +148,7 @@ def settings(params: Params, task: Task) -> Row:
     }
 
 
-def _published(kind: str, dataset: str, split: str, sizes: set[Any]) -> Iterator[Row]:
+def published_rows(kind: str, dataset: str, split: str, sizes: set[Any]) -> Iterator[Row]:
     """Yield the published results of a benchmark.
 
     Args:
