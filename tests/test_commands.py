@@ -65,7 +65,8 @@ def test_help_has_an_example_of_every_command_and_needs_no_library() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from ditf.cli.app import app; run = CliRunner().invoke\n"
         "names = [c.name or c.callback.__name__ for c in app.registered_commands]\n"
-        "helps = [run(app, [*words, '--help']).output for words in ([], *([n] for n in names), ['prepare', 'ap10k'])]\n"
+        "nested = [['prepare', 'ap10k'], ['export', 'table'], ['export', 'results']]\n"
+        "helps = [run(app, [*words, '--help']).output for words in ([], *([n] for n in names), *nested)]\n"
         "assert all('Example' in text and 'ditf ' in text for text in helps), helps\n"
         "assert not any(line.endswith('...') for line in helps[0].splitlines()[1:]), helps[0]\n"
         "print(*({'torch', 'zarr', 'pyarrow', 'numpy', 'ruamel', 'dvc', 'ditf.settings'} & set(sys.modules)))"

@@ -148,9 +148,9 @@ def test_it_is_readable(report: str, finished: Project) -> None:
 
 
 def test_published_results_are_shown_for_the_official_split_only() -> None:
-    rows = list(leaderboard._published("correspondence", "spair", "test", {12234}))
+    rows = list(leaderboard.published_rows("correspondence", "spair", "test", {12234}))
     assert {row["model"] for row in rows} >= {"FLUX.1-dev", "DINOv2"}
-    assert not list(leaderboard._published("correspondence", "spair", "test", {42}))
+    assert not list(leaderboard.published_rows("correspondence", "spair", "test", {42}))
 
 
 def test_the_page_names_what_is_stale(finished: Project) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 export = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Write results for papers and for others: tables, or one JSON file per task.",
+    help="Write results as tables, or as files for others.",
 )
 
 
@@ -83,7 +83,7 @@ def results(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the files.")] = Path("exported"),
     source: Annotated[str, typer.Option("--source", help="Who measured the results, such as a paper or a group.")] = "",
 ) -> None:
-    """Write one JSON file per task that others can compare with their results.
+    """Write one JSON file per task, for others to compare with.
 
     A file contains metrics with intervals, settings, the digests of model and data, versions and hardware. It contains
     no paths and no user names: of a local folder, it has only the name and a digest.

@@ -38,7 +38,7 @@ PLANNED = {
 
 @exit_on_error
 def presets() -> None:
-    """List the presets: sets of entries that reproduce rows of published tables.
+    """List the presets, which reproduce rows of published tables.
 
     \b
     Example:
