@@ -22,6 +22,7 @@ RUNS = (
     ["workers"],
     ["search"],
     ["search", "--images", "209"],
+    ["explore"],
 )
 
 
