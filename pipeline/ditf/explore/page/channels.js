@@ -59,7 +59,7 @@ async function channelFigure(picture, view, image, number) {
   const context = drawPicture(canvas, picture);
   context.globalAlpha = HEAT;
   context.drawImage(map, 0, 0, canvas.width, canvas.height);
-  const range = `${low.toPrecision(2)} to ${high.toPrecision(2)}`;
+  const range = [low, high].map((value) => Number(value.toPrecision(2))).join(" to ");
   return element("figure", {}, canvas, element("figcaption", {}, element("strong", {}, view.descriptor), element("span", {}, range), saveButton(canvas, `${image}-channel-${number}-${view.descriptor}`)));
 }
 
