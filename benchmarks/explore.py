@@ -69,9 +69,11 @@ def server() -> Iterator[tuple[str, int]]:
     assert process.stdout
     address = re.search(r"http://\S+", process.stdout.readline())
     assert address
-    yield address.group(), process.pid
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    try:
+        yield address.group(), process.pid
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
 
 
 def held_memory(process: int) -> float:
