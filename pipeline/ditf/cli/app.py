@@ -11,6 +11,7 @@ import typer
 
 from ditf.cli.compare import compare
 from ditf.cli.davis import davis
+from ditf.cli.doctor import doctor
 from ditf.cli.explore import explore, serve
 from ditf.cli.export import export
 from ditf.cli.frames import frames
@@ -63,6 +64,7 @@ for command in (
     explore,
     serve,
     plan,
+    doctor,
     verify,
     repair,
     models,

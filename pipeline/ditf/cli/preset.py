@@ -38,7 +38,9 @@ PLANNED = {
 
 @exit_on_error
 def presets() -> None:
-    """List the presets, which reproduce rows of published tables.
+    """List the presets for rows of published tables.
+
+    A preset is a set of entries for params.yaml.
 
     \b
     Example:

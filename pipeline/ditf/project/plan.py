@@ -14,6 +14,7 @@ from ditf.config.schema import FeaturesEntry, Sweep
 from ditf.data.catalog import Catalog, write_catalog
 from ditf.data.images import model_size
 from ditf.data.subset import choose, keep_subset, write_subset
+from ditf.errors import UserError
 from ditf.features.store_writer import MOST_FILES, MOST_SHARED
 from ditf.project.paths import CATALOGS
 from ditf.project.speed import has_gpu, measured_tflops
@@ -188,21 +189,28 @@ def plan_released(params: Params, tflops: float) -> Plan:
 def costs(params: Params) -> dict[str, EntryCost]:
     """Return the cost of each entry of features and sweeps that is known without reading images.
 
-    A data set is known if it has a catalog or an official release.
+    The data set must have a catalog or an official release. Models that need no download are left out, because they
+    cost next to nothing.
 
     Args:
         params: All parameters.
     """
     known = {}
     for name, (entry, sweep) in _extractions(params).items():
-        dataset = params.datasets[entry.dataset]
-        if (CATALOGS / entry.dataset).is_dir():
-            counts = _image_sizes(params, entry, sweep, [])
-        elif dataset.release:
-            counts = _released_sizes(params, entry, sweep, [])
-        else:
-            continue
-        if cost := _column(params, name, entry, sweep, counts, 1.0, []).cost:
+        dataset, source = params.datasets[entry.dataset], params.models[entry.model].source
+        try:
+            if not (is_hub(source) or Path(source).is_dir()):
+                continue
+            if (CATALOGS / entry.dataset).is_dir():
+                images = _image_sizes(params, entry, sweep, [])
+            elif dataset.release:
+                images = _released_sizes(params, entry, sweep, [])
+            else:
+                continue
+            cost = _column(params, name, entry, sweep, images, 1.0, []).cost
+        except UserError:
+            continue  # a wrong data set or model, which other checks report
+        if cost:
             known[name] = cost
     return known
 
@@ -314,15 +322,25 @@ def _rows(columns: Mapping[str, Column], gigabytes: float) -> dict[str, list[str
     return rows | {"copying / computing a block": copies}
 
 
-def smallest_gpu(cost: EntryCost, option: str) -> str:
-    """Return the smallest usual GPU that suffices for an extraction and its text encoders.
+def gpu_bytes(cost: EntryCost, option: str) -> float:
+    """Return the bytes of a GPU that suffices for an extraction and its text encoders.
 
     Args:
         cost: The cost of the extraction.
         option: An option of the model's entry; "" for none. `offload: blocks` also offloads the text encoders.
     """
     text_bytes = 0 if option == "offload: blocks" else cost.text_bytes
-    needed = max(cost.memory[option], text_bytes) + GPU_RESERVE
+    return max(cost.memory[option], text_bytes) + GPU_RESERVE
+
+
+def smallest_gpu(cost: EntryCost, option: str) -> str:
+    """Return the smallest usual GPU that suffices for an extraction and its text encoders.
+
+    Args:
+        cost: The cost of the extraction.
+        option: An option of the model's entry; "" for none.
+    """
+    needed = gpu_bytes(cost, option)
     return next((f"{size} GB" for size in GPUS if needed <= size * 1e9), "more than 80 GB")
 
 
