@@ -254,7 +254,9 @@ def record_of(params: Params, name: str, source: str = "") -> ResultRecord:
             low, high = (interval(sums) if sums else None) or (None, None)
             bounds = {"low": low, "high": high}
             shown = {"value": value} | {key: bound for key, bound in bounds.items() if bound is not None}
-            metrics.setdefault(descriptor, {})[metric] = {k: in_percent(metric, float(v)) for k, v in shown.items()}
+            metrics.setdefault(descriptor, {})[metric] = {
+                key: round(in_percent(metric, float(number)), 4) for key, number in shown.items()
+            }
     counts = {len(sums.units) for by_metric in units.values() for sums in by_metric.values()}
     extractions = _extractions(params, task.features, run)
     predict_run = recorded_run("predict", name)

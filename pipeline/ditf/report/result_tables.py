@@ -1,6 +1,7 @@
 """Tables of results for papers and pages: a table per benchmark, with the best and the second best result marked."""
 
 import csv
+import functools
 import io
 import json
 import re
@@ -253,12 +254,18 @@ FORMATS: dict[str, Callable[[list[ResultTable], int, bool], str]] = {
 
 
 def _render(template: str, tables: list[ResultTable], decimals: int, intervals: bool) -> str:
+    return _environment().get_template(template).render(tables=tables, decimals=decimals, intervals=intervals)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ditf.report", "template"),
         autoescape=False,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         # LaTeX is full of braces and percent signs.
         block_start_string="<%",
         block_end_string="%>",
@@ -266,10 +273,9 @@ def _render(template: str, tables: list[ResultTable], decimals: int, intervals: 
         variable_end_string=">>",
         comment_start_string="<#",
         comment_end_string="#>",
-        keep_trailing_newline=True,
     )
     environment.filters |= {"tex": escape_latex, "md": escape_markdown}
-    return environment.get_template(template).render(tables=tables, decimals=decimals, intervals=intervals)
+    return environment
 
 
 LATEX = {
