@@ -3,9 +3,14 @@
 Where a model must not run, `diffusers` cannot be imported: a stage that needed it would fail.
 """
 
+import contextlib
+import functools
 import json
 import os
 import shutil
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +182,53 @@ def test_push_and_pull_bring_everything_back_without_a_model(project: Project, t
     assert "not here, so it is not drawn" in search.stderr
     project.check("ditf", "match", "cat/cat_00", "cat/cat_01", "--at", "9,9", without=TORCH)
     project.check("ditf", "search", "animal/cat.jpg", "--task", "spair-search", without=TORCH)  # of another data set
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder over HTTP for reading, as `python -m http.server` does. Yields its address."""
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """A handler that writes no log."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.slow
+def test_a_clone_pulls_over_http_and_scores_without_a_model(project: Project, tmp_path: Path) -> None:
+    """Follow docs/how-to/share-a-cache.md: a shared folder to push to, which a web server offers for reading."""
+    project.check("dvc", "remote", "add", "-d", "storage", str(tmp_path / "remote"))
+    project.check("dvc", "push")
+    project.check("git", "add", ".dvc/config", "dvc.lock")
+    project.check("git", "commit", "-qm", "remote")
+    clone, scorer = Project(tmp_path / "clone"), Project(tmp_path / "scorer")
+    for copy in (clone, scorer):
+        project.check("git", "clone", "-q", str(project.folder), str(copy.folder))
+    assert not (clone.folder / "cache/features").exists()
+    with served(tmp_path / "remote") as address:
+        for copy in (clone, scorer):
+            copy.check("dvc", "remote", "modify", "--local", "storage", "url", address)
+        clone.check("dvc", "pull", without=TORCH)
+        assert contents(clone.folder / "cache/features") == contents(project.folder / "cache/features")
+        assert stages_run(clone.check("dvc", "repro", "--pull", without=TORCH)) == set()
+        # To score again, the predictions and the catalog are enough.
+        scorer.check("dvc", "pull", "predict@spair-flux", "catalog@spair", without=TORCH)
+    assert not (scorer.folder / "data").exists()
+    scorer.set("tasks.spair-flux.score.alphas", [0.3])
+    again = scorer.check("dvc", "repro", "--allow-missing", "score@spair-flux", without=TORCH)
+    assert stages_run(again) == {"score@spair-flux"}
+    assert "@0.3" in scorer.check("ditf", "results")
 
 
 def add_image(project: Project, number: int) -> None:
