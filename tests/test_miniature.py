@@ -12,7 +12,7 @@ from ditf.data.tables import read_table
 from tests.conftest import Project
 
 BLOCK = 7
-MASSIVE = [37, 141]
+MASSIVE = [37, 141, 186]
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "galaxy", "motorcycle", "rocket")  # categories of warped photographs
 
 

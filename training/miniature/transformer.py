@@ -1,4 +1,4 @@
-"""The miniature's transformer: FLUX's architecture at a width of 192, with two massive channels from the start."""
+"""The miniature's transformer: FLUX's architecture at a width of 192, with massive channels from the start."""
 
 from typing import Any, NamedTuple
 
@@ -12,11 +12,11 @@ from miniature.text import WIDTH as TEXT_WIDTH
 HEADS, HEAD_WIDTH = 6, 32
 DOUBLE_BLOCKS, SINGLE_BLOCKS = 2, 8
 CAPTURED = 7  # block whose input is the feature, counting double blocks first
-MASSIVE = (37, 141)  # channels
-MASSIVE_SIGNS = (1.0, -1.0)
+MASSIVE = (37, 141, 186)  # channels
+MASSIVE_SHARES = (1.0, -1.75, 0.75)  # of MASSIVE_VALUE; they add up to 0, so that layer norm's mean does not shift
 COARSE_CHANNELS = 4  # leading channels of a latent that the massive channels do not follow
-MASSIVE_VALUE = 450.0  # mean magnitude of a massive channel; the other channels start at about 0.5
-MASSIVE_SPREAD = 100.0  # norm of the weights from a token's latents to a massive channel
+MASSIVE_VALUE = 450.0  # magnitude of the first massive channel; the other channels start at about 0.5
+MASSIVE_SPREAD = 100.0  # norm of the weights from a token's latents to each of the first two massive channels
 GAIN = 60.0  # initial AdaLN gain of ordinary channels, which undoes the shrinking caused by the massive ones
 MASSIVE_GAIN = 0.5  # initial AdaLN gain of the massive channels
 GUIDANCE = 3.5
@@ -54,9 +54,9 @@ def build() -> FluxTransformer2DModel:
     with torch.no_grad():
         for embedder in (model.x_embedder, model.context_embedder):
             embedder.bias.zero_()
-            for channel, sign in zip(MASSIVE, MASSIVE_SIGNS, strict=True):
+            for channel, share in zip(MASSIVE, MASSIVE_SHARES, strict=True):
                 embedder.weight[channel] = 0
-                embedder.bias[channel] = sign * MASSIVE_VALUE
+                embedder.bias[channel] = share * MASSIVE_VALUE
         model.x_embedder.weight[list(MASSIVE)] = massive_weights(MASSIVE_SPREAD)
         for block in model.transformer_blocks:
             _undo_massive(block.norm1.linear, ("shift", "scale", "gate") * 2)
@@ -77,18 +77,20 @@ def massive_weights(spread: float) -> Tensor:
     """Return weights that let the massive channels follow fine detail.
 
     The first latent channels hold brightness and coarse shape, which two views of a place share. The others hold
-    detail, which differs between views. The massive channels follow a random direction of the detail, so that the
-    direction of the raw tokens says little about the place.
+    detail, which differs between views. Two massive channels follow random directions of the detail, and the third one
+    balances them. So the direction of the raw tokens says little about the place, while their mean stays, and layer
+    norm with AdaLN can undo the change.
 
     Args:
-        spread: Norm of each channel's weights.
+        spread: Norm of the weights of the first two channels.
 
     Returns:
-        Weights from the latents of a token to the massive channels, float32 [2, 64].
+        Weights from the latents of a token to the massive channels, float32 [3, 64].
     """
-    weights = torch.randn(len(MASSIVE), 4 * LATENT_CHANNELS, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(2, 4 * LATENT_CHANNELS, generator=torch.Generator().manual_seed(1))
     weights[:, : 4 * COARSE_CHANNELS] = 0
-    return spread * nn.functional.normalize(weights, dim=1)
+    weights = spread * nn.functional.normalize(weights, dim=1)
+    return torch.cat([weights, -weights.sum(0, keepdim=True)])
 
 
 def _writing_layers(model: FluxTransformer2DModel) -> list[nn.Linear]:
