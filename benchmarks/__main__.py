@@ -23,6 +23,7 @@ RUNS = (
     ["search"],
     ["search", "--images", "209"],
     ["explore"],
+    ["explore_page"],
 )
 
 
