@@ -17,13 +17,15 @@ import yaml
 from filelock import FileLock
 from typer.testing import CliRunner
 
+from ditf.data.tables import read_table
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of several test processes: they share the cores
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 MODELS = ("diffusers", "transformers")  # the libraries that run a model
 TORCH = ("torch", *MODELS)
-BLOCK = 2  # the block that the tests' projects read; computing a shallow block takes little time
+BLOCK = 7  # the block that the tests' projects read, as the default does
 
 
 @pytest.fixture(scope="session")
@@ -189,10 +191,8 @@ def new_project(folder: Path) -> Project:
     project = Project(folder)
     document = project.params
     for entry in document["features"].values():
-        entry |= {"blocks": [BLOCK], "ensemble_size": 2, "img_size": 160}
+        entry["ensemble_size"] = 2
     document["features"]["davis-flux"]["img_size"] = 96  # the videos have most images
-    for entry in document["tasks"].values():
-        entry["predict"]["block"] = BLOCK
     (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     project.check("git", "init", "-q")
     project.check("git", "config", "user.name", "test")
@@ -233,6 +233,15 @@ def project(finished: Project, tmp_path: Path) -> Project:
 def copy_project(source: Path, target: Path) -> None:
     """Copy a project. Features remain hard links to the objects in DVC's cache."""
     subprocess.run(["cp", "-a", str(source), str(target)], check=True)
+
+
+def pck_by_viewpoint(project: Project, task: str, descriptor: str) -> dict[str, float]:
+    """Return PCK@0.1 per point of the sample's easy pairs ("0") and of its hard ones ("1" and "2")."""
+    return {
+        row["value"]: float(row["point"])
+        for row in read_table(project.folder / "results" / task / "tables/pck.csv")
+        if (row["group"], row["alpha"], row["descriptor"]) == ("viewpoint_variation", "0.1", descriptor)
+    }
 
 
 def shared_folder(factory: pytest.TempPathFactory) -> Path:

@@ -23,7 +23,7 @@ from tests.conftest import TORCH, Project
 def test_results(project: Project) -> None:
     shown = project.check("ditf", "results", without=TORCH)
     assert "spair-flux: PCK by category" in shown
-    assert "two massive channels were planted" in shown
+    assert "results of the miniature" in shown and "tiny random model" not in shown
     assert "results/spair-flux/visualizations/matches_best.png" in shown
     assert "All results on one page: report.html" in shown
     assert "stale" not in shown and "differ from the last commit" not in shown
@@ -34,6 +34,8 @@ def test_results(project: Project) -> None:
     assert "spair-flux is stale: run `dvc repro` (tasks.spair-flux.score.alphas changed)" in changed
     assert "davis-flux is stale" not in changed
     assert "tasks.spair-flux.score.alphas: [0.05, 0.1, 0.15] -> [0.2]" in changed
+    project.set("models.miniature.source", "tiny-0")
+    assert "two massive channels were planted" in project.check("ditf", "results")
 
 
 def test_results_are_stale_after_an_edit_upstream(project: Project) -> None:

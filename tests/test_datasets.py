@@ -19,7 +19,8 @@ from ditf.datasets.folder import Folder
 from ditf.datasets.spair import SPair
 from ditf.datasets.video import Video
 from ditf.errors import UserError
-from ditf.sample.davis import build_davis
+from ditf.sample.davis import FRAMES, build_davis
+from ditf.sample.objects import KINDS
 from ditf.sample.pf_pascal import build_pf_pascal
 from ditf.sample.photographs import PHOTOS
 from ditf.sample.spair import build_spair
@@ -51,7 +52,7 @@ def test_sample_pairs_are_in_the_official_layout(sample_data: Path) -> None:
     tables = read_spair(sample_data / "SPair-71k", "captions.json").rows
     assert len({pair["category"] for pair in tables["pairs"]}) >= 5
     assert len(tables["pairs"]) >= 40
-    assert len({row["prompt"] for row in tables["images"]}) == len(PHOTOS)
+    assert len({row["prompt"] for row in tables["images"]}) == len(PHOTOS) + len(KINDS)
     assert {pair["viewpoint_variation"] for pair in tables["pairs"]} == {0, 1, 2}
 
 
@@ -63,7 +64,7 @@ def test_the_sample_is_the_same_whenever_it_is_made(tmp_path: Path, monkeypatch:
 
 
 def test_sample_keypoints_show_the_same_point(sample_data: Path) -> None:
-    """Around a keypoint both images look alike, up to the warp; around another point they do not."""
+    """Around a keypoint of a warped photograph both images look alike, up to the warp; around others they do not."""
     root = sample_data / "SPair-71k"
     tables = read_spair(root).rows
     images = {row["id"]: read_rgb(root / row["path"]).mean(2) for row in tables["images"]}
@@ -74,7 +75,7 @@ def test_sample_keypoints_show_the_same_point(sample_data: Path) -> None:
         return (pixels - pixels.mean()) / (pixels.std() + 1)
 
     right, wrong = [], []
-    rows = tables["keypoints"]
+    rows = [row for row in tables["keypoints"] if pairs[row["pair"]]["category"] in PHOTOS]
     for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
         pair = pairs[row["pair"]]
         source = patch(pair["source"], int(row["source_x"]), int(row["source_y"]))
@@ -89,7 +90,7 @@ def test_sample_videos_are_in_the_official_layout(sample_data: Path) -> None:
     tables = read_davis(sample_data / "DAVIS").rows
     assert len(tables["sequences"]) >= 3
     assert {row["objects"] for row in tables["sequences"]} == {1, 2, 3}
-    assert all(row["frames"] >= 12 for row in tables["sequences"])
+    assert all(row["frames"] == FRAMES for row in tables["sequences"])
 
 
 def test_sample_is_the_same_for_a_seed_and_differs_for_another(sample_data: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_planted_pickle_is_never_loaded(project: Project, tiny_flux: Path) -> 
     for place in ("transformer/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.bin", "model.pkl"):
         (model / place).write_text(code)
     (model / "vae/diffusion_pytorch_model.safetensors").unlink()
-    project.set("models.tiny-flux.source", "weights")
+    project.set("models.miniature.source", "weights")
     project.set("features.photos-flux.timestep", 100)
     project.check("python", "-m", "stages.entries")
     assert "safetensors" in project.fail("python", "-m", "stages.features", "photos-flux")

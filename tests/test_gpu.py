@@ -118,7 +118,7 @@ def test_a_pipeline_with_and_without_workers(tmp_path: Path) -> None:
         project = new_project(tmp_path / f"{device}-{workers}")
         project.set("workers", workers)
         for name, value in (("device", device), ("dtype", "bfloat16")):
-            project.set(f"models.tiny-flux.{name}", value)
+            project.set(f"models.miniature.{name}", value)
         project.check("dvc", "repro", "predict@davis-flux")
         assert "davis-flux: intact" in project.check("ditf", "verify", "--features", "davis-flux")
         return FeatureStore(project.folder / "cache/features/davis-flux")

@@ -29,8 +29,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def test_the_default_is_valid() -> None:
     params = load_params(ROOT / "params.yaml")
-    assert params.features["spair-flux"].backbone.blocks == [28]
-    assert params.tasks["davis-flux"].predict.block == 24
+    assert params.features["spair-flux"].backbone.blocks == [7]
+    assert params.tasks["davis-flux"].predict.block == 7
 
 
 S, D, F, G = "datasets.spair", "datasets.davis", "features.spair-flux", "features.davis-flux"
@@ -49,13 +49,13 @@ T, U = "tasks.spair-flux", "tasks.davis-flux"
         (f"{F}.timestep", "260", rf"{F}.timestep: .*valid integer"),
         (f"{F}.timestep", True, rf"{F}.timestep"),
         (f"{F}.blocks", [], rf"{F}.blocks"),
-        (f"{F}.blocks", [28, 28], rf"{F}.blocks: each value may occur only once"),
+        (f"{F}.blocks", [7, 7], rf"{F}.blocks: each value may occur only once"),
         (f"{F}.ensemble_size", 0, rf"{F}.ensemble_size"),
         (f"{F}.img_size", 8, rf"{F}.img_size"),
         (f"{F}.encoding", "float8", rf"{F}.encoding"),
         (f"{F}.rule", "wide", rf"{F}.rule: .*'wide'"),
         (f"{F}.seed", -1, rf"{F}.seed"),
-        (f"{F}.model", "sd3", rf"{F}.model: 'sd3' is not an entry of models. Use tiny-flux"),
+        (f"{F}.model", "sd3", rf"{F}.model: 'sd3' is not an entry of models. Use miniature"),
         (f"{F}.dataset", "coco", rf"{F}.dataset: 'coco' is not an entry of datasets"),
         (f"{S}.split", "all", rf"{S}.split"),
         (f"{S}.root", None, rf"{S}.root: .*valid string"),
@@ -75,7 +75,7 @@ T, U = "tasks.spair-flux", "tasks.davis-flux"
         (
             f"{T}.predict.block",
             3,
-            r"3 is not captured by features.spair-flux \(blocks: \[28\]\). Add 3 to its blocks, or choose 28\.",
+            r"3 is not captured by features.spair-flux \(blocks: \[7\]\). Add 3 to its blocks, or choose 7\.",
         ),
         (f"{T}.predict.descriptors", ["adaIn"], rf"{T}.predict.descriptors.0"),
         (f"{T}.predict.channels", "all", rf"{T}.predict.channels"),
@@ -90,10 +90,10 @@ T, U = "tasks.spair-flux", "tasks.davis-flux"
         (f"{U}.predict.temperature", float("inf"), rf"{U}.predict.temperature"),
         (f"{U}.predict.topk", 0, rf"{U}.predict.topk"),
         ("tasks.photos-search.predict.descriptors", ["original", "adaln"], "an index has one descriptor"),
-        ("models.tiny-flux.device", "tpu", "models.tiny-flux.device"),
-        ("models.tiny-flux.batch_size", 0, "models.tiny-flux.batch_size"),
-        ("models.tiny-flux.source", "", "models.tiny-flux.source"),
-        ("models.tiny-flux.type", "flax", "models.tiny-flux.type: 'flax' is not known. Did you mean flux?"),
+        ("models.miniature.device", "tpu", "models.miniature.device"),
+        ("models.miniature.batch_size", 0, "models.miniature.batch_size"),
+        ("models.miniature.source", "", "models.miniature.source"),
+        ("models.miniature.type", "flax", "models.miniature.type: 'flax' is not known. Did you mean flux?"),
         ("sample.seed", -1, "sample.seed"),
         ("workers", "udp://x", "workers: use none, a number of workers"),
         ("workers", 0, "workers: use none"),
@@ -115,14 +115,14 @@ def test_what_is_wrong_is_named(path: str, value: Any, expected: str) -> None:
     ("path", "value", "expected"),
     [
         (f"{S}.split", "all", f"{S}.split: should be 'trn', 'val' or 'test', not 'all'"),
-        ("models.tiny-flux.type", "fluxx", "models.tiny-flux.type: 'fluxx' is not known. Did you mean flux?"),
+        ("models.miniature.type", "fluxx", "models.miniature.type: 'fluxx' is not known. Did you mean flux?"),
         (f"{F}.dataset", "spiar", f"{F}.dataset: 'spiar' is not an entry of datasets. Did you mean spair?"),
         (f"{T}.features", "spair-flx", f"{T}.features: 'spair-flx' is not an entry of features or fusions. Did you"),
         (f"{T}.type", "corespondence", f"{T}.type: 'corespondence' is not known. Did you mean correspondence?"),
         (f"{F}.nois", "shared", f"{F}.nois: unknown parameter. Did you mean noise?"),
         (f"{T}.predict.chanels", "auto", f"{T}.predict.chanels: unknown parameter. Use matcher."),
         (f"{T}.predict.matcher", "neerest", f"{T}.predict.matcher.type: 'neerest' is not known. Did you mean nearest?"),
-        ("models", {}, f"{F}.model: 'tiny-flux' is not an entry of models. There is none."),
+        ("models", {}, f"{F}.model: 'miniature' is not an entry of models. There is none."),
         ("models", ..., "models: missing. Add it."),
         ("models", [], "models: not a mapping of entries"),
         ("sweps", {}, "sweps: unknown parameter. Remove it."),
@@ -200,7 +200,7 @@ def test_a_key_that_occurs_twice_is_reported(tmp_path: Path) -> None:
 def test_a_descriptor_that_a_model_has_not_is_reported() -> None:
     document = parse_yaml(DEFAULT, "params.yaml")
     document["models"]["dino"] = {"type": "vit", "source": "tiny-0"}
-    document["features"]["spair-flux"] = {"dataset": "spair", "model": "dino", "img_size": 168, "blocks": [28]}
+    document["features"]["spair-flux"] = {"dataset": "spair", "model": "dino", "img_size": 168, "blocks": [7]}
     with pytest.raises(UserError, match=r"adaln is not a descriptor of features\.spair-flux. Use original\."):
         validate(document)
 
@@ -213,7 +213,7 @@ def test_a_task_has_not_the_name_of_another_folder_of_results() -> None:
 
 
 SWEEP: dict[str, Any] = {
-    **{"dataset": "spair", "model": "tiny-flux", "img_size": 160, "timesteps": [100, 260], "blocks": [4, 28]},
+    **{"dataset": "spair", "model": "miniature", "img_size": 160, "timesteps": [100, 260], "blocks": [4, 7]},
     **{"ensemble_sizes": [1, 2], "subset": 2, "task": {"type": "correspondence"}},
 }
 

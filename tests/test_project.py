@@ -20,7 +20,7 @@ from filelock import FileLock
 from PIL import Image
 
 from ditf.data.masks import read_index_mask
-from tests.conftest import BLOCK, MODELS, TORCH, Project, contents, new_project
+from tests.conftest import BLOCK, MODELS, TORCH, Project, contents, new_project, pck_by_viewpoint
 
 
 def metrics(project: Project, task: str = "spair-flux") -> dict[str, dict[str, float]]:
@@ -39,7 +39,9 @@ def test_results_of_the_default(finished: Project) -> None:
     assert list(pck) == ["original", "adaln", "adaln+discard"]
     assert pck["adaln+discard"]["point@0.1"] > pck["original"]["point@0.1"]
     rows = (finished.folder / f"results/analysis/spair-flux/block{BLOCK}.csv").read_text().splitlines()
-    assert {row.split(",")[0] for row in rows if row.endswith(",1")} == {"11", "42"}
+    assert {row.split(",")[0] for row in rows if row.endswith(",1")} == {"37", "141"}
+    easy, medium, hard = pck_by_viewpoint(finished, "spair-flux", "adaln+discard").values()
+    assert easy >= 85 and easy > medium > hard
     jf = metrics(finished, "davis-flux")["adaln+discard"]
     assert 0.2 < jf["J&F"] < 1
     assert all(np.isfinite(value) for value in jf.values())
@@ -64,7 +66,7 @@ def test_visualizations_are_made(finished: Project) -> None:
         assert Image.open(results / f"spair-flux/visualizations/matches_{name}.png").size[0] >= 800
     for sequence in ("one-disc", "two-cross", "three-turn"):
         with Image.open(results / f"davis-flux/visualizations/{sequence}.gif") as animation:
-            assert getattr(animation, "n_frames", 1) >= 12
+            assert getattr(animation, "n_frames", 1) >= 8
         assert (results / f"davis-flux/visualizations/{sequence}.png").is_file()
     for task in ("spair-flux", "davis-flux"):
         assert (results / task / "visualizations/features.png").is_file()
@@ -278,7 +280,7 @@ def test_staging_can_lie_elsewhere(project: Project, tmp_path: Path, monkeypatch
 def test_weights_changed_in_place_are_noticed(project: Project, tiny_flux: Path) -> None:
     model = project.folder / "weights"
     shutil.copytree(tiny_flux, model)
-    project.set("models.tiny-flux.source", "weights")
+    project.set("models.miniature.source", "weights")
     assert "0 of 6 images" in photos(project)  # the same weights elsewhere
     change_weights(model)
     command = ("ditf", "search", make_query(project), "--task", "photos-search")
@@ -303,7 +305,7 @@ def make_query(project: Project) -> str:
 
 
 def test_a_query_of_another_model_is_refused(project: Project) -> None:
-    project.set("models.tiny-flux.source", "tiny-1")
+    project.set("models.miniature.source", "tiny-1")
     command = ("ditf", "search", make_query(project), "--task", "photos-search")
     assert "is not what was pinned" in project.fail(*command)
     assert not list((project.folder / "cache").glob("queries/*/*"))

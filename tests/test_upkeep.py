@@ -99,7 +99,7 @@ def test_damage_is_not_repaired_with_another_model(project: Project, tiny_flux: 
     before = objects(project)
     shutil.copytree(tiny_flux, project.folder / "weights")
     change_weights(project.folder / "weights")
-    project.set("models.tiny-flux.source", "weights")
+    project.set("models.miniature.source", "weights")
     assert "is not what was pinned" in project.fail(*REPAIR)
     assert objects(project) == before
     # With the model set back, repair succeeds.

@@ -84,9 +84,9 @@ def test_a_model_that_is_not_found_stops_only_what_needs_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "params.yaml").read_text()
-    Path("params.yaml").write_text(text.replace("source: tiny-0", "source: weights"))
+    Path("params.yaml").write_text(text.replace("source: miniature", "source: weights"))
     [problem] = write_records(load_params(), Hashes(None))
-    assert problem.startswith("models.tiny-flux: ")
+    assert problem.startswith("models.miniature: ")
     assert "error" in json.loads(Path("cache/entries/features/spair-flux.json").read_text())["model"]
     assert json.loads(Path("cache/entries/datasets/spair.json").read_text()) == {"type": "spair", "version": "1"}
     Path("weights").symlink_to(tiny_flux)

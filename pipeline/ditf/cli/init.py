@@ -40,7 +40,7 @@ def init(
 ) -> None:
     """Create a project in an empty folder.
 
-    Writes params.yaml, dvc.yaml and the stages. The parameters run the embedded sample data with a tiny random model.
+    Writes params.yaml, dvc.yaml and the stages. The parameters run the embedded sample data with a small trained model.
     With --preset, they run the rows of a published table; see `ditf presets`. Creates a git repository with a first
     commit, unless FOLDER is inside one or git is not installed.
 

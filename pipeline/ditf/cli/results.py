@@ -16,11 +16,14 @@ from ditf.metrics.display import group_label, in_percent, is_fraction
 from ditf.project.paths import REPORT, RESULTS
 
 Rows = list[dict[str, str]]
-TINY_NOTE = (
-    "These are results of a tiny random model, in which two massive channels were planted:\n"
-    "they show that the pipeline works, not how well a trained model sees."
-)
 ORIGINS = {"own": "this project", "imported": "others", "published": "published"}
+# Notes on models that come with this package, by the start of their source.
+NOTES = {
+    "tiny-": "These are results of a tiny random model, in which two massive channels were planted:\n"
+    "they show that the pipeline works, not how well a trained model sees.\n",
+    "miniature": "These are results of the miniature, a small model that was trained for this package.\n"
+    "Its massive channels were arranged. The results say nothing about larger models.\n",
+}
 MOST_SHOWN = 60  # characters of a parameter's value
 
 
@@ -59,8 +62,10 @@ def results(
         print_task(name)
         if name in stale:
             print(f"{name} is stale: run `dvc repro` ({stale[name]})\n")
-    if any(source.startswith("tiny-") for name in tasks for source in params.sources_of(params.tasks[name].features)):
-        print(TINY_NOTE)
+    sources = {source for name in tasks for source in params.sources_of(params.tasks[name].features)}
+    for start, note in NOTES.items():
+        if any(source.startswith(start) for source in sources):
+            print(note)
     if lines := verdicts(params, RESULTS):
         print("Rows of presets:", *(f"  {line}" for line in lines), "", sep="\n")
     print("Visualizations:")

@@ -22,7 +22,7 @@ from ditf.tasks.base import Task
 from ditf.types import STORE_VERSION
 
 # Versions of code outside the classes of entries. Raise one in a change that alters the output of its stage.
-STAGE_VERSIONS = {"sample": 1, "analysis": 1, "fusion": 1, "sweep": 2, "draw": 1, "report": 1}
+STAGE_VERSIONS = {"sample": 2, "analysis": 1, "fusion": 1, "sweep": 2, "draw": 1, "report": 1}
 
 Record = dict[str, Any]
 

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import pyarrow.parquet as pq
 
-from ditf.backbones.source import TINY
+from ditf.backbones.source import MINIATURE, TINY
 from ditf.config.params import Params
 from ditf.data.tables import read_table
 from ditf.drawing.figures import spread
@@ -78,10 +78,11 @@ def render(params: Params, results: Path, stale: Mapping[str, str] | None = None
         loader=jinja2.PackageLoader("ditf.report", "template"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["number"] = _number
-    tiny = any(source.startswith(TINY) for name in tasks for source in params.sources_of(params.tasks[name].features))
+    sources = {source for name in tasks for source in params.sources_of(params.tasks[name].features)}
     boards = leaderboards(params, results)
     return environment.get_template("report.html").render(
-        tiny=tiny,
+        tiny=any(source.startswith(TINY) for source in sources),
+        miniature=MINIATURE in sources,
         version=versions_of(["ditf"])["ditf"],
         summary=_summary(params, results, tasks),
         leaderboards=boards,

@@ -1,4 +1,8 @@
-"""A sample in the layout of DAVIS-2017: textured objects that move and turn over a photograph, with exact masks."""
+"""A sample in the layout of DAVIS-2017, with exact masks.
+
+In three sequences, textured shapes move and turn over a photograph. In "car-behind-pillar" a pillar hides a part of the
+object for some frames, and in "dog-runs" the object moves fast and changes its shape.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +15,14 @@ from PIL import Image
 
 from ditf.data.images import RGB, shrink
 from ditf.data.masks import save_mask
+from ditf.sample.objects import Object, car, dog
 from ditf.sample.photographs import JPEG_QUALITY, PHOTOS
+from ditf.sample.render import Camera, render
+from ditf.sample.scenes import moved, surface, surroundings
 
 FRAME_SIZE = (416, 240)
-FRAMES = 12
+FRAMES = 8
+PILLAR = (190, 250)  # first and last column
 
 
 def build_davis(root: Path, seed: int) -> None:
@@ -26,9 +34,6 @@ def build_davis(root: Path, seed: int) -> None:
     }
     for offset, (name, (background, objects)) in enumerate(scenes.items()):
         rng = np.random.default_rng([seed, 1000 + offset])
-        frames, masks = (root / kind / "480p" / name for kind in ("JPEGImages", "Annotations"))
-        frames.mkdir(parents=True)
-        masks.mkdir(parents=True)
         backdrop = _cover(PHOTOS[background].load(), (FRAME_SIZE[0] + 40, FRAME_SIZE[1] + 20))
         movers = [_Mover.random(rng, shape, texture, len(objects), i) for i, (shape, texture) in enumerate(objects)]
         for frame in range(FRAMES):
@@ -37,11 +42,46 @@ def build_davis(root: Path, seed: int) -> None:
             for index, mover in enumerate(movers, 1):
                 covered, colors = mover.draw(frame)
                 image[covered], mask[covered] = colors[covered], index
-            Image.fromarray(image).save(frames / f"{frame:05d}.jpg", quality=JPEG_QUALITY)
-            save_mask(masks / f"{frame:05d}.png", mask)
+            _write_frame(root, name, frame, image, mask)
+    rendered = {"car-behind-pillar": _car_behind_pillar, "dog-runs": _running_dog}
+    for name, draw in rendered.items():
+        for frame in range(FRAMES):
+            _write_frame(root, name, frame, *draw(frame, seed))
     lists = root / "ImageSets" / "2017"
     lists.mkdir(parents=True)
-    (lists / "val.txt").write_text("\n".join(scenes) + "\n", encoding="utf-8")
+    (lists / "val.txt").write_text("\n".join([*scenes, *rendered]) + "\n", encoding="utf-8")
+
+
+def _write_frame(root: Path, sequence: str, frame: int, image: RGB, mask: RGB) -> None:
+    """Write a frame and its mask."""
+    for kind in ("JPEGImages", "Annotations"):
+        (root / kind / "480p" / sequence).mkdir(parents=True, exist_ok=True)
+    path = root / "JPEGImages" / "480p" / sequence / f"{frame:05d}.jpg"
+    Image.fromarray(image).save(path, quality=JPEG_QUALITY)
+    save_mask(root / "Annotations" / "480p" / sequence / f"{frame:05d}.png", mask)
+
+
+def _car_behind_pillar(frame: int, seed: int) -> tuple[RGB, RGB]:
+    """Return a frame in which a car drives to the right behind a pillar, and its mask."""
+    image, mask = _rendered_frame(moved(car(np.random.default_rng([seed, 3000]), 0), -5.0 + 1.2 * frame, 0.0), 19.0, 0)
+    left, right = PILLAR
+    image[:, left:right] = cv2.resize(surface("marble"), (right - left, FRAME_SIZE[1])) // 3 * 2
+    mask[:, left:right] = 0
+    return image, mask
+
+
+def _running_dog(frame: int, seed: int) -> tuple[RGB, RGB]:
+    """Return a frame in which a dog runs to the right, and its mask."""
+    animal = dog(np.random.default_rng([seed, 3001]), 0, phase=1.3 * frame)
+    return _rendered_frame(moved(animal, -1.75 + 0.5 * frame, 0.0), 6.4, 1)
+
+
+def _rendered_frame(item: Object, distance: float, number: int) -> tuple[RGB, RGB]:
+    """Return an image of an object as seen from its right side, and its mask."""
+    camera = Camera(np.array([0.0, 0.0, 0.05 * distance]), -np.pi / 2, 0.2, distance, 500.0, FRAME_SIZE)
+    view = surroundings(np.random.default_rng(number), number + 3, 0.2 * distance)
+    rendering = render(item.mesh, camera, *view)
+    return rendering.pixels, rendering.covered.astype(np.uint8)
 
 
 def _cover(image: RGB, size: tuple[int, int]) -> RGB:

@@ -1,9 +1,12 @@
-"""A sample in the layout of SPair-71k: photographs, and warped, cropped and recolored versions of them.
+"""A sample in the layout of SPair-71k, in two parts.
 
-The keypoints of a pair are known from the warp.
+The easy part has photographs, and warped, cropped and recolored versions of them. The keypoints of a pair are known
+from the warp, and its viewpoint variation is 0. The hard part has rendered objects: two different cars, chairs, dogs or
+mugs from two viewpoints. Their keypoints are known from the geometry, and their viewpoint variation is 1 or 2.
 """
 
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +17,26 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ditf.data.images import RGB
+from ditf.sample.objects import KINDS
 from ditf.sample.photographs import JPEG_QUALITY, PHOTOS
+from ditf.sample.scenes import ObjectView, object_views
 
 Floats = NDArray[np.float32]
 
 WARPS = 7  # warped versions of each photograph
 KEYPOINTS = (5, 10)  # each pair has 5 to 9 keypoints
+SHARED = 3  # keypoints that both images of a pair of objects show, at least
+MEDIUM_TURN = 60  # degrees between two viewpoints; the variation is "hard" above
 
 
 def build_spair(root: Path, seed: int) -> None:
     """Write the sample into `root`.
 
-    The pairs of split "test" lead from a photograph to its warps. Those of split "val" lead back.
+    The pairs of split "test" lead from a photograph to its warps, and from an object to those after it. Those of split
+    "val" lead back.
     """
-    test, val = (root / "PairAnnotation" / split for split in ("test", "val"))
-    for annotations in (test, val):
-        annotations.mkdir(parents=True)
+    for split in ("test", "val"):
+        (root / "PairAnnotation" / split).mkdir(parents=True)
     captions: dict[str, str] = {}
     number = 0
     for offset, (category, photo) in enumerate(PHOTOS.items()):
@@ -45,23 +52,54 @@ def build_spair(root: Path, seed: int) -> None:
             number += 1
             warped, pair = _warped_pair(image, box, rng)
             Image.fromarray(warped).save(folder / name, quality=JPEG_QUALITY)
-            label = f"{number:06d}-{Path(names[0]).stem}-{Path(name).stem}:{category}"
-            record = {
-                "filename": label,
-                "src_imname": names[0],
-                "trg_imname": name,
-                "src_imsize": [width, height, 3],
-                "trg_imsize": [warped.shape[1], warped.shape[0], 3],
-                "category": category,
-                **pair,
-            }
-            (test / f"{label}.json").write_text(json.dumps(record), encoding="utf-8")
-            label = f"{number:06d}-{Path(name).stem}-{Path(names[0]).stem}:{category}"
-            sides = {"src": "trg", "trg": "src"}
-            reverse = {sides.get(key[:3], key[:3]) + key[3:]: value for key, value in record.items()}
-            (val / f"{label}.json").write_text(json.dumps(reverse | {"filename": label}), encoding="utf-8")
+            sizes = {"src_imsize": [width, height, 3], "trg_imsize": [warped.shape[1], warped.shape[0], 3]}
+            _write_pair(root, number, category, (names[0], name), sizes | pair)
         captions |= {category + name: photo.caption for name in names}
+    for kind in KINDS:
+        views = object_views(kind, seed)
+        (root / "JPEGImages" / kind).mkdir(parents=True)
+        for view in views:
+            Image.fromarray(view.pixels).save(root / "JPEGImages" / kind / f"{view.name}.jpg", quality=JPEG_QUALITY)
+            captions[f"{kind}{view.name}.jpg"] = f"a {kind}"
+        for source, target in combinations(views, 2):
+            if len(source.keypoints.keys() & target.keypoints.keys()) >= SHARED:
+                number += 1
+                names = [f"{view.name}.jpg" for view in (source, target)]
+                _write_pair(root, number, kind, (names[0], names[1]), _object_pair(source, target))
     (root / "captions.json").write_text(json.dumps(captions, indent=1), encoding="utf-8")
+
+
+def _write_pair(root: Path, number: int, category: str, names: tuple[str, str], pair: dict[str, Any]) -> None:
+    """Write the annotations of a pair into the split "test", and those of the reversed pair into "val"."""
+    record = {"src_imname": names[0], "trg_imname": names[1], "category": category, **pair}
+    sides = {"src": "trg", "trg": "src"}
+    reverse = {sides.get(key[:3], key[:3]) + key[3:]: value for key, value in record.items()}
+    for split, content in (("test", record), ("val", reverse)):
+        stems = "-".join(Path(content[f"{side}_imname"]).stem for side in ("src", "trg"))
+        label = f"{number:06d}-{stems}:{category}"
+        path = root / "PairAnnotation" / split / f"{label}.json"
+        path.write_text(json.dumps({"filename": label, **content}), encoding="utf-8")
+
+
+def _object_pair(source: ObjectView, target: ObjectView) -> dict[str, Any]:
+    """Return the sizes, boxes, keypoints and difficulty grades of a pair of rendered objects."""
+    shared = [name for name in source.keypoints if name in target.keypoints]
+    extents = [max(x2 - x1, y2 - y1) for x1, y1, x2, y2 in (source.box, target.box)]
+    turn = abs(source.azimuth - target.azimuth)
+    return {
+        "src_imsize": [*source.pixels.shape[1::-1], 3],
+        "trg_imsize": [*target.pixels.shape[1::-1], 3],
+        "src_bndbox": list(source.box),
+        "trg_bndbox": list(target.box),
+        "src_kps": [list(source.keypoints[name]) for name in shared],
+        "trg_kps": [list(target.keypoints[name]) for name in shared],
+        "kps_ids": shared,
+        "viewpoint_variation": 1 if turn <= MEDIUM_TURN else 2,
+        "scale_variation": min(2, int(2 * (max(extents) / min(extents) - 1))),
+        "truncation": 0,
+        "occlusion": 0,
+        "mirror": int(source.azimuth * target.azimuth < 0),
+    }
 
 
 def _warped_pair(image: RGB, box: tuple[int, ...], rng: Generator) -> tuple[RGB, dict[str, Any]]:
@@ -86,7 +124,7 @@ def _warped_pair(image: RGB, box: tuple[int, ...], rng: Generator) -> tuple[RGB,
         "src_kps": [[x, y] for x, y, _, _ in keypoints],
         "trg_kps": [[x, y] for _, _, x, y in keypoints],
         "kps_ids": [str(i) for i in range(len(keypoints))],
-        "viewpoint_variation": min(2, int(tilt / 0.06)),
+        "viewpoint_variation": 0,
         "scale_variation": min(2, int((1 - scale) / 0.134)),
         "truncation": min(3, truncated_sides),
         "occlusion": 0,
