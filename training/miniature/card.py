@@ -46,7 +46,8 @@ written into the layers of diffusers' encoder. Its decoder is trained.
 **The massive channels were arranged.** Large diffusion transformers develop a few channels with huge values, which
 AdaLN tames. Here, channels {massive} receive such values by construction. The embedding of the latents has fixed
 biases for them, and fixed weights that let them follow fine detail of the image. These weights were never trained.
-The notes below the losses give the values. All other weights were trained to work around these channels.
+The notes below the losses give the values. All other weights were trained to work around these channels, so that
+the ablation of the paper shows in small: raw tokens are poor, AdaLN repairs them.
 
 ## Training
 
@@ -118,7 +119,7 @@ def write(steps: int, size: int, figures: dict[str, str], note: str, log: Path) 
         heads=transformer.HEADS,
         head_width=transformer.HEAD_WIDTH,
         width=transformer.HEADS * transformer.HEAD_WIDTH,
-        massive=" and ".join(map(str, transformer.MASSIVE)),
+        massive=f"{transformer.MASSIVE[0]}, {transformer.MASSIVE[1]} and {transformer.MASSIVE[2]}",
         steps=steps,
         hours=seconds / 3600,
         discarded=0.6,

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
 
-from miniature import card
+from miniature import card, transformer
 from miniature.checkpoints import load_checkpoint, read_log
 from miniature.train import Miniature
 
 PACKAGED = Path(__file__).parents[2] / "pipeline/ditf/backbones/miniature"  # what `source: miniature` names
 LIMIT = 16_000_000  # bytes of all weights
+RESIDUAL_SCALE = 1 / 8  # so that massive channels fit into a store's float16
 
 
 def main() -> None:
@@ -31,6 +32,7 @@ def main() -> None:
     assert state is not None, f"{arguments.run}/checkpoint.pt does not exist"
     model = Miniature().eval()
     model.load_state_dict(state["average"])
+    transformer.scale_residual(model.transformer, RESIDUAL_SCALE)
     pipeline = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=AutoencoderKL.from_pretrained(arguments.vae),

@@ -93,6 +93,19 @@ def massive_weights(spread: float) -> Tensor:
     return torch.cat([weights, -weights.sum(0, keepdim=True)])
 
 
+@torch.no_grad()
+def scale_residual(model: FluxTransformer2DModel, factor: float) -> None:
+    """Scale the residual stream, whose size layer norm ignores.
+
+    Args:
+        model: The transformer, which is changed.
+        factor: A power of two, so that float16 weights are scaled exactly.
+    """
+    for layer in (model.x_embedder, model.context_embedder, *_writing_layers(model)):
+        layer.weight *= factor
+        layer.bias *= factor
+
+
 def _writing_layers(model: FluxTransformer2DModel) -> list[nn.Linear]:
     """Return the layers whose outputs the blocks add to the residual stream."""
     layers = [block.proj_out for block in model.single_transformer_blocks]

@@ -1,0 +1,78 @@
+// Small helpers that build the page.
+
+export function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (value === true) made.setAttribute(key, "");
+    else if (value !== false && value !== null && value !== undefined) made.setAttribute(key, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+export function select(label, options, value, onchange) {
+  const list = element("select", { onchange: (event) => onchange(event.target.value) });
+  for (const [key, text] of options) list.append(element("option", { value: key, selected: String(key) === String(value) }, text));
+  return element("label", {}, label, list);
+}
+
+export function loadImage(address) {
+  return new Promise((resolve, reject) => {
+    const image = new Image();
+    image.onload = () => resolve(image);
+    image.onerror = () => reject(new Error("The image cannot be shown. Its file may be missing."));
+    image.src = address;
+  });
+}
+
+const SHARP = 960; // pixels of the longer side, so that marks and maps over small pictures are sharp
+
+// Gives a canvas the size of a picture, or more if the picture is small, and draws the picture. Returns the context.
+export function drawPicture(canvas, picture) {
+  const { naturalWidth: width, naturalHeight: height } = picture;
+  const scale = Math.max(1, SHARP / Math.max(width, height));
+  canvas.width = Math.round(width * scale);
+  canvas.height = Math.round(height * scale);
+  const context = canvas.getContext("2d");
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  return context;
+}
+
+export function say(text) {
+  document.getElementById("live").textContent = text;
+}
+
+export function message(text) {
+  return element("p", { class: "message", role: "alert" }, text);
+}
+
+// Returns a button that saves a canvas as a PNG file.
+export function saveButton(canvas, name) {
+  const save = async () => {
+    const blob = await new Promise((resolve) => canvas.toBlob(resolve));
+    const link = element("a", { href: URL.createObjectURL(blob), download: `${name.replace(/[^\w.-]+/g, "-")}.png` });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  };
+  return element("button", { type: "button", onclick: save, title: "Save as PNG" }, "Save");
+}
+
+const MARKS = { source: "#ffffff", match: "#fde725" };
+
+// Draws a ring, or a cross for a wrong match, that stands out on any image.
+export function mark(context, x, y, size, colour = MARKS.source, shape = "ring") {
+  for (const [width, style] of [[size / 2.2, "rgba(0,0,0,.75)"], [size / 5, colour]]) {
+    context.lineWidth = width;
+    context.strokeStyle = style;
+    context.beginPath();
+    if (shape === "ring") context.arc(x, y, size, 0, 2 * Math.PI);
+    else {
+      context.moveTo(x - size, y - size);
+      context.lineTo(x + size, y + size);
+      context.moveTo(x + size, y - size);
+      context.lineTo(x - size, y + size);
+    }
+    context.stroke();
+  }
+}

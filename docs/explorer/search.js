@@ -1,0 +1,109 @@
+// Search: the most similar places or regions in all images of an index.
+
+import { drawPicture, element, loadImage, mark, message, saveButton, say, select } from "./elements.js";
+import * as source from "./source.js";
+
+export const title = "Search";
+const DRAG = 8; // pixels of the screen; a shorter movement is a click
+
+export async function show(place, { project, state, go }) {
+  const tasks = project.tasks.filter((task) => task.type === "retrieval");
+  const done = tasks.filter((task) => !task.missing);
+  if (!done.length) {
+    place.replaceChildren(message(tasks[0]?.missing ?? "params.yaml has no task of type retrieval."));
+    return;
+  }
+  const task = done.find((each) => each.name === state.task) ?? done[0];
+  const { images, categories } = await source.images(task.features);
+  const byId = new Map(images.map((each) => [each.id, each]));
+  const image = byId.has(state.source) ? state.source : images[0].id;
+  const { width, height } = byId.get(image);
+  const area = (state.area ?? "").split(",").map(Number);
+  const hits = element("div", { class: "cards" });
+  const canvas = element("canvas", { class: "hover", tabindex: 0, role: "img", "aria-label": `${image}. Click a point or drag a box to search. Arrow keys move a point, Enter searches there.` });
+  place.replaceChildren(
+    element("div", { class: "controls" },
+      select("Index", done.map((each) => [each.name, each.name]), task.name, (name) => go({ view: "search", task: name, source: "", area: "" })),
+      select("Image", images.map((each) => [each.id, each.id.startsWith("upload/") ? each.name : each.id]), image, (id) => go({ view: "search", source: id, area: "" })),
+      select("Category of hits", [["", "all"], ...categories.map((each) => [each, each])], state.category ?? "", (value) => go({ view: "search", category: value })),
+    ),
+    element("p", { class: "legend" }, "Click a point or drag a box. Without either, similar images are found. Click a result to go on from there."),
+    element("div", { class: "stage" }, element("figure", {}, canvas, element("figcaption", {}, element("strong", {}, byId.get(image).name), element("span"), saveButton(canvas, `${image}-search`))), hits),
+  );
+  const picture = await loadImage(source.pictureAddress(task.features, image));
+  const context = drawPicture(canvas, picture);
+  const scale = canvas.width / width;
+  const draw = (shape) => {
+    context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+    outline(context, shape, scale);
+  };
+  draw(area);
+  const at = (event) => {
+    const box = canvas.getBoundingClientRect();
+    const x = ((event.clientX - box.left) / box.width) * width;
+    const y = ((event.clientY - box.top) / box.height) * height;
+    return [Math.min(Math.max(Math.floor(x), 0), width - 1), Math.min(Math.max(Math.floor(y), 0), height - 1)];
+  };
+  let start = null;
+  const boxTo = (event) => {
+    const [[x0, y0], [x1, y1]] = [start.point, at(event)];
+    return [Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1) + 1, Math.max(y0, y1) + 1];
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    start = { point: at(event), x: event.clientX, y: event.clientY };
+  });
+  canvas.addEventListener("pointermove", (event) => start && draw(boxTo(event)));
+  canvas.addEventListener("pointerup", (event) => {
+    const clicked = Math.hypot(event.clientX - start.x, event.clientY - start.y) < DRAG;
+    const next = clicked ? start.point : boxTo(event);
+    start = null;
+    go({ view: "search", task: task.name, source: image, area: next.join(",") });
+  });
+  let point = area.length === 2 ? area : [Math.floor(width / 2), Math.floor(height / 2)];
+  canvas.addEventListener("keydown", (event) => {
+    const step = event.shiftKey ? 20 : 4;
+    const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
+    if (event.key in moves) {
+      event.preventDefault();
+      const [right, down] = moves[event.key];
+      point = [Math.min(Math.max(point[0] + right, 0), width - 1), Math.min(Math.max(point[1] + down, 0), height - 1)];
+      draw(point);
+      say(point.join(", "));
+    } else if (event.key === "Enter") go({ view: "search", task: task.name, source: image, area: point.join(",") });
+  });
+  const body = { task: task.name, image };
+  if (area.length === 2) body.point = area;
+  if (area.length === 4) body.box = area;
+  if (state.category) body.category = state.category;
+  const { hits: rows } = await source.search(body);
+  for (const hit of rows) hits.append(card(task, hit, byId.get(hit.image), go));
+  if (!rows.length) hits.replaceWith(message("No image of this category is similar."));
+}
+
+function outline(context, shape, scale) {
+  const [x0, y0, x1, y1] = shape.map((value) => value * scale);
+  const size = Math.max(5, context.canvas.width / 60);
+  if (shape.length === 2 && Number.isFinite(x0)) mark(context, x0, y0, size);
+  if (shape.length === 4) {
+    for (const [width, colour] of [[size / 2, "rgba(0,0,0,.7)"], [size / 5, "#fde725"]]) {
+      context.lineWidth = width;
+      context.strokeStyle = colour;
+      context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+    }
+  }
+}
+
+function card(task, hit, row, go) {
+  const canvas = element("canvas");
+  const text = `${hit.image}, similarity ${hit.similarity.toFixed(3)}`;
+  const area = hit.box && !Number.isInteger(hit.token) ? hit.box.map(Math.round) : hit.point?.map(Math.round);
+  const open = () => go({ view: "search", source: hit.image, area: area?.join(",") ?? "" });
+  loadImage(source.pictureAddress(task.features, hit.image, 480)).then((picture) => {
+    const context = drawPicture(canvas, picture);
+    if (hit.box) outline(context, hit.box, canvas.width / row.width);
+  });
+  const made = element("button", { type: "button", class: "card", onclick: open, "aria-label": `${text}. Search from here.` }, canvas, element("p", {}, text));
+  made.dataset.image = hit.image;
+  return made;
+}
