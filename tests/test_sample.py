@@ -119,7 +119,7 @@ def test_the_viewpoint_separates_the_easy_part_from_the_hard_one(tmp_path: Path)
 def test_the_videos_have_an_occluded_and_a_fast_object(tmp_path: Path) -> None:
     build_davis(tmp_path, 0)
 
-    def masks(sequence: str) -> list[np.ndarray]:  # type: ignore[type-arg]
+    def masks(sequence: str) -> list[np.ndarray]:
         folder = tmp_path / "Annotations/480p" / sequence
         return [read_index_mask(folder / f"{frame:05d}.png") for frame in range(FRAMES)]
 

@@ -189,7 +189,7 @@ def dog(rng: Generator, color: int, phase: float = np.pi / 2) -> Object:
         phase: Angle of the oscillation of its legs, in radians.
     """
     fur = FURS[color % len(FURS)]
-    light = tuple(min(1.0, 1.25 * value + 0.08) for value in fur)
+    light, dark = _shade(fur, 1.25, 0.08), _shade(fur, 0.7, 0.0)
     leg, girth = rng.uniform(0.3, 0.42), rng.uniform(0.14, 0.18)
     length, stride = rng.uniform(0.34, 0.44), rng.uniform(0.0, 0.45) * np.sin(phase)
     height = leg + girth
@@ -248,7 +248,7 @@ def dog(rng: Generator, color: int, phase: float = np.pi / 2) -> Object:
                 tube(
                     [root, (root[0] - 0.015, side * 0.125, root[2] - 0.05), tip_of_ear],
                     [0.03, 0.05, 0.025],
-                    tuple(0.7 * v for v in fur),
+                    dark,
                 )
             )
             keypoints[f"tip of the {name} ear"] = (tip_of_ear[0], tip_of_ear[1] + side * 0.02, tip_of_ear[2])
@@ -269,9 +269,9 @@ def dog(rng: Generator, color: int, phase: float = np.pi / 2) -> Object:
             keypoints[f"{end} {name} paw"] = (paw[0] + 0.05, paw[1] + side * 0.025, 0.045)
     curl = rng.uniform(0.1, 0.35)
     base = (-1.14 * length, 0.0, height + 0.06)
-    end = (base[0] - 0.22, 0.0, base[2] + curl)
-    parts.append(tube([base, (base[0] - 0.13, 0, base[2] + 0.25 * curl), end], [0.04, 0.034, 0.015], fur, sides=12))
-    keypoints |= {"tip of the tail": end, "base of the tail": (base[0] - 0.02, 0.0, base[2] + 0.042)}
+    tail = (base[0] - 0.22, 0.0, base[2] + curl)
+    parts.append(tube([base, (base[0] - 0.13, 0, base[2] + 0.25 * curl), tail], [0.04, 0.034, 0.015], fur, sides=12))
+    keypoints |= {"tip of the tail": tail, "base of the tail": (base[0] - 0.02, 0.0, base[2] + 0.042)}
     return Object(join(parts), keypoints)
 
 
@@ -329,6 +329,12 @@ def mug(rng: Generator, color: int) -> Object:
 
 
 KINDS: dict[str, Callable[[Generator, int], Object]] = {"car": car, "chair": chair, "dog": dog, "mug": mug}
+
+
+def _shade(color: Color, factor: float, offset: float) -> Color:
+    """Return a lighter or darker color."""
+    red, green, blue = (min(1.0, factor * value + offset) for value in color)
+    return red, green, blue
 
 
 def _hump(height: float) -> Floats:

@@ -146,7 +146,9 @@ def prism(bottom: ArrayLike, top: ArrayLike, color: Color, center: ArrayLike = (
 
     The corners are counterclockwise as seen from the side of `top`.
     """
-    low, high = np.asarray(bottom, float) + center, np.asarray(top, float) + center
+    shift = np.asarray(center, float)
+    low: Floats = np.asarray(bottom, float) + shift
+    high: Floats = np.asarray(top, float) + shift
     following = np.roll(np.arange(len(low)), -1)
     sides = [np.array([low[i], low[j], high[j], high[i]]) for i, j in enumerate(following)]
     return flat([low[::-1], high, *sides], color)
