@@ -138,7 +138,7 @@ def main() -> None:
                     f"{fair:.2f} s per pair",
                 ),
                 ("**ratio to the fair reference**", f"**{fair / each:,.0f}**"),
-                ("the published way: the map normalized anew for each keypoint", f"{published:.1f} s per pair"),
+                ("the published way: the map normalized again for each keypoint", f"{published:.1f} s per pair"),
                 ("ratio to the published way", f"{published / each:,.0f}"),
                 ("greatest difference of a similarity", f"{max(difference, other):.1e}"),
             ],

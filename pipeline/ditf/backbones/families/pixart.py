@@ -1,6 +1,6 @@
 """PixArt-alpha and PixArt-Sigma: diffusion transformers with cross-attention to the text.
 
-Their AdaLN-single is one modulation for all blocks, to which each block adds a table of its own. The feature of a block
+In their AdaLN-single, all blocks share one modulation, and each block adds a table of its own. The feature of a block
 is the residual stream that enters it. Papers: Chen et al., arXiv 2310.00426 (alpha) and 2403.04692 (Sigma).
 """
 

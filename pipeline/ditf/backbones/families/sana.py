@@ -1,7 +1,7 @@
 """SANA: a rectified-flow transformer with linear attention, on an autoencoder of 32 pixels per latent.
 
-Its AdaLN-single is one modulation for all blocks, to which each block adds a table of its own. The feature of a block
-is the residual stream that enters it. Paper: Xie et al., arXiv 2410.10629.
+In its AdaLN-single, all blocks share one modulation, and each block adds a table of its own. The feature of a block is
+the residual stream that enters it. Paper: Xie et al., arXiv 2410.10629.
 """
 
 from __future__ import annotations
