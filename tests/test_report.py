@@ -1,6 +1,7 @@
 """The report as one opens it: in a browser where there is one, and as a file; and comparisons of two results."""
 
 import base64
+import csv
 import html
 import io
 import json
@@ -8,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,13 @@ def test_published_results_are_shown_for_the_official_split_only() -> None:
     rows = list(leaderboard.published_rows("correspondence", "spair", "test", {12234}))
     assert {row["model"] for row in rows} >= {"FLUX.1-dev", "DINOv2"}
     assert not list(leaderboard.published_rows("correspondence", "spair", "test", {42}))
+
+
+def test_published_results_of_another_protocol_are_not_ranked() -> None:
+    text = resources.files("ditf.report").joinpath("published.csv").read_text(encoding="utf-8")
+    probes = [row for row in csv.DictReader(text.splitlines()) if row["task"] == "segmentation"]
+    assert [row["differs"] for row in probes] == ["the probe learns from random crops"]
+    assert not list(leaderboard.published_rows("segmentation", "ade20k", "", {2000}))
 
 
 def test_the_page_names_what_is_stale(finished: Project) -> None:

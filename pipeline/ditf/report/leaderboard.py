@@ -149,7 +149,9 @@ def settings(params: Params, task: Task) -> Row:
 
 
 def published_rows(kind: str, dataset: str, split: str, sizes: set[Any]) -> Iterator[Row]:
-    """Yield the published results of a benchmark.
+    """Yield the published results of a benchmark that were measured under the protocol of our tasks.
+
+    Results whose column `differs` names another protocol are left out.
 
     Args:
         kind: Type of the task.
@@ -159,7 +161,8 @@ def published_rows(kind: str, dataset: str, split: str, sizes: set[Any]) -> Iter
     """
     text = resources.files("ditf.report").joinpath("published.csv").read_text(encoding="utf-8")
     for row in csv.DictReader(text.splitlines()):
-        if (row["task"], row["dataset"], row["split"]) == (kind, dataset, split) and int(row["units"]) in sizes:
+        benchmark = (row["task"], row["dataset"], row["split"])
+        if benchmark == (kind, dataset, split) and int(row["units"]) in sizes and not row["differs"]:
             value = Estimate(float(row["value"]))
             yield {
                 "result": f"published, {row['source']}",
