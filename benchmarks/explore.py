@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from benchmarks.report import machine, show
+from benchmarks.report import load, machine, show
 from ditf.config.params import load_params
 from ditf.data.catalog import write_catalog
 from ditf.features.extractor import key_of
@@ -114,7 +114,7 @@ def soak(address: str, process: int, ids: list[str], count: int, clients: int) -
     """Send requests from several clients at once.
 
     Returns:
-        Seconds of each request, and the memory of the server in MB after each quarter of the requests.
+        Seconds of each request, and the memory of the server in MB before the requests and after each quarter of them.
     """
 
     def send(number: int, share: int) -> list[float]:
@@ -126,10 +126,10 @@ def soak(address: str, process: int, ids: list[str], count: int, clients: int) -
                 seconds.append(time.perf_counter() - start)
         return seconds
 
-    times, memory = list[float](), list[float]()
+    times, memory = list[float](), [held_memory(process)]
     with ThreadPoolExecutor(clients) as pool:
         for quarter in range(4):
-            sent = [pool.submit(send, clients * quarter + n, count // 4 // clients) for n in range(clients)]
+            sent = [pool.submit(send, clients * quarter + n, -(-count // (4 * clients))) for n in range(clients)]
             times += [each for future in sent for each in future.result()]
             memory.append(held_memory(process))
     return times, memory
@@ -143,6 +143,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ditf-") as folder:
         ids = make_project(Path(folder), options.images)
+        before = load()
         with server() as (address, process):
             displays = first_displays(address, ids)
             start = time.perf_counter()
@@ -160,9 +161,10 @@ def main() -> None:
         ("requests per second", f"{len(times) / seconds:.0f}"),
         ("time of a request, p50 and p99", f"**{1e3 * cuts[49]:.0f} ms**, {1e3 * cuts[98]:.0f} ms"),
         (
-            f"memory of the server after each quarter, with `--memory {MEMORY}`",
+            f"memory of the server before and after each quarter, with `--memory {MEMORY}`",
             ", ".join(f"{each:.0f} MB" for each in memory),
         ),
+        ("load average of the machine before", before),
     ]
     show(f"Explorer ({machine()})", rows)
 

@@ -23,6 +23,11 @@ def machine() -> str:
     return f"{names[0] if names else platform.processor()}, {cores} cores, Python {platform.python_version()}"
 
 
+def load() -> str:
+    """The processes that want a core, averaged over the last minute. Other work makes a benchmark slower."""
+    return f"{os.getloadavg()[0]:.1f}"
+
+
 def gpu_name() -> str:
     """The GPU's name, and the versions of torch and of its CUDA."""
     import torch

@@ -29,18 +29,25 @@ export function descriptorAt(tokens, x, y) {
 export function similarityMap(query, tokens) {
   const { vectors, channels, rows, columns } = tokens;
   const result = new Float32Array(rows * columns);
-  const end = channels - (channels % 4);
-  for (let token = 0, start = 0; token < result.length; token++, start += channels) {
+  const last = vectors.length - channels;
+  // Four tokens at once, so that each number of the query is read once for all. Results after the last token are dropped.
+  for (let token = 0; token < result.length; token += 4) {
+    const first = token * channels;
+    const second = Math.min(first + channels, last);
+    const third = Math.min(second + channels, last);
+    const fourth = Math.min(third + channels, last);
     let a = 0, b = 0, c = 0, d = 0;
-    let i = 0;
-    for (; i < end; i += 4) {
-      a += query[i] * vectors[start + i];
-      b += query[i + 1] * vectors[start + i + 1];
-      c += query[i + 2] * vectors[start + i + 2];
-      d += query[i + 3] * vectors[start + i + 3];
+    for (let i = 0; i < channels; i++) {
+      const value = query[i];
+      a += value * vectors[first + i];
+      b += value * vectors[second + i];
+      c += value * vectors[third + i];
+      d += value * vectors[fourth + i];
     }
-    for (; i < channels; i++) a += query[i] * vectors[start + i];
-    result[token] = a + b + c + d;
+    result[token] = a;
+    result[token + 1] = b;
+    result[token + 2] = c;
+    result[token + 3] = d;
   }
   return result;
 }
