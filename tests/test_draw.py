@@ -11,7 +11,7 @@ from PIL import Image
 
 from ditf.data.masks import PALETTE
 from ditf.drawing import charts
-from ditf.drawing.figures import contact_sheet, label, save
+from ditf.drawing.figures import INK, ON_COLOUR, contact_sheet, label, new_figure, recolour, save
 from ditf.drawing.masks import object_legend, overlay
 from ditf.drawing.matches import NamedImage, draw_matches, draw_similarity
 from ditf.drawing.places import draw_places
@@ -113,3 +113,11 @@ def test_totals_have_another_colour_than_categories(tmp_path: Path) -> None:
     assert cat == dog != mean
     save(figure, tmp_path / "bars.png")
     assert (pixels(tmp_path / "bars.png")[0, 0] == (255, 255, 255, 0)).all()
+
+
+def test_texts_on_a_coloured_area_keep_their_colour() -> None:
+    figure = new_figure(2, 2)
+    axes = figure.subplots()
+    label, value = axes.set_title("title"), axes.text(0, 0, "7", color="white", gid=ON_COLOUR)
+    recolour(figure, INK)
+    assert (label.get_color(), value.get_color()) == (INK, "white")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 INK = "#7a808c"
+ON_COLOUR = "on-colour"  # mark of texts on a coloured area, which keep their colour
 # Colours of Okabe and Ito, which colour-blind readers can tell apart.
 CORRECT, WRONG, MARK = "#0072b2", "#d55e00", "#e69f00"
 FONT = 12  # points, in a figure that is 8 inches wide
@@ -50,7 +51,7 @@ def show(axes: Any, image: NDArray[Any], title: str = "", **options: Any) -> Any
 
 
 def recolour(figure: "Figure", ink: str) -> None:
-    """Give all texts, ticks and axes of a figure one colour."""
+    """Give all texts, ticks and axes of a figure one colour, except texts marked with `gid=ON_COLOUR`."""
     from matplotlib.text import Text
 
     for axes in figure.axes:
@@ -58,7 +59,7 @@ def recolour(figure: "Figure", ink: str) -> None:
         for spine in axes.spines.values():
             spine.set_edgecolor(ink)
     for text in figure.findobj(Text):
-        text.set(color=ink, parse_math=False)
+        text.set(color=text.get_color() if text.get_gid() == ON_COLOUR else ink, parse_math=False)
 
 
 def save(figure: "Figure", path: Path) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from ditf.data.catalog import Catalog
-from ditf.drawing.figures import new_figure
+from ditf.drawing.figures import ON_COLOUR, new_figure
 from ditf.errors import UserError
 from ditf.features.extract import extract
 from ditf.features.extractor import ExtractionJob, ImageSource
@@ -170,7 +170,7 @@ def _maps(titles: Mapping[str, str], table: pa.Table, metric: str) -> "Figure":
         for (y, x), value in np.ndenumerate(values):
             colour = "black" if value > (low + high) / 2 else "white"
             weight = "bold" if value == top else None
-            axes.text(x, y, f"{value:.3g}", color=colour, ha="center", va="center", weight=weight)
+            axes.text(x, y, f"{value:.3g}", color=colour, ha="center", va="center", weight=weight, gid=ON_COLOUR)
         axes.set_xticks(range(len(blocks)), blocks)
         axes.set_yticks(range(len(timesteps)), timesteps)
         axes.set(xlabel="block", ylabel="timestep", title=title)
