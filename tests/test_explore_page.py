@@ -386,7 +386,7 @@ def test_an_exported_page_needs_no_server(browser: Browser, exported: str, finis
     page.goto(exported + "#view=pairs")
     page.wait_for_load_state("networkidle")
     cards = page.locator(".card")
-    expect(cards).to_have_count(6)
+    expect(cards).to_have_count(8)
     cards.first.click()
     figure = page.locator("figure[data-match]").first
     figure.wait_for()
