@@ -107,8 +107,8 @@ def test_search_a_point_a_region_and_a_whole_image(project: Project, tmp_path: P
 
 
 def test_search_gives_what_there_is(project: Project) -> None:
-    assert len(found(project, "search", "cat/cat_00", "--at", "150,100", "--per-image", "--k", "9999999")) == 47
-    assert len(found(project, "search", "cat/cat_00", "--k", "48")) == 47
+    assert len(found(project, "search", "cat/cat_00", "--at", "150,100", "--per-image", "--k", "9999999")) == 67
+    assert len(found(project, "search", "cat/cat_00", "--k", "68")) == 67
 
 
 def test_search_with_any_file_and_across_data_sets(project: Project, tmp_path: Path) -> None:
