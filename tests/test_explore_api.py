@@ -244,7 +244,7 @@ GET_ERRORS = [
     ("/api/images/none", {"entry": "spair-flux"}, 400, "not an image"),
     ("/api/images/upload/0", {"entry": "spair-flux"}, 404, "Upload the image again"),
     ("/api/tokens", VIEW | {"image": "none"}, 404, "no features of 'none'"),
-    ("/api/tokens", VIEW | {"image": SOURCE, "block": 7}, 400, "Use one of them"),
+    ("/api/tokens", VIEW | {"image": SOURCE, "block": BLOCK + 1}, 400, "Use one of them"),
     ("/api/tokens", VIEW | {"image": SOURCE, "descriptor": "best"}, 422, "query.descriptor"),
     ("/api/tokens", VIEW | {"image": SOURCE, "revision": "old"}, 409, "Load the page again"),
     ("/api/similarity", VIEW | {"source": SOURCE, "target": TARGET, "x": 9999, "y": 0}, 400, "outside"),

@@ -31,6 +31,7 @@ from tests.conftest import BLOCK, Project
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
+PATIENCE = 180_000  # milliseconds, for busy machines
 SOURCE, TARGET = "cat/cat_00", "cat/cat_01"
 POINT = (150, 100)
 
@@ -39,6 +40,7 @@ POINT = (150, 100)
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        expect.set_options(timeout=PATIENCE)
         yield browser
         browser.close()
 
@@ -92,6 +94,7 @@ class Watched:
 @pytest.fixture
 def watched(browser: Browser, server: str) -> Iterator[Watched]:
     page = browser.new_page(viewport={"width": 1300, "height": 900})
+    page.set_default_timeout(PATIENCE)
     watched = Watched(page)
     page.on("request", lambda request: watched.requests.append(request.url))
     page.on("pageerror", lambda error: watched.errors.append(str(error)))
@@ -237,7 +240,7 @@ def test_a_painted_mask_is_propagated(watched: Watched, server: str, finished: P
     page.mouse.up()
     page.get_by_role("button", name="Propagate").click()
     save = page.get_by_role("link", name="Save masks")
-    save.wait_for(timeout=60_000)
+    save.wait_for(timeout=PATIENCE)
     with page.expect_download() as download:
         save.click()
     names = [path.name for path in sorted((finished.folder / "data/sample/DAVIS").rglob("JPEGImages/*/one-disc/*.jpg"))]
@@ -267,7 +270,7 @@ def test_a_dropped_image_is_matched(watched: Watched, server: str) -> None:
     )
     expect(page.locator("#work")).to_contain_text("square.png")
     source = page.locator("figure[data-image^='upload/']")
-    source.wait_for(timeout=90_000)
+    source.wait_for(timeout=PATIENCE)
     expect(page.locator("#notice")).to_be_hidden()
     page.wait_for_load_state("networkidle")
     canvas = source.locator("canvas")
@@ -291,6 +294,7 @@ def test_a_text_file_is_refused(watched: Watched, server: str) -> None:
 def test_two_tabs_do_not_disturb_each_other(watched: Watched, server: str, browser: Browser) -> None:
     page = watched.open(server, view="match", entry="spair-flux", source=SOURCE, targets=TARGET, columns="adaln")
     other = browser.new_page()
+    other.set_default_timeout(PATIENCE)
     other.goto(f"{server}#view=channels&entry=spair-flux&source={TARGET}")
     expect(other.locator("figure")).to_have_count(6)
     hover(page, POINT, (320, 213))
@@ -332,6 +336,7 @@ def test_other_features_of_the_same_image_are_a_column(browser: Browser, project
     project.set("features.again", project.params["features"]["spair-flux"])
     running = start(project.folder)
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(running.address + f"#view=match&entry=spair-flux&source={SOURCE}&targets={TARGET}&columns=adaln")
     page.get_by_text("Add a column").click()
     page.locator(".menu").get_by_label("Features").select_option("again")
@@ -352,11 +357,12 @@ def test_other_features_of_the_same_image_are_a_column(browser: Browser, project
 def test_rebuilt_and_missing_features_are_noticed(browser: Browser, project: Project) -> None:
     running = start(project.folder)
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(running.address + "#view=match&entry=spair-flux")
     page.wait_for_load_state("networkidle")
     store = project.folder / "cache/features/spair-flux"
     store.rename(store.with_name("elsewhere"))
-    expect(page.locator("#notice")).to_contain_text("The features changed", timeout=20_000)
+    expect(page.locator("#notice")).to_contain_text("The features changed", timeout=PATIENCE)
     page.get_by_role("button", name="Load the page again").click()
     page.wait_for_load_state("networkidle")
     expect(page.locator("#view")).not_to_contain_text("spair-flux")
@@ -379,6 +385,7 @@ def exported(finished: Project, tmp_path: Path) -> Iterator[str]:
 
 def test_an_exported_page_needs_no_server(browser: Browser, exported: str, finished: Project, tmp_path: Path) -> None:
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     requests: list[str] = []
     errors: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
