@@ -137,44 +137,44 @@ def sharded(tmp_path: Path) -> Path:
 
 
 def test_weights_are_complete(fresh: Project, sharded: Path) -> None:
-    fresh.set("models.tiny-flux.source", str(sharded))
+    fresh.set("models.miniature.source", str(sharded))
     first, second = (sharded / "transformer" / name for name in SHARDS)
     assert problems(fresh, 0) == []
     size = second.stat().st_size
     os.truncate(second, size - 100)
     assert problems(fresh, 1) == [
-        f"error:   models.tiny-flux: {second}: has {size - 100:,} of {size:,} bytes. Download it again."
+        f"error:   models.miniature: {second}: has {size - 100:,} of {size:,} bytes. Download it again."
     ]
     second.unlink()
     assert problems(fresh, 1) == [
-        f"error:   models.tiny-flux: {second}: not found, but the index of the weights lists it. Download it again."
+        f"error:   models.miniature: {second}: not found, but the index of the weights lists it. Download it again."
     ]
     first.write_bytes(b"<html>")
     assert any(f"{first}: has 6 bytes, fewer than its header" in line for line in problems(fresh, 1))
     shutil.rmtree(sharded / "vae")
     assert any(f"{sharded}/vae: not found" in line for line in problems(fresh, 1))
-    fresh.set("models.tiny-flux.source", str(sharded / "nowhere"))
+    fresh.set("models.miniature.source", str(sharded / "nowhere"))
     assert any("is not a folder, a Hub id" in line for line in problems(fresh, 1))
 
 
 def test_the_cache_of_the_hub(fresh: Project, sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not downloaded yet is a warning. Nothing is downloaded, and torch is not imported."""
-    fresh.set("models.tiny-flux.source", "someone/model")
+    fresh.set("models.miniature.source", "someone/model")
     cache, commit = tmp_path / "hub", "0" * 40
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
 
     def run() -> tuple[int, list[str]]:
         done = fresh.run("ditf", "doctor", without=("torch",))
-        return done.returncode, [line for line in done.stdout.splitlines() if "models.tiny-flux" in line]
+        return done.returncode, [line for line in done.stdout.splitlines() if "models.miniature" in line]
 
     status, (line,) = run()
-    assert (status, line.startswith("warning: models.tiny-flux: someone/model is not in the Hub's cache.")) == (0, True)
+    assert (status, line.startswith("warning: models.miniature: someone/model is not in the Hub's cache.")) == (0, True)
     repository = cache / "models--someone--model"
     snapshot = repository / "snapshots" / commit
     shutil.copytree(sharded, snapshot)
     (repository / "refs").mkdir()
     (repository / "refs/main").write_text(commit)
-    assert run() == (0, ["ok:      models.tiny-flux: the weights in the Hub's cache are complete"])
+    assert run() == (0, ["ok:      models.miniature: the weights in the Hub's cache are complete"])
     second = snapshot / "transformer" / SHARDS[1]
     content = second.read_bytes()
     second.unlink()

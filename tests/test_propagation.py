@@ -143,3 +143,19 @@ def test_void_is_background() -> None:
 def test_first_labels_are_one_hot_of_the_nearest_pixels() -> None:
     mask = np.repeat(np.repeat(np.array([[0, 2], [1, 0]], np.uint8), 16, 0), 16, 1)
     np.testing.assert_array_equal(first_labels(mask, (2, 2)), [[[1, 0], [0, 1]], [[0, 0], [1, 0]], [[0, 1], [0, 0]]])
+
+
+def test_uninitialized_memory_is_not_read() -> None:
+    rng = np.random.default_rng(3)
+    grid = (30, 52)
+    maps = [rng.standard_normal((grid[0] * grid[1], 80)).astype(np.float32) for _ in range(7)]
+    labels = np.zeros((2, *grid), np.float32)
+    labels[0], labels[1, 5:15, 5:15] = 1, 1
+    config = PropagationConfig(5, 0.1, 7, 12)
+    expected = list(propagate(maps, labels, config))
+    torch.use_deterministic_algorithms(True)  # fills new memory with NaN
+    try:
+        filled = list(propagate(maps, labels, config))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    np.testing.assert_array_equal(filled, expected)

@@ -222,14 +222,14 @@ def test_a_folder_of_nothing_but_heic_says_so(tmp_path: Path) -> None:
 
 def test_ten_problems_are_printed_and_all_are_counted(samples: Path, tmp_path: Path) -> None:
     shutil.copytree(samples / "davis", tmp_path / "davis")
-    for path in (tmp_path / "davis/Annotations/480p/one-disc").glob("*.png"):
+    for path in (tmp_path / "davis/Annotations/480p").glob("t*/*.png"):
         path.unlink()
     with pytest.raises(UserError) as caught:
         read("davis", tmp_path / "davis")
     lines = str(caught.value).split("\n")
     assert len(lines) == 12
-    assert lines[-2] == "... and 2 more"
-    assert "12 problems in the data set; nothing was written" in lines[-1]
+    assert lines[-2] == "... and 6 more"
+    assert "16 problems in the data set; nothing was written" in lines[-1]
     assert first_lines(["x"] * 10) == ["x"] * 10
 
 
@@ -302,7 +302,7 @@ def test_captions_are_optional_and_never_ignored(samples: Path, tmp_path: Path) 
     captions.pop(min(captions))
     (root / "captions.json").write_text(json.dumps(captions))
     warnings = [row["warning"] for row in read("spair", root).rows["warnings"]]
-    assert any(text.startswith("no caption for 1 of 48 images") for text in warnings)
+    assert any(text.startswith("no caption for 1 of 68 images") for text in warnings)
     (root / "captions.json").unlink()
     assert "a photo of a cat" in {row["prompt"] for row in read("spair", root).rows["images"]}
 
@@ -353,9 +353,9 @@ def test_first_masks_are_enough_for_a_video(samples: Path, tmp_path: Path) -> No
         if path.stem != "00000":
             path.unlink()
     tables = read("davis", root, split="test-dev").rows
-    assert len(tables["masks"]) == len(tables["sequences"]) == 3
-    assert len(tables["frames"]) == 36
-    assert sum("propagated and not scored" in row["warning"] for row in tables["warnings"]) == 3
+    assert len(tables["masks"]) == len(tables["sequences"]) == 5
+    assert len(tables["frames"]) == 40
+    assert sum("propagated and not scored" in row["warning"] for row in tables["warnings"]) == 5
 
 
 def test_only_frames_of_the_sequence_are_frames(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_numbers_are_those_of_yaml_1_2() -> None:
 
 def test_a_number_with_an_exponent_is_a_rate(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    task = "{type: segmentation, dataset: spair, features: spair-flux, predict: {block: 28, rate: 1e-3}}"
+    task = "{type: segmentation, dataset: spair, features: spair-flux, predict: {block: 7, rate: 1e-3}}"
     path.write_text(f"{(ROOT / 'params.yaml').read_text()}  ade: {task}\n")
     assert load_params(path).tasks["ade"].model_dump()["predict"]["rate"] == 0.001
     apply_overrides(path, ["tasks.ade.predict.rate=0.00001"])

@@ -77,7 +77,8 @@ def diagnose(free: Callable[[Path], int] = free_bytes) -> Iterator[Finding]:
 
 def check_versions() -> Iterator[Finding]:
     """Compare the installed libraries with the ranges that this package requires."""
-    python = metadata.metadata(PACKAGE)["Requires-Python"]
+    fields = metadata.metadata(PACKAGE)
+    python = fields["Requires-Python"] if "Requires-Python" in fields else ""  # noqa: SIM401  # has no method get
     version = ".".join(map(str, sys.version_info[:3]))
     if python and not SpecifierSet(python).contains(version):
         yield Finding("error", f"Python {version}: {PACKAGE} requires Python {python}. Install that.")

@@ -173,7 +173,8 @@ class WindowSearch:
         """
         tokens, places, penalty = target.frame.coarse[block].T, near.places.flatten(), near.penalty.flatten(0, 1)
         if self._rows is None or len(self._rows) < len(places):
-            self._rows = tokens.new_empty(_padded(len(places)), len(tokens))
+            # Not uninitialized: a CPU's bfloat16 product lets NaN in the padding reach other rows.
+            self._rows = tokens.new_zeros(_padded(len(places)), len(tokens))
         frame_and_source = chosen.flatten(1).nonzero()
         similarities = []
         for prepared, source in zip(frames, frame_and_source[:, 1].split(chosen.sum((1, 2)).tolist()), strict=True):
