@@ -188,6 +188,7 @@ def test_pairs_are_filtered_and_open_in_match(watched: Watched, server: str) -> 
 
 def test_a_box_is_searched(watched: Watched, server: str) -> None:
     page = watched.open(server, view="search", task="spair-search", source=SOURCE)
+    expect(page.locator(".card").first).to_be_visible()  # the page listens to the mouse by then
     canvas = page.locator("canvas.hover")
     box = canvas.bounding_box()
     assert box
