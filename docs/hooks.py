@@ -26,6 +26,7 @@ from ditf.backbones.base import Backbone
 from ditf.backbones.source import ModelSettings
 from ditf.config.schema import FeaturesEntry, SweepSettings
 from ditf.datasets.base import Dataset
+from ditf.explore.export import page_files
 from ditf.features.settings import FusionHalf, FusionSettings
 from ditf.matching.matchers.base import Matcher
 from ditf.registry import find_type, registered
@@ -40,9 +41,15 @@ LEADERBOARD = Path(__file__).resolve().parents[1] / "leaderboard"
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
-    pages = {"reference/parameters.md": parameters_page(), "reference/cli.md": command_line_page()}
-    for path, text in pages.items():
-        files.append(File.generated(config, path, content=text))
+    pages: dict[str, str | bytes] = {
+        "reference/parameters.md": parameters_page(),
+        "reference/cli.md": command_line_page(),
+    }
+    pages |= {f"explorer/{name}": content for name, content in page_files().items()}  # the page on "Try it"
+    for path, content in pages.items():
+        if existing := files.get_file_from_path(path):  # of a local export
+            files.remove(existing)
+        files.append(File.generated(config, path, content=content))
     return files
 
 

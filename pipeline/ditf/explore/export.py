@@ -1,7 +1,6 @@
 """Export the views Match and Pairs as files that any web server can serve."""
 
 import json
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,23 +53,19 @@ def export(explorer: Explorer, folder: Path, task: str, pairs: Sequence[str] = (
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as parent:
         made = Path(parent) / "page"
-        shutil.copytree(PAGE, made, ignore=shutil.ignore_patterns(*SERVER_ONLY))
-        index = (made / "index.html").read_text(encoding="utf-8")
-        (made / "index.html").write_text(index.replace("<html ", "<html data-static ", 1), encoding="utf-8")
         data = made / "data"
-        data.mkdir()
+        data.mkdir(parents=True)
+        for name, content in page_files().items():
+            (made / name).write_bytes(content)
         pictures = {}
         for number, image in enumerate(ids):
             pictures[image] = f"image-{number}.jpg"
             (data / pictures[image]).write_bytes(explorer.picture(entry, image, PICTURE_SIDE))
+        budget = (BYTES_PER_IMAGE - max((data / name).stat().st_size for name in pictures.values())) // len(descriptors)
         files: dict[str, dict[str, Any]] = {image: {} for image in ids}
         difference = 0.0
         for number, descriptor in enumerate(tqdm(descriptors, "export", delay=2)):
-            view = View(entry, block, descriptor)
-            budget = (BYTES_PER_IMAGE - max((data / name).stat().st_size for name in pictures.values())) // len(
-                descriptors
-            )
-            reduced, worst = _reduce(explorer, view, ids, chosen, budget)
+            reduced, worst = _reduce(explorer, View(entry, block, descriptor), ids, chosen, budget)
             difference = max(difference, worst)
             for index_of_image, (image, (content, described)) in enumerate(reduced.items()):
                 path = f"tokens-{index_of_image}-{number}.bin"
@@ -78,14 +73,19 @@ def export(explorer: Explorer, folder: Path, task: str, pairs: Sequence[str] = (
                 files[image][f"{block}/{descriptor}"] = described | {"path": path}
             rows = [pair for pair in explorer.pairs(task, descriptor) if pair["pair"] in names]
             _write(data / f"pairs-{descriptor.replace('+', '-')}.json", {"pairs": rows})
-        listing = [
-            row | {"picture": pictures[row["id"]]} for row in explorer.images(entry)["images"] if row["id"] in ids
-        ]
+        images = explorer.images(entry)["images"]
+        listing = [row | {"picture": pictures[row["id"]]} for row in images if row["id"] in pictures]
         categories = sorted({row["category"] for row in listing})
         _write(data / "images.json", {"images": listing, "categories": categories, "descriptors": files})
         _write(data / "project.json", _describe(explorer, task, difference))
         publish(made, folder)
     return difference
+
+
+def page_files() -> dict[str, bytes]:
+    """Return the files of a page that needs no server by their names, without its data."""
+    files = {path.name: path.read_bytes() for path in PAGE.iterdir() if path.name not in SERVER_ONLY}
+    return files | {"index.html": files["index.html"].replace(b"<html ", b"<html data-static ", 1)}
 
 
 def _choose(explorer: Explorer, task: str, descriptor: Descriptor, names: Sequence[str]) -> list[dict[str, Any]]:
