@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from ditf.data.catalog import Catalog
 from ditf.errors import UserError
+from ditf.metrics.published import PublishedFigure
 from ditf.report.leaderboard import Estimate
 from ditf.report.records import PLACE, ResultRecord, read_record, without_places
 from ditf.report.result_tables import ResultRow, ResultTable, as_latex, as_markdown, escape_latex
@@ -271,13 +272,9 @@ def test_stale_results_are_not_exported(project: Project, tmp_path: Path) -> Non
 
 
 def test_published_rows_are_marked_and_can_be_left_out(monkeypatch: pytest.MonkeyPatch, finished: Project) -> None:
-    row = {
-        "result": "published, arXiv 1234.5678",
-        "model": "M_1",
-        "descriptor": "original",
-        "point@0.1": Estimate(99.0),
-    }
-    monkeypatch.setattr("ditf.report.result_tables.published_rows", lambda *arguments: [row])
+    benchmark = ("correspondence", "spair", "test", 12_234, "point@0.1")
+    figure = PublishedFigure(*benchmark, "M_1", "original", 99.0, "arXiv 1234.5678", "")
+    monkeypatch.setattr("ditf.report.result_tables.comparable_figures", lambda *arguments: [figure])
     latex = finished.check("ditf", "export", "table", TASK, "--format", "latex")
     assert r"arXiv 1234.5678$^\dagger$ & M\_1 & original & \textbf{99.00}" in latex
     assert "Published results, not measured here" in latex

@@ -1,7 +1,6 @@
 """The report as one opens it: in a browser where there is one, and as a file; and comparisons of two results."""
 
 import base64
-import csv
 import html
 import io
 import json
@@ -9,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from PIL import Image
 from ditf.config.params import load_params
 from ditf.errors import UserError
 from ditf.metrics.intervals import difference, interval, read_units
-from ditf.report import leaderboard
+from ditf.metrics.published import comparable_figures, published_figures
 from ditf.report.compare import compare
 from ditf.report.page import render
 from tests.conftest import Project
@@ -150,16 +148,15 @@ def test_it_is_readable(report: str, finished: Project) -> None:
 
 
 def test_published_results_are_shown_for_the_official_split_only() -> None:
-    rows = list(leaderboard.published_rows("correspondence", "spair", "test", {12234}))
-    assert {row["model"] for row in rows} >= {"FLUX.1-dev", "DINOv2"}
-    assert not list(leaderboard.published_rows("correspondence", "spair", "test", {42}))
+    figures = comparable_figures("correspondence", "spair", "test", {12234})
+    assert {figure.model for figure in figures} >= {"FLUX.1-dev", "DINOv2"}
+    assert not comparable_figures("correspondence", "spair", "test", {42})
 
 
 def test_published_results_of_another_protocol_are_not_ranked() -> None:
-    text = resources.files("ditf.report").joinpath("published.csv").read_text(encoding="utf-8")
-    probes = [row for row in csv.DictReader(text.splitlines()) if row["task"] == "segmentation"]
-    assert [row["differs"] for row in probes] == ["the probe learns from random crops"]
-    assert not list(leaderboard.published_rows("segmentation", "ade20k", "", {2000}))
+    probes = [figure for figure in published_figures() if figure.task == "segmentation"]
+    assert [figure.differs for figure in probes] == ["the probe learns from random crops"]
+    assert not comparable_figures("segmentation", "ade20k", "", {2000})
 
 
 def test_the_page_names_what_is_stale(finished: Project) -> None:

@@ -151,7 +151,7 @@ def _print_rows(chosen: "Preset") -> None:
                 "row": row.title,
                 "task": row.task,
                 "descriptor": row.descriptor,
-                "published": f"{published['value']} {published['metric']}" if published else "-",
+                "published": f"{published.value:g} {published.metric}" if published else "-",
                 "settings": ", ".join(kind for kind, paths in remarks.items() if paths) or "published",
             }
         )

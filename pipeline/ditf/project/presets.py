@@ -1,7 +1,6 @@
 """Presets: named sets of entries that ship with this package and reproduce rows of published tables."""
 
 import copy
-import csv
 import json
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from ditf.config.yaml_file import empty_sections, parse_yaml, read_yaml, set_ent
 from ditf.errors import UserError, suggest
 from ditf.files import write_atomically
 from ditf.metrics.display import in_percent
+from ditf.metrics.published import PublishedFigure, published_figures
 from ditf.settings import Settings, parse
 
 FOLDER = "presets"  # in this package
@@ -189,15 +189,15 @@ class Preset:
             for kind, remarks in (("unverified", self.header.unverified), ("differs", self.header.differs))
         }
 
-    def published(self, row: PresetRow) -> dict[str, str] | None:
-        """Return the row of the table of published figures that a row refers to."""
+    def published(self, row: PresetRow) -> PublishedFigure | None:
+        """Return the published figure that a row refers to, or None."""
         if row.published is None:
             return None
         task = self.params.tasks[row.task]
         dataset = self.params.datasets[task.dataset]
-        key = {"task": task.type, "dataset": dataset.type, **row.published.model_dump()}
-        text = resources.files("ditf.report").joinpath("published.csv").read_text(encoding="utf-8")
-        return next((each for each in csv.DictReader(text.splitlines()) if key.items() <= each.items()), None)
+        key = (task.type, dataset.type, row.published.model, row.published.descriptor)
+        figures = published_figures()
+        return next((f for f in figures if (f.task, f.dataset, f.model, f.descriptor) == key), None)
 
 
 def preset_names() -> list[str]:

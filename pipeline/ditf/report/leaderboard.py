@@ -1,11 +1,8 @@
 """Leaderboards: the results of a benchmark with intervals, published results and paired tests."""
 
-import csv
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ from ditf.config.params import Params
 from ditf.config.schema import FeaturesEntry
 from ditf.metrics.display import in_percent, p_text
 from ditf.metrics.intervals import UnitSums, difference, interval, read_units
+from ditf.metrics.published import comparable_figures
 from ditf.tasks.base import Task
 
 Row = dict[str, Any]
@@ -112,11 +110,20 @@ def _leaderboard(params: Params, results: Path, key: tuple[str, ...], names: lis
             rows.append(row)
     # The official split is recognized by its size. Published results of other data are not comparable.
     sizes = {row.get("units") for row in rows}
-    rows += [row for row in published_rows(kind, dataset, split, sizes) if headline in row]
+    rows += [
+        {
+            "result": f"published, {figure.source}",
+            "model": figure.model,
+            "descriptor": figure.descriptor,
+            figure.metric: Estimate(figure.value),
+        }
+        for figure in comparable_figures(kind, dataset, split, sizes)
+        if figure.metric == headline
+    ]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     rows = [{column: row.get(column) for column in columns} for row in rows]
     rows.sort(key=lambda row: -row[headline].value if row[headline] else 0.0)
-    title = f"{kind.rpartition(':')[2]} on {dataset.rpartition(':')[2]}{f', split {split}' if split else ''} ({root})"
+    title = f"{kind.rpartition('.')[2]} on {dataset.rpartition('.')[2]}{f', split {split}' if split else ''} ({root})"
     return Leaderboard(title, headline, rows, _differences(scores, headline))
 
 
@@ -146,30 +153,6 @@ def settings(params: Params, task: Task) -> Row:
         "E": joined([getattr(entry.backbone, "ensemble_size", None) for entry in entries]),
         "size": joined([entry.img_size for entry in entries]),
     }
-
-
-def published_rows(kind: str, dataset: str, split: str, sizes: set[Any]) -> Iterator[Row]:
-    """Yield the published results of a benchmark that were measured under the protocol of our tasks.
-
-    Results whose column `differs` names another protocol are left out.
-
-    Args:
-        kind: Type of the task.
-        dataset: Type of the data set.
-        split: Split of the data set.
-        sizes: Numbers of pairs or images in our results. They must include the official number.
-    """
-    text = resources.files("ditf.report").joinpath("published.csv").read_text(encoding="utf-8")
-    for row in csv.DictReader(text.splitlines()):
-        benchmark = (row["task"], row["dataset"], row["split"])
-        if benchmark == (kind, dataset, split) and int(row["units"]) in sizes and not row["differs"]:
-            value = Estimate(float(row["value"]))
-            yield {
-                "result": f"published, {row['source']}",
-                "model": row["model"],
-                "descriptor": row["descriptor"],
-                row["metric"]: value,
-            }
 
 
 def _differences(scores: dict[str, UnitSums], metric: str) -> list[Row]:

@@ -189,7 +189,7 @@ class ResultRecord(Settings):
 
     @property
     def benchmark(self) -> tuple[str, ...]:
-        """What must be equal for two results to be comparable: type of the task, data set, split and data."""
+        """Type of the task, data set, split and digest of the data. Results with equal values can be compared."""
         return self.type, self.data.type, self.data.split, self.data.digest
 
     @property

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import jinja2
 
 from ditf.errors import UserError, suggest
-from ditf.report.leaderboard import Estimate, published_rows
+from ditf.metrics.published import comparable_figures
+from ditf.report.leaderboard import Estimate
 from ditf.report.records import ResultRecord
 
 Origin = Literal["own", "imported", "published"]
@@ -38,7 +39,7 @@ class ResultRow:
 
     @property
     def name(self) -> str:
-        """Name of the row, by which users choose it."""
+        """Name of the row, as users write it."""
         return f"{self.result}/{self.descriptor}"
 
 
@@ -106,11 +107,10 @@ def _table(members: list[tuple[ResultRecord, list[ResultRow]]], published: bool)
     first = members[0][0]
     rows = [row for _, record_rows in members for row in record_rows]
     sizes = {record.data.units for record, _ in members}
-    known = published_rows(first.type, first.data.type, first.data.split, sizes) if published else ()
-    for row in known:
-        metrics = {name: value for name, value in row.items() if isinstance(value, Estimate)}
-        source = str(row["result"]).removeprefix("published, ")
-        rows.append(ResultRow("published", source, row["model"], row["descriptor"], metrics))
+    figures = comparable_figures(first.type, first.data.type, first.data.split, sizes) if published else ()
+    for figure in figures:
+        metrics = {figure.metric: Estimate(figure.value)}
+        rows.append(ResultRow("published", figure.source, figure.model, figure.descriptor, metrics))
     headline = first.headline
     rows.sort(key=lambda row: -row.metrics[headline].value if headline in row.metrics else 0.0)
     columns = dict.fromkeys(metric for row in rows for metric in row.metrics)
