@@ -1,5 +1,6 @@
 """The photographs that the samples are made of. They are part of scikit-image."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,18 +17,29 @@ class Photo:
     """A photograph.
 
     Attributes:
-        load: Returns the pixels at full size.
+        read: Function that reads the pixels at full size.
         caption: Description of the photograph.
         box: Box of its main object, (x1, y1, x2, y2) as fractions of width and height.
     """
 
-    load: Callable[[], RGB]
+    read: Callable[[], RGB]
     caption: str
     box: tuple[float, float, float, float]
+
+    def load(self) -> RGB:
+        """Return the pixels at full size, which cannot be changed. The file is read once."""
+        return _read_once(self.read)
 
     def pixels(self) -> RGB:
         """Return the pixels, scaled down so that the longer side is `PHOTO_SIDE`."""
         return shrink(self.load(), PHOTO_SIDE)
+
+
+@functools.cache
+def _read_once(read: Callable[[], RGB]) -> RGB:
+    pixels = read()
+    pixels.flags.writeable = False
+    return pixels
 
 
 PHOTOS = {

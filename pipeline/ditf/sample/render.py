@@ -84,7 +84,7 @@ class Rendering:
 
     Attributes:
         pixels: The image, [h, w, 3].
-        covered: Pixels of which the object covers at least half, [h, w].
+        covered: Whether the object covers at least half of a pixel, [h, w].
         depth: Depth at each rendered pixel, [h * SUPERSAMPLING, w * SUPERSAMPLING]; infinite beside the object.
     """
 
