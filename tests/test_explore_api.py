@@ -30,8 +30,9 @@ from ditf.errors import UserError
 from ditf.explore import uploads
 from ditf.explore.app import make_app
 from ditf.explore.jobs import BusyError, Job, JobQueue
-from ditf.explore.library import Explorer, RecentlyUsed
+from ditf.explore.library import Explorer
 from ditf.explore.limits import RequestLimits
+from ditf.explore.recent import RecentlyUsed
 from ditf.features.descriptors import unit
 from ditf.features.reader import ImageFeatures
 from tests.conftest import BLOCK, Project, inside

@@ -30,6 +30,10 @@ class UserError(Exception):
     """A mistake in the input. Its message names the file and the field, and says what to do."""
 
 
+class NotFoundError(UserError):
+    """A file, or an item that the user named, does not exist."""
+
+
 def suggest(name: object, choices: Iterable[str]) -> str:
     """Return what to do about an unknown name.
 

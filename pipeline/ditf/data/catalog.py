@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ditf.data.images import ImageFile
-from ditf.errors import UserError
+from ditf.errors import NotFoundError, UserError
 from ditf.files import reporting_write_errors
 from ditf.types import Rule
 
@@ -144,7 +144,7 @@ class Catalog:
         try:
             table = pq.read_table(path)
         except FileNotFoundError:
-            raise UserError(f"{path}: not found. Run `dvc repro`, or use a data set that has {name}.") from None
+            raise NotFoundError(f"{path}: not found. Run `dvc repro`, or use a data set that has {name}.") from None
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f"{path}: not a readable Parquet file ({error}). Run `dvc repro`.") from None
         if any(column not in table.schema for column in SCHEMAS[name]):

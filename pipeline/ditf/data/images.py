@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
-from ditf.errors import UserError
+from ditf.errors import NotFoundError, UserError
 from ditf.types import Rule
 
 MAX_SIDE = 16384  # longer sides are not photographs, and would exhaust memory
@@ -189,7 +189,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except (FileNotFoundError, ValueError):  # ValueError: no file can have such a name
-        raise UserError(f"{printable(path)}: not found. Restore it, or correct the name.") from None
+        raise NotFoundError(f"{printable(path)}: not found. Restore it, or correct the name.") from None
     except OSError as error:
         raise UserError(f"{printable(path)}: cannot be read ({error.strerror}). Check the file.") from None
 

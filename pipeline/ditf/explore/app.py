@@ -4,7 +4,7 @@ import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Query, Request
@@ -14,10 +14,11 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from ditf.errors import UserError
+from ditf.errors import NotFoundError, UserError
 from ditf.explore.jobs import BusyError
 from ditf.explore.library import Explorer, StaleError, View
 from ditf.explore.limits import BODY, RequestLimits
+from ditf.explore.pairs import PairSelection
 from ditf.explore.uploads import TooLargeError
 from ditf.explore.videos import video_routes
 from ditf.explore.work import work_routes
@@ -28,7 +29,7 @@ COOKIE = "ditf_token"
 MOST_POINTS = 1000  # in one request
 LARGEST_SIDE = 4096  # of a picture in pixels
 
-STATUS: dict[type[UserError], int] = {StaleError: 409, TooLargeError: 413, BusyError: 503}
+STATUS: dict[type[UserError], int] = {NotFoundError: 404, StaleError: 409, TooLargeError: 413, BusyError: 503}
 
 # The page may load nothing from other servers.
 HEADERS = {
@@ -177,44 +178,9 @@ def _add_routes(app: FastAPI, explorer: Explorer, version: str) -> None:
         return {"matches": explorer.match(view, request.source, request.target, request.points)}
 
     @app.get("/api/pairs")
-    def pairs(
-        task: str,
-        descriptor: DescriptorName,
-        source: str = "",
-        target: str = "",
-        category: str = "",
-        difficulty: Annotated[str, Query(description="A column and its value, such as occlusion=1.")] = "",
-        correct: Annotated[Literal["", "all", "some", "none"], Query(description="Correct points of a pair.")] = "",
-        sort: Literal["error", "confidence", "difference"] = "error",
-        descending: bool = True,
-        other: Annotated[str, Query(description="Another descriptor or task/descriptor to compare with.")] = "",
-        offset: Annotated[int, Query(ge=0)] = 0,
-        limit: Annotated[int, Query(ge=1, le=200)] = 24,
-    ) -> dict[str, Any]:
+    def pairs(selection: Annotated[PairSelection, Query()]) -> dict[str, Any]:
         """List the pairs of a task with their matches, sorted and filtered."""
-        rows = explorer.pairs(task, descriptor)
-        facets = {
-            "categories": sorted({row["category"] for row in rows}),
-            "difficulties": sorted({f"{key}={value}" for row in rows for key, value in row["difficulty"].items()}),
-        }
-        chosen = [row for row in rows if _matches(row, source, target, category, difficulty, correct)]
-        if other:
-            other_task, _, other_descriptor = other.rpartition("/")
-            scores = {row["pair"]: row["error"] for row in explorer.pairs(other_task or task, other_descriptor)}
-            chosen = [
-                row | {"other_error": scores[row["pair"]], "difference": scores[row["pair"]] - row["error"]}
-                for row in chosen
-                if row["pair"] in scores
-            ]
-        elif sort == "difference":
-            raise UserError("sort: difference needs `other`. Name a descriptor or task/descriptor to compare with.")
-        key: Callable[[dict[str, Any]], float] = (
-            (lambda row: float(row["other_error"] - row["error"]))
-            if sort == "difference"
-            else lambda row: float(row[sort])
-        )
-        chosen.sort(key=lambda row: (-key(row) if descending else key(row), row["pair"]))
-        return {"total": len(chosen), **facets, "pairs": chosen[offset : offset + limit]}
+        return explorer.select_pairs(selection)
 
     @app.post("/api/search", max_body_size=BODY)
     def search(request: SearchRequest) -> dict[str, Any]:
@@ -241,20 +207,6 @@ def _add_routes(app: FastAPI, explorer: Explorer, version: str) -> None:
         return Response(explorer.colours(View(entry, block, descriptor), image), media_type="image/png")
 
 
-def _matches(row: dict[str, Any], source: str, target: str, category: str, difficulty: str, correct: str) -> bool:
-    """Return whether a pair passes the filters. An empty text does not filter."""
-    key, _, value = difficulty.partition("=")
-    share = row["correct"]
-    amount = "all" if share == 1 else "none" if share == 0 else "some"
-    return (
-        source in ("", row["source"])
-        and target in ("", row["target"])
-        and category in ("", row["category"])
-        and correct in ("", amount)
-        and (not difficulty or str(row["difficulty"].get(key)) == value)
-    )
-
-
 def _add_errors(app: FastAPI) -> None:
     """Answer every error with JSON of one line."""
 
@@ -264,9 +216,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(UserError)
     def user_error(request: Request, error: UserError) -> JSONResponse:
-        message = str(error)
-        status = STATUS.get(type(error)) or (404 if "not found" in message or "no features of" in message else 400)
-        return answer(message, status)
+        return answer(str(error), STATUS.get(type(error), 400))
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

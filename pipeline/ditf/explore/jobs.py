@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from ditf.errors import UserError
+from ditf.errors import NotFoundError, UserError
 
 Work = Callable[..., Any]  # called in the worker with the arguments of the job and a function that reports progress
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -112,7 +112,7 @@ class JobQueue:
         """Return a job. Raises `UserError` if there is no such job."""
         job = self._jobs.get(id)
         if job is None:
-            raise UserError(f"job {id:.40}: not found. Results of old jobs are removed; start it again.")
+            raise NotFoundError(f"job {id:.40}: not found. Results of old jobs are removed; start it again.")
         return job
 
     def cancel(self, id: str) -> Job:

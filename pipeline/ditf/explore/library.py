@@ -1,25 +1,22 @@
 """Read what the explorer shows from the cache of a project. Answers are plain data that the server only sends."""
 
 import io
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from PIL import Image
 
 from ditf.config.params import Params
 from ditf.data.catalog import Catalog
 from ditf.data.images import RGB, read_rgb, shrink
 from ditf.drawing.features import feature_colours
-from ditf.errors import UserError
+from ditf.errors import NotFoundError, UserError
 from ditf.explore.jobs import JobQueue
+from ditf.explore.pairs import PairSelection, read_pairs
+from ditf.explore.recent import RecentlyUsed
 from ditf.explore.uploads import MOST_BYTES, MOST_PIXELS, Upload, Uploads
 from ditf.features.descriptors import ChannelStatistics
 from ditf.features.fusion import FusedStore, open_store
@@ -27,17 +24,17 @@ from ditf.features.reader import FeatureReader, ImageFeatures
 from ditf.features.store import FeatureStore
 from ditf.files import bytes_in
 from ditf.matching.images import match, similarity
-from ditf.metrics.pck import PREDICTIONS
 from ditf.project.entries import check_entry, image_reader
 from ditf.project.paths import CATALOGS, FEATURES, RESULTS
 from ditf.project.search import find_similar
 from ditf.project.videos import VideoResults
 from ditf.retrieval.search import FeatureIndex
+from ditf.tasks.base import Task
 from ditf.tasks.correspondence import Correspondence
 from ditf.tasks.retrieval import Retrieval
 from ditf.types import BOTH, MODULATED, ORIGINAL, Descriptor
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Task)
 Json = dict[str, Any]
 LARGEST_CHANNELS = 8
 ROW = 1000  # bytes of a small dictionary, roughly
@@ -60,41 +57,6 @@ class View:
     entry: str
     block: int
     descriptor: Descriptor
-
-
-class RecentlyUsed:
-    """A cache of limited size that drops the least recently used values first. Threads may share it.
-
-    Args:
-        limit: Largest total size of the values in bytes. The last value always stays.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.size = limit, 0
-        self._values: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Any, make: Callable[[], T], size_of: Callable[[T], int]) -> T:
-        """Return the value of a key, and make it if it is not there.
-
-        Args:
-            key: Key of the value.
-            make: Function that makes the value.
-            size_of: Function that returns the size of the value in bytes.
-        """
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                value: T = self._values[key][0]
-                return value
-        made = make()
-        with self._lock:
-            if key not in self._values:
-                self._values[key] = (made, size_of(made))
-                self.size += size_of(made)
-            while self.size > self.limit and len(self._values) > 1:
-                self.size -= self._values.popitem(last=False)[1][1]
-        return made
 
 
 class Explorer:
@@ -205,15 +167,11 @@ class Explorer:
         ]
 
     def pairs(self, task: str, descriptor: str) -> list[Json]:
-        """List the pairs of a task of type correspondence with their predictions.
+        """List the pairs of a task of type correspondence with their predictions; see `read_pairs`.
 
         Args:
             task: An entry of `tasks`.
             descriptor: Descriptor of the predictions.
-
-        Returns:
-            For each pair its name, images, category, difficulty, points, largest allowed error in pixels, mean error in
-            units of that error, mean confidence, and the fraction of correct points.
         """
         settings = self.correspondence(task)
         if descriptor not in settings.predict.descriptors:
@@ -223,9 +181,19 @@ class Explorer:
             )
         path = RESULTS / task / "predictions" / "predictions.parquet"
         if not path.is_file():
-            raise UserError(f"{path}: not found. Run `dvc repro predict@{task}`.")
+            raise NotFoundError(f"{path}: not found. Run `dvc repro predict@{task}`.")
         key = ("pairs", task, descriptor, _stamp(path))
-        return self._recent.get(key, lambda: _read_pairs(path, settings, descriptor), _size_of_pairs)
+        return self._recent.get(
+            key,
+            lambda: read_pairs(path, settings, descriptor),
+            lambda pairs: sum(ROW * (1 + len(pair["points"])) for pair in pairs),
+        )
+
+    def select_pairs(self, selection: PairSelection) -> Json:
+        """Filter and sort the pairs of a task; see `PairSelection.select`."""
+        task, _, descriptor = selection.other.rpartition("/")
+        others = self.pairs(task or selection.task, descriptor) if selection.other else None
+        return selection.select(self.pairs(selection.task, selection.descriptor), others)
 
     def search(
         self, task: str, image: str, place: Sequence[int] = (), k: int = 12, all_hits: bool = False, category: str = ""
@@ -243,24 +211,22 @@ class Explorer:
         Returns:
             Hits with image, point, box, token and similarity, best first.
         """
-        check_entry(self.params.tasks, task, "tasks")
-        if not isinstance(self.params.tasks[task], Retrieval):
-            raise UserError(f"task: {task} is of type {self.params.tasks[task].type}. Use a task of type retrieval.")
+        retrieval = self._task(task, Retrieval)
         index = self._index(task)
         settings = index.settings
-        features = self._read(View(self.params.tasks[task].features, settings.block, settings.descriptor), image)
+        features = self._read(View(retrieval.features, settings.block, settings.descriptor), image)
         width, height = features.size
         x0, y0, x1, y1 = place if len(place) == 4 else (*place, *(p + 1 for p in place)) if place else (0, 0, 1, 1)
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             raise UserError(f"{image}: {list(place)} is outside the image of {width}x{height} pixels.")
-        wanted = None
+        allowed = None
         if category:
-            rows = Catalog(CATALOGS / self.params.tasks[task].dataset).rows("images")
-            wanted = {row["id"] for row in rows if row["category"] == category}
-        count = k if wanted is None else len(index.store)
+            rows = Catalog(CATALOGS / retrieval.dataset).rows("images")
+            allowed = {row["id"] for row in rows if row["category"] == category}
+        count = k if allowed is None else len(index.store)
         exclude = image if image in index.store and not all_hits else None
         hits = find_similar(index, features, place, count, all_hits, exclude)
-        return [hit for hit in hits if wanted is None or hit["image"] in wanted][:k]
+        return [hit for hit in hits if allowed is None or hit["image"] in allowed][:k]
 
     def channels(self, view: View, image: str) -> list[Json]:
         """List the largest channels of an image, before AdaLN.
@@ -380,11 +346,15 @@ class Explorer:
 
     def correspondence(self, task: str) -> Correspondence:
         """Return a task of type correspondence. Raises `UserError` if there is no such task."""
-        check_entry(self.params.tasks, task, "tasks")
-        settings = self.params.tasks[task]
-        if not isinstance(settings, Correspondence):
-            raise UserError(f"task: {task} is of type {settings.type}. Use a task of type correspondence.")
-        return settings
+        return self._task(task, Correspondence)
+
+    def _task(self, name: str, kind: type[T]) -> T:
+        """Return a task of a type. Raises `UserError` if there is no such task, or if it has another type."""
+        check_entry(self.params.tasks, name, "tasks")
+        task = self.params.tasks[name]
+        if not isinstance(task, kind):
+            raise UserError(f"task: {name} is of type {task.type}. Use a task of type {kind.__name__.lower()}.")
+        return task
 
     def _dataset(self, entry: str) -> str:
         """Return the data set of an entry."""
@@ -451,59 +421,5 @@ def _stamp(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
     except OSError:
-        raise UserError(f"{path}: not found. Run `dvc repro`.") from None
+        raise NotFoundError(f"{path}: not found. Run `dvc repro`.") from None
     return status.st_mtime_ns, status.st_ino
-
-
-def _size_of_pairs(pairs: list[Json]) -> int:
-    """Estimate the memory of pairs in bytes."""
-    return sum(ROW * (1 + len(pair["points"])) for pair in pairs)
-
-
-def _read_pairs(path: Path, settings: Correspondence, descriptor: str) -> list[Json]:
-    """Read the predictions of a descriptor, grouped by pair; see `Explorer.pairs`."""
-    catalog = Catalog(CATALOGS / settings.dataset)
-    images = {row["pair"]: row for row in catalog.rows("pairs")}
-    alpha = settings.headline_alpha
-    pairs: dict[str, Json] = {}
-    try:
-        rows = pq.read_table(path, filters=[("descriptor", "=", descriptor)]).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: not a readable table ({error}). Run `dvc repro`.") from None
-    for row in rows:
-        name, allowed = row["pair"], alpha * row["threshold"]
-        pair = pairs.setdefault(
-            name,
-            {
-                "pair": name,
-                "source": images[name]["source"],
-                "target": images[name]["target"],
-                "category": row["category"],
-                "difficulty": {key: row[key] for key in row if key not in PREDICTIONS.names},
-                "alpha": alpha,
-                "allowed": allowed,
-                "points": [],
-            },
-        )
-        pair["points"].append(
-            {
-                "keypoint": row["keypoint"],
-                "source": [row["source_x"], row["source_y"]],
-                "true": [row["target_x"], row["target_y"]],
-                "match": [row["predicted_x"], row["predicted_y"]],
-                "similarity": row["similarity"],
-                "confidence": row["confidence"],
-                "error": row["error"],
-                "correct": row["error"] <= allowed,
-            }
-        )
-    for pair in pairs.values():
-        points, allowed = pair["points"], pair["allowed"]
-        pair["error"] = _mean([point["error"] / allowed for point in points])
-        pair["confidence"] = _mean([point["confidence"] for point in points])
-        pair["correct"] = _mean([float(point["correct"]) for point in points])
-    return list(pairs.values())
-
-
-def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:
-    return float(np.mean(values))

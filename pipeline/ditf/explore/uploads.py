@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from ditf.config.params import Params
-from ditf.errors import UserError
+from ditf.errors import NotFoundError, UserError
 from ditf.features.store import FeatureStore
 from ditf.files import fingerprint
 from ditf.project.queries import features_of_file
@@ -72,7 +72,7 @@ class Uploads:
         if upload is not None and upload.path.is_file():
             return upload
         if id.startswith(PREFIX):
-            raise UserError(f"{id}: not found among the uploads for {entry}. Upload the image again.")
+            raise NotFoundError(f"{id}: not found among the uploads for {entry}. Upload the image again.")
         return None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, UploadFile
 from fastapi.responses import Response
 
-from ditf.errors import UserError
+from ditf.errors import NotFoundError
 from ditf.explore.jobs import Job
 from ditf.explore.library import Explorer
 from ditf.explore.limits import UPLOAD
@@ -99,7 +99,7 @@ def work_routes(explorer: Explorer) -> APIRouter:
         """Return a mask of a propagation as PNG, as soon as it is computed."""
         job = explorer.jobs.job(id)
         if frame not in job.steps[: job.done]:
-            raise UserError(f"frame {frame:.40}: mask not found. {job.done} masks are ready.")
+            raise NotFoundError(f"frame {frame:.40}: mask not found. {job.done} masks are ready.")
         return Response((job.folder / MASKS / f"{frame}.png").read_bytes(), media_type="image/png")
 
     @routes.get("/jobs/{id}/result", response_class=Response)
@@ -107,7 +107,7 @@ def work_routes(explorer: Explorer) -> APIRouter:
         """Return the masks of a propagation as a ZIP archive of PNGs in the layout of DAVIS."""
         job = explorer.jobs.job(id)
         if job.kind != "propagation" or job.result is None:
-            raise UserError(f"job {id:.40}: masks not found. Wait until its state is done.")
+            raise NotFoundError(f"job {id:.40}: masks not found. Wait until its state is done.")
         archive, name = io.BytesIO(), str(job.result["sequence"])
         with zipfile.ZipFile(archive, "w") as file:
             for frame in job.steps:

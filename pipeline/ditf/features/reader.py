@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ditf.errors import UserError
+from ditf.errors import NotFoundError, UserError
 from ditf.features.bilinear import corners_of
 from ditf.features.descriptors import describe
 from ditf.types import BOTH, LAYER_NORM, Descriptor, Norm, condition_of
@@ -185,7 +185,7 @@ class FeatureReader(ABC):
         try:
             return self._index[item]
         except KeyError:
-            raise UserError(f"{self.path}: no features of {item!r}; it holds {len(self)} others") from None
+            raise NotFoundError(f"{self.path}: no features of {item!r}. It holds {len(self)} others.") from None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -31,7 +31,7 @@ SLOW_FLOPS = 1e15  # an extraction with more takes hours on a CPU
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """A result of a check.
 
     Attributes:
         level: "ok", "warning" for what still runs, or "error".

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ditf.config.params import Params
 from ditf.data.images import RGB, read_rgb
-from ditf.errors import UserError
+from ditf.errors import NotFoundError, UserError
 from ditf.features.fusion import open_store
 from ditf.features.reader import FeatureReader, ImageFeatures
 from ditf.features.store import FeatureStore
@@ -98,9 +98,7 @@ class ImageLibrary:
         """
         try:
             return (read or self._read)(item)
-        except UserError as error:
-            if "not found" not in str(error):
-                raise
+        except NotFoundError:
             print(f"{item}: its file is not here, so it is not drawn", file=sys.stderr)
             return None
 

@@ -1,4 +1,4 @@
-"""What the commands `ditf search` and `ditf match` compute and draw."""
+"""Search and match images, and draw the results, for the commands `ditf search` and `ditf match`."""
 
 import re
 from collections.abc import Sequence

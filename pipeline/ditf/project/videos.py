@@ -9,7 +9,7 @@ from ditf.config.params import Params
 from ditf.data.catalog import Catalog
 from ditf.data.masks import encode_mask, number_objects, object_values, read_object_mask
 from ditf.data.tables import read_table
-from ditf.errors import UserError, suggest
+from ditf.errors import NotFoundError, UserError, suggest
 from ditf.features.fusion import open_store
 from ditf.project.entries import check_entry
 from ditf.project.paths import CATALOGS, FEATURES, RESULTS
@@ -117,7 +117,7 @@ class VideoResults:
         """Return the true mask of a frame, a PNG. Raises `UserError` if it has none."""
         item = self._frame(sequence, frame)["id"]
         if item not in self._truth:
-            raise UserError(f"{item}: true mask not found. Choose a frame that the data set annotates.")
+            raise NotFoundError(f"{item}: true mask not found. Choose a frame that the data set annotates.")
         return self._truth[item]
 
     def _check(self, descriptor: str) -> Descriptor:
@@ -131,7 +131,7 @@ class VideoResults:
     def _frames_of(self, sequence: str) -> Rows:
         """Return the frames of a sequence. Raises `UserError` if there is no such sequence."""
         if sequence not in self._frames:
-            raise UserError(f"sequence: {sequence!r} not found. {suggest(sequence, self._frames)}")
+            raise NotFoundError(f"sequence: {sequence!r} not found. {suggest(sequence, self._frames)}")
         return self._frames[sequence]
 
     def _frame(self, sequence: str, frame: str) -> dict[str, Any]:
@@ -139,14 +139,14 @@ class VideoResults:
         for row in self._frames_of(sequence):
             if row["name"] == frame:
                 return row
-        raise UserError(f"frame: {frame!r} not found in {sequence}. {suggest(frame, self.names(sequence))}")
+        raise NotFoundError(f"frame: {frame!r} not found in {sequence}. {suggest(frame, self.names(sequence))}")
 
     def _folder(self, sequence: str, descriptor: str) -> Path:
         """Return the folder of predicted masks of a sequence. Raises `UserError` if they are not complete."""
         folder = RESULTS / self.name / "predictions" / self._check(descriptor) / sequence
         for frame in self._frames_of(sequence):
             if not (folder / f"{frame['name']}.png").is_file():
-                raise UserError(f"{folder / frame['name']}.png: not found. Run `dvc repro predict@{self.name}`.")
+                raise NotFoundError(f"{folder / frame['name']}.png: not found. Run `dvc repro predict@{self.name}`.")
         return folder
 
 
@@ -192,7 +192,9 @@ def propagate_mask(
     catalog, store = Catalog(CATALOGS / task.dataset), open_store(FEATURES / task.features)
     row = next((row for row in catalog.rows("sequences") if row["sequence"] == painted.sequence), None)
     if row is None:
-        raise UserError(f"sequence: {painted.sequence!r} not found. {suggest(painted.sequence, frames_of(catalog))}")
+        raise NotFoundError(
+            f"sequence: {painted.sequence!r} not found. {suggest(painted.sequence, frames_of(catalog))}"
+        )
     mask = read_object_mask(painted.mask)
     height, width = mask.shape
     if (width, height) != (row["width"], row["height"]):
