@@ -51,7 +51,7 @@ def table(
 ) -> None:
     """Write a table of results for a paper or a page.
 
-    Each benchmark has a table of its own. In each column, the best value is bold and the second best is underlined.
+    Writes one table per benchmark. In each column, the best value is bold and the second best is underlined.
     LaTeX needs \\usepackage{booktabs} in the paper, which can \\input the file.
 
     \b

@@ -23,7 +23,7 @@ class Release:
         images: Number of images that are read; a bound where the exact number is not published.
         size: Usual width and height of an image in pixels.
         resize: Rule by which images are resized for a model.
-        categories: Number of categories, from each of which a subset chooses.
+        categories: Number of categories. A subset has as many units of each category.
         images_per_unit: Largest number of images of a pair, sequence or other unit of a subset.
     """
 

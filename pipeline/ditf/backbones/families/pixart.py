@@ -1,6 +1,6 @@
 """PixArt-alpha and PixArt-Sigma: diffusion transformers with cross-attention to the text.
 
-In their AdaLN-single, all blocks share one modulation, and each block adds a table of its own. The feature of a block
+All blocks share one modulation (AdaLN-single), to which each block adds learned values. The feature of a block
 is the residual stream that enters it. Papers: Chen et al., arXiv 2310.00426 (alpha) and 2403.04692 (Sigma).
 """
 

@@ -1,6 +1,6 @@
 """SANA: a rectified-flow transformer with linear attention, on an autoencoder of 32 pixels per latent.
 
-In its AdaLN-single, all blocks share one modulation, and each block adds a table of its own. The feature of a block is
+All blocks share one modulation (AdaLN-single), to which each block adds learned values. The feature of a block is
 the residual stream that enters it. Paper: Xie et al., arXiv 2410.10629.
 """
 
