@@ -1,7 +1,7 @@
 """PixArt-alpha and PixArt-Sigma: diffusion transformers with cross-attention to the text.
 
-All blocks share one modulation (AdaLN-single), to which each block adds learned values. The feature of a block
-is the residual stream that enters it. Papers: Chen et al., arXiv 2310.00426 (alpha) and 2403.04692 (Sigma).
+All blocks share one modulation (AdaLN-single). Each block adds learned values to it. The feature of a block is the
+residual stream that enters it. Papers: Chen et al., arXiv 2310.00426 (alpha) and 2403.04692 (Sigma).
 """
 
 from __future__ import annotations

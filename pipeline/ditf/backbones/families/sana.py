@@ -1,7 +1,7 @@
 """SANA: a rectified-flow transformer with linear attention, on an autoencoder of 32 pixels per latent.
 
-All blocks share one modulation (AdaLN-single), to which each block adds learned values. The feature of a block is
-the residual stream that enters it. Paper: Xie et al., arXiv 2410.10629.
+All blocks share one modulation (AdaLN-single). Each block adds learned values to it. The feature of a block is the
+residual stream that enters it. Paper: Xie et al., arXiv 2410.10629.
 """
 
 from __future__ import annotations
