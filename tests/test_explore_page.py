@@ -427,3 +427,17 @@ def test_an_export_keeps_an_image_small_and_spares_other_files(finished: Project
     assert "holds other files" in finished.fail("ditf", "explore", "--export", str(tmp_path / "mine"))
     assert "has no such pair" in finished.fail("ditf", "explore", "--export", str(folder), "--pair", "nothing")
     assert "only with --export" in finished.fail("ditf", "explore", "--pair", "nothing")
+
+
+def test_exports_to_one_folder_at_once_leave_a_whole_page(finished: Project, tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("ditf")), "explore", "--export", str(tmp_path / "page")]
+    running = [subprocess.Popen(command, cwd=finished.folder, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    ends = [(process.communicate()[1], process.returncode) for process in running]
+    assert 0 in [status for _, status in ends]
+    for error, status in ends:
+        assert status == 0 or error.startswith("error: ")
+        assert "Traceback" not in error
+    described = json.loads((tmp_path / "page/data/images.json").read_text())
+    files = [file["path"] for each in described["descriptors"].values() for file in each.values()]
+    assert all((tmp_path / "page/data" / name).is_file() for name in files)
+    assert [path.name for path in tmp_path.iterdir()] == ["page"]

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ditf.errors import UserError
 from ditf.explore.library import Explorer, View
-from ditf.files import publish
+from ditf.files import reporting_write_errors
 from ditf.types import Descriptor
 
 PAGE = Path(__file__).with_name("page")
@@ -50,9 +50,12 @@ def export(explorer: Explorer, folder: Path, task: str, pairs: Sequence[str] = (
     chosen = _choose(explorer, task, descriptors[-1], pairs)
     names = {pair["pair"] for pair in chosen}
     ids = list(dict.fromkeys(pair[side] for pair in chosen for side in ("source", "target")))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as parent:
-        made = Path(parent) / "page"
+    with reporting_write_errors(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-")
+    with reporting_write_errors(folder), temporary as name_of_parent:
+        parent = Path(name_of_parent)
+        made = parent / "page"
         data = made / "data"
         data.mkdir(parents=True)
         for name, content in page_files().items():
@@ -78,7 +81,9 @@ def export(explorer: Explorer, folder: Path, task: str, pairs: Sequence[str] = (
         categories = sorted({row["category"] for row in listing})
         _write(data / "images.json", {"images": listing, "categories": categories, "descriptors": files})
         _write(data / "project.json", _describe(explorer, task, difference))
-        publish(made, folder)
+        if folder.exists():
+            folder.replace(parent / "earlier")  # which is removed with its parent
+        made.replace(folder)
     return difference
 
 

@@ -37,7 +37,9 @@ def serve(params: Params, host: str, port: int, memory: int, open_browser: bool,
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
-        raise UserError(f"--port {port}: cannot listen on {host} ({error}). Choose another port.") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        message = f"--host {host} --port {port}: cannot listen there ({reason.partition(' (')[0]})."
+        raise UserError(f"{message} Choose another address or port.") from None
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={quote(token)}" if token else "")
     print(f"Explorer: {address}\nPress Ctrl-C to stop.", flush=True)
