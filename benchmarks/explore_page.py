@@ -86,7 +86,7 @@ def in_browser(address: str, images: list[str], count: int) -> tuple[list[float]
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(address + "#view=match")
-        page.wait_for_load_state("networkidle")
+        page.locator("#view[aria-busy=false]").wait_for()
         page.evaluate(MEASURE, [images[:3], 20])  # compiles the functions, as the first movements do
         first, maps = page.evaluate(MEASURE, [images[3:], count])
         browser.close()

@@ -22,7 +22,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 import ditf
 from ditf.types import Descriptor
@@ -87,7 +87,7 @@ class Watched:
     def open(self, address: str, **state: str) -> Page:
         """Open a view and wait until it has loaded."""
         self.page.goto(address + "#" + "&".join(f"{key}={value}" for key, value in state.items()))
-        self.page.wait_for_load_state("networkidle")
+        settle(self.page)
         return self.page
 
 
@@ -104,6 +104,11 @@ def watched(browser: Browser, server: str) -> Iterator[Watched]:
     assert watched.errors == []
     foreign = [url for url in watched.requests if not url.startswith((server, "data:", "blob:"))]
     assert foreign == []
+
+
+def settle(page: Page) -> None:
+    """Wait until the view that the address names has loaded."""
+    expect(page.locator("#view")).to_have_attribute("aria-busy", "false")
 
 
 def hover(page: Page, point: tuple[int, int], size: tuple[int, int]) -> None:
@@ -157,6 +162,7 @@ def test_a_link_restores_the_view(watched: Watched, server: str, finished: Proje
     expect(page.locator("figure").first.locator("figcaption")).to_contain_text("80, 60")
     page.get_by_role("button", name="adaln", exact=True).click()
     expect(page.locator("figure[data-descriptor]")).to_have_count(2)
+    settle(page)
     page.go_back()
     expect(page.locator("figure[data-descriptor]")).to_have_count(1)
 
@@ -177,6 +183,7 @@ def test_pairs_are_filtered_and_open_in_match(watched: Watched, server: str) -> 
     with urlopen(f"{server}api/pairs?task=spair-flux&descriptor=adaln%2Bdiscard&category=cat") as response:
         expected = json.load(response)
     page.get_by_label("Category").select_option("cat")
+    settle(page)
     expect(page.locator(".card")).to_have_count(expected["total"])
     shown = [card.get_attribute("data-pair") for card in page.locator(".card").all()]
     assert shown == [pair["pair"] for pair in expected["pairs"]]
@@ -188,7 +195,6 @@ def test_pairs_are_filtered_and_open_in_match(watched: Watched, server: str) -> 
 
 def test_a_box_is_searched(watched: Watched, server: str) -> None:
     page = watched.open(server, view="search", task="spair-search", source=SOURCE)
-    expect(page.locator(".card").first).to_be_visible()  # the page listens to the mouse by then
     canvas = page.locator("canvas.hover")
     box = canvas.bounding_box()
     assert box
@@ -197,7 +203,7 @@ def test_a_box_is_searched(watched: Watched, server: str) -> None:
     page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=3)
     page.mouse.up()
     page.wait_for_function("location.hash.includes('area=')")
-    expect(page.locator(".card").first).to_be_visible()
+    settle(page)
     first = page.locator(".card").first.get_attribute("data-image")
     page.locator(".card").first.click()
     page.wait_for_function("(image) => new URLSearchParams(location.hash.slice(1)).get('source') === image", arg=first)
@@ -273,7 +279,7 @@ def test_a_dropped_image_is_matched(watched: Watched, server: str) -> None:
     source = page.locator("figure[data-image^='upload/']")
     source.wait_for(timeout=PATIENCE)
     expect(page.locator("#notice")).to_be_hidden()
-    page.wait_for_load_state("networkidle")
+    settle(page)
     canvas = source.locator("canvas")
     canvas.click()
     page.locator("figure[data-match]").first.wait_for()
@@ -313,11 +319,25 @@ def test_keys_switch_views_and_explain_themselves(watched: Watched, server: str)
     expect(page.get_by_role("dialog")).to_be_hidden()
     page.keyboard.press("4")
     expect(page.locator("nav a[aria-current]")).to_have_text("Search")
-    page.wait_for_load_state("networkidle")
+    settle(page)
     page.locator("canvas.hover").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     page.wait_for_function("location.hash.includes('area=')")
+
+
+def test_a_slow_view_does_not_replace_the_next_one(watched: Watched, server: str) -> None:
+    page = watched.open(server, view="match", entry="spair-flux")
+    held: list[Route] = []
+    page.route("**/api/pairs*", lambda route: held.append(route))
+    with page.expect_request("**/api/pairs*"):
+        page.get_by_role("link", name="Pairs").click()
+    page.get_by_role("link", name="Channels").click()
+    settle(page)
+    with page.expect_response("**/api/pairs*"):
+        held[0].continue_()
+    page.wait_for_timeout(500)  # an overwritten view would show by then
+    assert page.get_by_role("heading", name="Largest channels").count() == 1
 
 
 def test_the_theme_is_kept(watched: Watched, server: str) -> None:
@@ -327,7 +347,7 @@ def test_the_theme_is_kept(watched: Watched, server: str) -> None:
     after = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert before != after
     page.reload()
-    page.wait_for_load_state("networkidle")
+    settle(page)
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == after
 
 
@@ -344,7 +364,7 @@ def test_other_features_of_the_same_image_are_a_column(browser: Browser, project
     page.get_by_role("button", name="Add", exact=True).click()
     panels = page.locator("figure[data-descriptor]")
     expect(panels).to_have_count(2)
-    page.wait_for_load_state("networkidle")
+    settle(page)
     hover(page, POINT, (320, 213))
     first, second = (page.evaluate("(n) => [...window.explorer.panels[n].values]", n) for n in range(2))
     assert first == second
@@ -360,12 +380,13 @@ def test_rebuilt_and_missing_features_are_noticed(browser: Browser, project: Pro
     page = browser.new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(running.address + "#view=match&entry=spair-flux")
-    page.wait_for_load_state("networkidle")
+    settle(page)
     store = project.folder / "cache/features/spair-flux"
     store.rename(store.with_name("elsewhere"))
     expect(page.locator("#notice")).to_contain_text("The features changed", timeout=PATIENCE)
-    page.get_by_role("button", name="Load the page again").click()
-    page.wait_for_load_state("networkidle")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Load the page again").click()
+    settle(page)
     expect(page.locator("#view")).not_to_contain_text("spair-flux")
     store.with_name("elsewhere").rename(store)
     page.close()
@@ -392,12 +413,13 @@ def test_an_exported_page_needs_no_server(browser: Browser, exported: str, finis
     page.on("request", lambda request: requests.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(exported + "#view=pairs")
-    page.wait_for_load_state("networkidle")
+    settle(page)
     cards = page.locator(".card")
     expect(cards).to_have_count(8)
     cards.first.click()
     figure = page.locator("figure[data-match]").first
     figure.wait_for()
+    settle(page)
     state = dict(parse_qsl(page.evaluate("location.hash.slice(1)")))
     source, target = (features_of(finished, state[name]) for name in ("source", "targets"))
     point = [int(part) for part in state["point"].split(",")]

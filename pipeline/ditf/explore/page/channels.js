@@ -7,7 +7,7 @@ import * as source from "./source.js";
 export const title = "Channels";
 const HEAT = 0.75;
 
-export async function show(place, { entries, state, go }) {
+export async function show({ mount, entries, state, go }) {
   const entry = entries.find((each) => each.name === state.entry) ?? entries[0];
   const blocks = entry.blocks.map((each) => each.block);
   const block = blocks.includes(Number(state.block)) ? Number(state.block) : blocks.at(-1);
@@ -21,7 +21,7 @@ export async function show(place, { entries, state, go }) {
   const set = (name) => (value) => go({ view: "channels", entry: entry.name, [name]: value });
   const maps = element("div", { class: "grid" });
   maps.style.setProperty("--columns", descriptors.length);
-  place.replaceChildren(
+  mount(
     element("div", { class: "controls" },
       select("Features", entries.map((each) => [each.name, each.name]), entry.name, (name) => go({ view: "channels", entry: name, source: "", block: "", channel: "" })),
       select("Block", blocks.map((each) => [each, each]), block, set("block")),

@@ -15,6 +15,7 @@ const POLL = 5000; // milliseconds between checks for rebuilt features
 
 let project = null;
 let current = null; // the view that is shown
+let turn = 0; // counts the views that were asked for
 
 export function readState() {
   return Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
@@ -34,6 +35,9 @@ function writeState(changes, { remember = false } = {}) {
 }
 
 async function show() {
+  const view = document.getElementById("view");
+  current?.stop?.();
+  current = null;
   const state = readState();
   const name = state.view in VIEWS ? state.view : "match";
   document.querySelector("nav").replaceChildren(
@@ -41,19 +45,27 @@ async function show() {
       element("a", { href: `#${new URLSearchParams({ ...shared(state), view: key })}`, "aria-current": key === name ? "page" : null }, view.title),
     ),
   );
-  current?.stop?.();
-  const place = document.getElementById("view");
   const entries = project.entries.filter((entry) => !entry.missing);
-  if (!entries.length) {
-    place.replaceChildren(message(project.entries[0]?.missing ?? "params.yaml has no entries of features."));
+  // A slow view may finish after the next one was asked for, and must not replace it.
+  turn += 1;
+  const asked = turn;
+  const mount = (...children) => asked === turn && view.replaceChildren(...children);
+  const report = (error) => asked === turn && notify(error.message);
+  view.setAttribute("aria-busy", "true");
+  let next = null;
+  try {
+    if (entries.length) next = await VIEWS[name].show({ mount, report, project, entries, state, writeState, go });
+    else mount(message(project.entries[0]?.missing ?? "params.yaml has no entries of features."));
+  } catch (error) {
+    mount(message(error.message));
+  }
+  if (asked !== turn) {
+    next?.stop?.();
     return;
   }
-  const context = { project, entries, state, writeState, go };
-  try {
-    current = (await VIEWS[name].show(place, context)) ?? null;
-  } catch (error) {
-    place.replaceChildren(message(error.message));
-  }
+  current = next;
+  window.explorer = current; // for tests and the console
+  view.setAttribute("aria-busy", "false");
   document.title = `${VIEWS[name].title} - DiTF explorer`;
 }
 

@@ -1,6 +1,6 @@
 // Match: the similarity maps of all targets follow the mouse over the source image.
 
-import { drawPicture, element, loadImage, mark, message, saveButton, say, select } from "./elements.js";
+import { drawPicture, element, loadImage, mark, saveButton, say, select } from "./elements.js";
 import { colourMap, descriptorAt, similarityMap } from "./similarity.js";
 import * as source from "./source.js";
 
@@ -9,7 +9,7 @@ const HEAT = 0.7; // opacity of a similarity map over its image
 const THUMBNAIL = 160; // pixels
 const MOST_TARGETS = 6;
 
-export async function show(place, { project, entries, state, writeState, go }) {
+export async function show({ mount, report, project, entries, state, writeState, go }) {
   const entry = entries.find((each) => each.name === state.entry) ?? entries[0];
   const blocks = entry.blocks.map((each) => each.block);
   const block = blocks.includes(Number(state.block)) ? Number(state.block) : blocks.at(-1);
@@ -27,7 +27,7 @@ export async function show(place, { project, entries, state, writeState, go }) {
   const label = (target, column) => (targets.length > 1 ? `${name(target)}, ${column.label}` : column.label);
   const panels = targets.flatMap((target) => columns.map((column) => new Panel(target, column.entry, column.view, label(target, column))));
   const picker = element("details", { class: "picker", open: true }, element("summary", {}, "Choose images"), imagePicker(images, entry, first, targets, go));
-  place.replaceChildren(
+  mount(
     controls(entries, entry, blocks, block, columns, go),
     element("p", { class: "legend" },
       "Move over the left image. Click to pin a point and get the exact match.",
@@ -49,7 +49,6 @@ export async function show(place, { project, entries, state, writeState, go }) {
     ...columns.map(async (column) => queries.set(column, await source.tokens(column.view, first, column.entry.revision))),
     ...panels.map((panel) => panel.load()),
   ]);
-  window.explorer = { panels }; // for tests and the console
   const benchmark = project.tasks.find((task) => task.type === "correspondence" && task.features === entry.name && !task.missing);
   let point = null;
   let pinned = false;
@@ -114,13 +113,13 @@ export async function show(place, { project, entries, state, writeState, go }) {
     } else if (event.key === "Enter" && point) pin().catch(report);
     else if (event.key === "Escape") pinned = false;
   });
-  const report = (error) => place.prepend(message(error.message));
   if (/^\d+,\d+$/.test(state.point ?? "")) {
     move(...state.point.split(",").map(Number));
     await pin();
   } else {
     move(sourcePanel.width / 2, sourcePanel.height / 2);
   }
+  return { panels };
 }
 
 // The first images of the same category, since they show the same kind of thing.

@@ -7,11 +7,11 @@ export const title = "Pairs";
 const PAGE = 24;
 const SIDE = 640; // of a picture in pixels
 
-export async function show(place, { project, state, go }) {
+export async function show({ mount, project, state, go }) {
   const tasks = project.tasks.filter((task) => task.type === "correspondence");
   const done = tasks.filter((task) => !task.missing);
   if (!done.length) {
-    place.replaceChildren(message(tasks[0]?.missing ?? "params.yaml has no task of type correspondence."));
+    mount(message(tasks[0]?.missing ?? "params.yaml has no task of type correspondence."));
     return;
   }
   const task = done.find((each) => each.name === state.task) ?? done[0];
@@ -25,7 +25,7 @@ export async function show(place, { project, state, go }) {
   const others = done.flatMap((each) => each.descriptors.map((name) => `${each.name}/${name}`)).filter((name) => name !== `${task.name}/${descriptor}`);
   const sorts = [["error", "error"], ["confidence", "confidence"], ...(other ? [["difference", "difference"]] : [])];
   const cards = element("div", { class: "cards" });
-  place.replaceChildren(
+  mount(
     element("div", { class: "controls" },
       select("Task", done.map((each) => [each.name, each.name]), task.name, (name) => go({ view: "pairs", task: name, descriptor: "", category: "", difficulty: "", other: "", offset: "" })),
       select("Descriptor", task.descriptors.map((name) => [name, name]), descriptor, set("descriptor")),

@@ -6,11 +6,11 @@ import * as source from "./source.js";
 export const title = "Search";
 const DRAG = 8; // pixels of the screen; a shorter movement is a click
 
-export async function show(place, { project, state, go }) {
+export async function show({ mount, project, state, go }) {
   const tasks = project.tasks.filter((task) => task.type === "retrieval");
   const done = tasks.filter((task) => !task.missing);
   if (!done.length) {
-    place.replaceChildren(message(tasks[0]?.missing ?? "params.yaml has no task of type retrieval."));
+    mount(message(tasks[0]?.missing ?? "params.yaml has no task of type retrieval."));
     return;
   }
   const task = done.find((each) => each.name === state.task) ?? done[0];
@@ -21,7 +21,7 @@ export async function show(place, { project, state, go }) {
   const area = (state.area ?? "").split(",").map(Number);
   const hits = element("div", { class: "cards" });
   const canvas = element("canvas", { class: "hover", tabindex: 0, role: "img", "aria-label": `${image}. Click a point or drag a box to search. Arrow keys move a point, Enter searches there.` });
-  place.replaceChildren(
+  mount(
     element("div", { class: "controls" },
       select("Index", done.map((each) => [each.name, each.name]), task.name, (name) => go({ view: "search", task: name, source: "", area: "" })),
       select("Image", images.map((each) => [each.id, each.id.startsWith("upload/") ? each.name : each.id]), image, (id) => go({ view: "search", source: id, area: "" })),

@@ -12,11 +12,11 @@ const KEPT = 64; // frames and masks in memory
 const CHART = [1000, 320]; // pixels
 const [LEFT, RIGHT] = [70, 20]; // margins in pixels
 
-export async function show(place, { project, state, writeState, go }) {
+export async function show({ mount, project, state, writeState, go }) {
   const tasks = project.tasks.filter((task) => task.type === "propagation");
   const done = tasks.filter((task) => !task.missing);
   if (!done.length) {
-    place.replaceChildren(message(tasks[0]?.missing ?? "params.yaml has no task of type propagation."));
+    mount(message(tasks[0]?.missing ?? "params.yaml has no task of type propagation."));
     return;
   }
   const task = done.find((each) => each.name === state.task) ?? done[0];
@@ -26,7 +26,7 @@ export async function show(place, { project, state, writeState, go }) {
   const video = await source.video(sequence, task.name, descriptor);
   const player = new Player(task, descriptor, video, settings, state, writeState);
   const score = (each) => (each.scores ? `${each.name}, J&F ${percent(each.scores["J&F"])}` : each.name);
-  place.replaceChildren(
+  mount(
     element("div", { class: "controls" },
       select("Task", done.map((each) => [each.name, each.name]), task.name, (name) => go({ view: "video", task: name, sequence: "", descriptor: "", frame: "" })),
       select("Sequence", sequences.map((each) => [each.name, score(each)]), sequence, (name) => go({ view: "video", task: task.name, sequence: name, frame: "" })),
