@@ -63,7 +63,7 @@ T, U = "tasks.spair-flux", "tasks.davis-flux"
         (
             f"{S}.type",
             "coco",
-            rf"{S}.type: 'coco' is not known. Use ade20k, ap10k, davis, ",
+            rf"{S}.type: 'coco' is not known. Use ade20k, ap10k, cityscapes, ",
         ),
         (f"{S}.type", ..., rf"{S}.type: missing"),
         (f"{S}.type", "no.such.Thing", rf"{S}.type: 'no.such.Thing' cannot be imported"),

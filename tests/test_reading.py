@@ -24,9 +24,11 @@ from ditf.data.reading import DatasetReader, check_file_names, first_lines, read
 from ditf.datasets.ade20k import ADE20K
 from ditf.datasets.ap10k import AP10K
 from ditf.datasets.base import Dataset
+from ditf.datasets.cityscapes import Cityscapes
 from ditf.datasets.davis import Davis
 from ditf.datasets.folder import Folder
 from ditf.datasets.hpatches import HPatches
+from ditf.datasets.pascal_voc import PascalVOC
 from ditf.datasets.pf_pascal import PFPascal
 from ditf.datasets.pf_willow import PFWillow
 from ditf.datasets.spair import SPair
@@ -42,15 +44,18 @@ from ditf.sample.pf_willow import build_pf_willow
 from ditf.sample.photos import build_photos
 from ditf.sample.spair import build_spair
 from ditf.tasks.propagation import evaluate
+from tests.test_class_masks import make_cityscapes, make_voc
 from tests.test_datasets import make_video, write_images
 from tests.test_homography import make as make_sequences
 
 KINDS: dict[str, type[Dataset]] = {
     "ade20k": ADE20K,
     "ap10k": AP10K,
+    "cityscapes": Cityscapes,
     "davis": Davis,
     "folder": Folder,
     "hpatches": HPatches,
+    "pascal_voc": PascalVOC,
     "pf_pascal": PFPascal,
     "pf_willow": PFWillow,
     "spair": SPair,
@@ -63,6 +68,7 @@ TEXT_FILES = {
     "davis": "ImageSets/2017/val.txt",
     "folder": "prompts.csv",
     "hpatches": "*/H_1_2",
+    "pascal_voc": "ImageSets/Segmentation/val.txt",
     "pf_pascal": "test_pairs_pf_pascal.csv",
     "pf_willow": "test_pairs.csv",
     "spair": "PairAnnotation/test/*.json",
@@ -77,9 +83,11 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_ade20k(folder / "ade20k", 0)
     build_ap10k(folder / "ap10k", 0)
     prepare_ap10k(folder / "ap10k", 0, None)
+    make_cityscapes(folder / "cityscapes")
     build_davis(folder / "davis", 0)
     build_photos(folder / "folder")
     make_sequences(folder / "hpatches")
+    make_voc(folder / "pascal_voc")
     build_pf_pascal(folder / "pf_pascal", 0)
     build_pf_willow(folder / "pf_willow", 0)
     build_spair(folder / "spair", 0)
@@ -107,7 +115,7 @@ def test_hidden_files_are_left_out_of_every_data_set(samples: Path, tmp_path: Pa
         (folder / "Thumbs.db").write_bytes(b"x")
     tables = read(kind, root)
     assert without_warnings(tables) == without_warnings(read(kind, samples / kind))
-    listed = kind not in ("hpatches", "pf_pascal", "pf_willow")  # these name every file that they read
+    listed = kind not in ("hpatches", "pascal_voc", "pf_pascal", "pf_willow")  # these name every file that they read
     assert any("left out: hidden" in row["warning"] for row in tables.rows["warnings"]) == listed
 
 
