@@ -16,7 +16,8 @@ from ditf.data.images import read_rgb
 from ditf.data.masks import decode_mask, read_index_mask, save_mask
 from ditf.datasets.davis import Davis
 from ditf.datasets.folder import Folder
-from ditf.datasets.spair import SPair
+from ditf.datasets.spair import IMAGES, SYMMETRIC, SPair
+from ditf.datasets.spair_u import SPairU
 from ditf.datasets.video import Video
 from ditf.errors import UserError
 from ditf.sample.davis import FRAMES, build_davis
@@ -213,7 +214,6 @@ SPAIR_FAULTS = {
     "size absurd": (edit(trg_imsize=[-1, 30, 3]), "trg_imsize.0"),
     "keypoint NaN": (edit(src_kps=[[float("nan"), 2], [1, 1]]), "src_kps.0.0"),
     "keypoint text": (edit(src_kps=[["1", 2], [1, 1]]), "src_kps.0.0"),
-    "keypoint fraction": (edit(src_kps=[[1.5, 2], [1, 1]]), "src_kps.0.0"),
     "unequal lists": (edit(src_kps=[[1, 2]]), "src_kps, trg_kps, kps_ids: 1, 2 and 2 entries"),
     "no keypoints": (edit(src_kps=[], trg_kps=[], kps_ids=[]), "src_kps"),
     "category disagrees": (edit(category="dog"), "category: 'dog' disagrees"),
@@ -253,6 +253,62 @@ def test_a_keypoint_outside_its_image_is_a_warning(small_spair: Path) -> None:
     assert [(row["target_x"], row["target_y"]) for row in rows["keypoints"]] == [(3, 4), (50, -6)]
     assert len(rows["warnings"]) == 3
     assert all("is outside" in row["warning"] and row["file"].endswith(".json") for row in rows["warnings"])
+
+
+def test_keypoints_may_be_fractions_of_pixels(small_spair: Path) -> None:
+    edit(src_kps=[[1.5, 2], [39, 29]], trg_kps=[[3.25, 4], [50.5, -6]])(small_spair)
+    rows = read_spair(small_spair).rows
+    assert (rows["keypoints"][0]["source_x"], rows["keypoints"][0]["target_x"]) == (1.5, 3.25)
+    assert "trg_kps: (50.5, -6) is outside two.jpg" in rows["warnings"][0]["warning"]
+
+
+def read_spair_u(root: Path) -> Tables:
+    return SPairU(type="spair-u", root=str(root)).read()
+
+
+def test_spair_u_beside_spair(small_spair: Path) -> None:
+    """The layout of Jamais Vu: more annotations in SPair-71k's own folder."""
+    extra = small_spair / "ExtraPairAnnotation/test"
+    extra.mkdir(parents=True)
+    record = json.loads((small_spair / f"PairAnnotation/test/{PAIR}.json").read_text())
+    record |= {"src_kps": [[7, 8]], "trg_kps": [[9, 10]], "kps_ids": ["2"]}
+    (extra / f"{PAIR}.json").write_text(json.dumps(record))
+    tables = read_spair_u(small_spair).rows
+    assert tables["keypoints"] == [
+        {"pair": PAIR, "keypoint": 0, "name": "2", "source_x": 7, "source_y": 8, "target_x": 9, "target_y": 10}
+    ]
+    assert tables["pairs"] == read_spair(small_spair).rows["pairs"]
+    assert [row["id"] for row in tables["images"]] == ["cat/one", "cat/two"]
+    assert "geometry_aware" in read_spair(small_spair).rows["keypoints"][0]
+
+
+def test_spair_u_in_a_folder_of_its_own(small_spair: Path, tmp_path: Path) -> None:
+    """The layout of MARCO: the annotations, and a link to SPair-71k's images."""
+    root = tmp_path / "SPair-U"
+    root.mkdir()
+    (small_spair / "PairAnnotation").rename(root / "PairAnnotation")
+    (root / "JPEGImages").symlink_to(small_spair / "JPEGImages")
+    tables = read_spair_u(root).rows
+    assert [row["name"] for row in tables["keypoints"]] == ["0", "4"]
+    assert all("geometry_aware" not in row for row in tables["keypoints"])
+    entry = SPairU(type="spair-u", root=str(root))
+    assert entry.counts() == {"categories": 1, "images": 2}
+    assert (
+        entry.release.counts == {"categories": len(SYMMETRIC), "images": IMAGES} == {"categories": 18, "images": 1800}
+    )
+
+
+def test_spair_itself_is_not_read_as_spair_u(small_spair: Path, tmp_path: Path) -> None:
+    (small_spair / "PairAnnotation/trn").mkdir()
+    with pytest.raises(
+        UserError, match=r"has SPair-71k's split trn.*Put SPair-U's pairs into .*ExtraPairAnnotation/test"
+    ):
+        read_spair_u(small_spair)
+    (small_spair / "ExtraPairAnnotation").mkdir()
+    with pytest.raises(UserError, match=r"ExtraPairAnnotation/test: no pair annotations; is .* SPair-U's folder"):
+        read_spair_u(small_spair)
+    with pytest.raises(UserError, match="no pair annotations"):
+        read_spair_u(tmp_path)
 
 
 def test_a_wrong_root_is_reported(tmp_path: Path) -> None:

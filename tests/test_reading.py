@@ -32,6 +32,7 @@ from ditf.datasets.pascal_voc import PascalVOC
 from ditf.datasets.pf_pascal import PFPascal
 from ditf.datasets.pf_willow import PFWillow
 from ditf.datasets.spair import SPair
+from ditf.datasets.spair_u import SPairU
 from ditf.datasets.video import Video
 from ditf.errors import UserError
 from ditf.metrics.classes import by_image
@@ -59,6 +60,7 @@ KINDS: dict[str, type[Dataset]] = {
     "pf_pascal": PFPascal,
     "pf_willow": PFWillow,
     "spair": SPair,
+    "spair_u": SPairU,
     "video": Video,
 }
 SETTINGS: dict[str, dict[str, Any]] = {"hpatches": {"keypoints": None}, "video": {"masks": "truth"}}
@@ -72,6 +74,7 @@ TEXT_FILES = {
     "pf_pascal": "test_pairs_pf_pascal.csv",
     "pf_willow": "test_pairs.csv",
     "spair": "PairAnnotation/test/*.json",
+    "spair_u": "PairAnnotation/test/*.json",
 }
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(80)
 
@@ -91,6 +94,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_pf_pascal(folder / "pf_pascal", 0)
     build_pf_willow(folder / "pf_willow", 0)
     build_spair(folder / "spair", 0)
+    shutil.copytree(folder / "spair", folder / "spair_u")  # the same layout
     make_video(folder / "video")
     return folder
 

@@ -1,7 +1,8 @@
 """SPair-71k (Min et al., arXiv 1908.10543)."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -11,7 +12,7 @@ from ditf.data.reading import DatasetReader, normalized, read_json, read_model
 from ditf.datasets.base import Dataset, Release
 from ditf.errors import UserError
 
-Pixel = tuple[int, int]
+Point = tuple[FiniteFloat, FiniteFloat]
 Box = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 Size = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=2, max_length=3)]
 Grade = Annotated[int, Field(ge=0, le=3)]
@@ -59,6 +60,8 @@ class SPair(Dataset):
             "auto", the file `captions.json` is used if it exists; null for none.
     """
 
+    title: ClassVar[str] = "SPair-71k"
+
     split: Literal["trn", "val", "test"] = "test"
     prompt: str = "a photo of a {category}"
     captions: str | None = "auto"
@@ -74,15 +77,24 @@ class SPair(Dataset):
         return {"pairs": sum(1 for _ in pairs), "images": sum(1 for _ in images)}
 
     def read(self) -> Tables:
-        reader = DatasetReader(self.root)
-        folder = reader.root / "PairAnnotation" / self.split
+        return self.read_pairs(DatasetReader(self.root), "PairAnnotation", SYMMETRIC)
+
+    def read_pairs(self, reader: DatasetReader, annotations: str, symmetric: Mapping[str, str]) -> Tables:
+        """Read pairs in the layout of SPair-71k.
+
+        Args:
+            reader: Reader of the data set.
+            annotations: Folder of the pair annotations in `root`.
+            symmetric: Keypoints of each category that only geometry tells apart, written as in `SYMMETRIC`. Empty if
+                they are not known.
+        """
+        folder = reader.root / annotations / self.split
         files = reader.files(folder, (".json",))
         if not files:
-            raise UserError(f"{folder}: no pair annotations; is {reader.root} SPair-71k's folder? Correct `root`.")
-        annotations = {
-            path: reader.attempt(read_model, path, PairAnnotation, "Restore the file from SPair-71k.") for path in files
-        }
-        pairs = {path: pair for path, pair in annotations.items() if pair}
+            raise UserError(f"{folder}: no pair annotations; is {reader.root} {self.title}'s folder? Correct `root`.")
+        remedy = f"Restore the file from {self.title}."
+        annotated = {path: reader.attempt(read_model, path, PairAnnotation, remedy) for path in files}
+        pairs = {path: pair for path, pair in annotated.items() if pair}
         paths: dict[str, Path] = {}  # by category and file name
         for pair in pairs.values():
             for _, name, *_ in pair.sides():
@@ -95,7 +107,7 @@ class SPair(Dataset):
         for path, pair in pairs.items():
             _check(path, pair, images, reader)
         visible: dict[str, set[str]] = {f"{pair.category}/{pair.trg_imname}": set() for pair in pairs.values()}
-        if (reader.root / "ImageAnnotation").is_dir():
+        if symmetric and (reader.root / "ImageAnnotation").is_dir():
             for key in visible.keys() & paths.keys():
                 path = reader.locate(f"ImageAnnotation/{Path(key).with_suffix('.json').as_posix()}")
                 visible[key] = reader.attempt(_visible_keypoints, path) or set()
@@ -111,7 +123,9 @@ class SPair(Dataset):
             "images": rows,
             "pairs": [_pair_row(path.stem, pair) for path, pair in pairs.items()],
             "keypoints": [
-                row for path, pair in pairs.items() for row in _keypoint_rows(path.stem, pair, images, visible)
+                row
+                for path, pair in pairs.items()
+                for row in _keypoint_rows(path.stem, pair, images, visible, symmetric)
             ],
         }
         return Tables({**tables, "warnings": [*reader.finish()]}, "longer")
@@ -151,8 +165,8 @@ class PairAnnotation(BaseModel):
     src_bndbox: Box
     trg_bndbox: Box
     category: str
-    src_kps: list[Pixel] = Field(min_length=1)
-    trg_kps: list[Pixel] = Field(min_length=1)
+    src_kps: list[Point] = Field(min_length=1)
+    trg_kps: list[Point] = Field(min_length=1)
     kps_ids: list[str | int]
     viewpoint_variation: Grade
     scale_variation: Grade
@@ -160,7 +174,7 @@ class PairAnnotation(BaseModel):
     occlusion: Grade
     mirror: Grade
 
-    def sides(self) -> tuple[tuple[str, str, Size, list[Pixel]], ...]:
+    def sides(self) -> tuple[tuple[str, str, Size, list[Point]], ...]:
         """Return prefix, file name of the image, size and keypoints of the source and the target."""
         return (
             ("src", self.src_imname, self.src_imsize, self.src_kps),
@@ -185,7 +199,9 @@ def _check(path: Path, pair: PairAnnotation, images: dict[str, ImageFile], reade
         for x, y in keypoints:
             if not (0 <= x < image.width and 0 <= y < image.height):
                 effect = "the nearest pixel is matched" if side == "src" else "it is scored unchanged"
-                reader.warn(path, f"{side}_kps: ({x}, {y}) is outside {name}, {image.width}x{image.height}; {effect}")
+                reader.warn(
+                    path, f"{side}_kps: ({x:g}, {y:g}) is outside {name}, {image.width}x{image.height}; {effect}"
+                )
     x1, y1, x2, y2 = pair.trg_bndbox
     if x2 <= x1 or y2 <= y1:
         box = f"{x1:g}, {y1:g}, {x2:g}, {y2:g}"
@@ -211,7 +227,11 @@ def _visible_keypoints(path: Path) -> set[str]:
 
 
 def _keypoint_rows(
-    name: str, pair: PairAnnotation, images: dict[str, ImageFile], visible: dict[str, set[str]]
+    name: str,
+    pair: PairAnnotation,
+    images: dict[str, ImageFile],
+    visible: dict[str, set[str]],
+    symmetric: Mapping[str, str],
 ) -> list[Row]:
     """Return the rows of the table `keypoints` of a pair.
 
@@ -220,13 +240,14 @@ def _keypoint_rows(
         pair: Its annotation.
         images: Images by category and file name.
         visible: Visible keypoints of each target image; empty without `ImageAnnotation`.
+        symmetric: Keypoints of each category that only geometry tells apart; empty if they are not known.
     """
-    groups = [set(group.split()) for group in SYMMETRIC.get(pair.category, "").split("|")]
+    groups = [set(group.split()) for group in symmetric.get(pair.category, "").split("|")]
     shown = visible[f"{pair.category}/{pair.trg_imname}"]
     size = images[f"{pair.category}/{pair.src_imname}"].size
     rows = []
     for number, (label, source, target) in enumerate(zip(pair.kps_ids, pair.src_kps, pair.trg_kps, strict=True)):
         geometry_aware = any(str(label) in group and len(group & shown) > 1 for group in groups)
         row = keypoint_row(name, number, str(label), source, target, size)
-        rows.append(row | {"geometry_aware": geometry_aware})
+        rows.append(row | ({"geometry_aware": geometry_aware} if symmetric else {}))
     return rows
