@@ -28,12 +28,14 @@ def main() -> None:
             item: rng.integers(0, options.classes, store.grid(item)).astype(np.uint8).ravel() for item in store.ids
         }
 
-        def read(item: str) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(0)
+
+        def read(item: str, _: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
             return store.features(28, item).descriptors("adaln+discard", MASSIVE), labels[item]
 
         def alone() -> None:
             for item in store.ids:
-                read(item)
+                read(item, rng)
 
         def products() -> None:
             batch = probe.ProbeTraining().batch

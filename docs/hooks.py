@@ -29,8 +29,18 @@ from ditf.datasets.base import Dataset
 from ditf.explore.export import page_files
 from ditf.features.settings import FusionHalf, FusionSettings
 from ditf.matching.matchers.base import Matcher
+from ditf.metrics.protocols import protocols
+from ditf.metrics.published import PublishedFigure, published_figures
 from ditf.registry import find_type, registered
-from ditf.report.records import DataRecord, HardwareRecord, MetricRecord, ModelRecord, ResultRecord, read_record
+from ditf.report.records import (
+    DataRecord,
+    HardwareRecord,
+    MetricRecord,
+    ModelRecord,
+    ProtocolRecord,
+    ResultRecord,
+    read_record,
+)
 from ditf.report.result_tables import as_markdown, escape_markdown, result_tables
 from ditf.tasks.base import Task
 
@@ -55,11 +65,29 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Replace the comments that stand for generated parts of a page."""
-    parts = {"leaderboard.md": ("leaderboard", leaderboard), "reference/file-formats.md": ("record", record_tables)}
-    if page.file.src_uri not in parts:
-        return markdown
-    name, generate = parts[page.file.src_uri]
-    return markdown.replace(f"<!-- {name} -->", generate())
+    parts = {
+        "leaderboard.md": {"leaderboard": leaderboard},
+        "reference/file-formats.md": {"record": record_tables},
+        "concepts/protocols.md": {"protocols": protocol_table, "published": published_table},
+    }
+    for name, generate in parts.get(page.file.src_uri, {}).items():
+        markdown = markdown.replace(f"<!-- {name} -->", generate())
+    return markdown
+
+
+def protocol_table() -> str:
+    """Return the protocols as Markdown."""
+    rows = [f"| `{each.name}` | {escape_markdown(each.description)} |" for each in protocols()]
+    return "\n".join(["| protocol | rules |", "| --- | --- |", *rows])
+
+
+def published_table() -> str:
+    """Return the published figures of the package as Markdown."""
+    columns = list(PublishedFigure.model_fields)
+    lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
+    for figure in published_figures():
+        lines.append(f"| {' | '.join(escape_markdown(str(value)) for value in figure.model_dump().values())} |")
+    return "\n".join(lines)
 
 
 def leaderboard() -> str:
@@ -86,7 +114,7 @@ def leaderboard() -> str:
             f"{record.versions.get('ditf', '')} ({record.commit})",
         ]
         rows.append(f"| {' | '.join(map(escape_markdown, cells))} |")
-    tables = as_markdown(result_tables(named), decimals=2, intervals=True)
+    tables = as_markdown(result_tables(named, figures=published_figures()), decimals=2, intervals=True)
     return "\n".join([tables, "### How they were measured", "", *rows]) if named else "There are no rows yet."
 
 
@@ -94,6 +122,7 @@ def record_tables() -> str:
     """Return tables of the fields of a published record as Markdown."""
     parts = [table(ResultRecord, set())]
     kinds: dict[str, type[BaseModel]] = {
+        "protocol": ProtocolRecord,
         "data": DataRecord,
         "metrics": MetricRecord,
         "models": ModelRecord,

@@ -180,7 +180,7 @@ def new_project(folder: Path) -> Project:
     folder.mkdir(parents=True)
     for name in ("stages", "pipeline"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore"):
+    for name in ("dvc.yaml", "params.yaml", "published.csv", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     for name in ("cache", "catalogs"):
         (folder / name).mkdir()

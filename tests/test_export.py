@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from ditf.data.catalog import Catalog
 from ditf.errors import UserError
-from ditf.metrics.published import PublishedFigure
 from ditf.report.leaderboard import Estimate
 from ditf.report.records import PLACE, ResultRecord, read_record, without_places
 from ditf.report.result_tables import ResultRow, ResultTable, as_latex, as_markdown, escape_latex
@@ -149,7 +148,7 @@ def test_an_imported_record_shows_the_same_figures_beside_the_own(finished: Proj
     others = [line.split("others")[1].split() for line in lines if "others" in line]
     assert own == others
     assert len(own) == len(metrics_of(finished, TASK))
-    assert printed.count("correspondence on spair") == 1  # one table for both
+    assert printed.count("protocol pck-box") == 1  # one table for both
     assert (finished.folder / "dvc.lock").read_bytes() == before
 
 
@@ -162,7 +161,7 @@ def test_results_of_other_data_stand_in_another_table(finished: Project, exporte
     assert {"imported"} in origins
     assert {"own", "imported"} not in origins
     printed = finished.check("ditf", "results", "--import", str(tmp_path / "theirs.json"))
-    assert printed.count("correspondence on spair") == 2
+    assert printed.count("protocol pck-box") == 2
     assert f"{TASK} (Theirs [2026])" in printed
 
 
@@ -186,7 +185,7 @@ def test_a_wrong_record_is_an_error_of_one_line_per_field(finished: Project, exp
         ("{", "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
         ("[1]", "should be a mapping"),
-        ('{"format": "ditf-result-9"}', "format: should be 'ditf-result-1'"),
+        ('{"format": "ditf-result-9"}', "format: should be 'ditf-result-2'"),
         ('{"commit": NaN}', "NaN is not a number of JSON"),
         (b"\xff\xfe", "not valid JSON"),
     ],
@@ -271,15 +270,36 @@ def test_stale_results_are_not_exported(project: Project, tmp_path: Path) -> Non
     project.check("ditf", "export", "results", "davis-flux", "--out", str(tmp_path / "out"))
 
 
-def test_published_rows_are_marked_and_can_be_left_out(monkeypatch: pytest.MonkeyPatch, finished: Project) -> None:
-    benchmark = ("correspondence", "spair", "test", 12_234, "point@0.1")
-    figure = PublishedFigure(*benchmark, "M_1", "original", 99.0, "arXiv 1234.5678", "")
-    monkeypatch.setattr("ditf.report.result_tables.comparable_figures", lambda *arguments: [figure])
-    latex = finished.check("ditf", "export", "table", TASK, "--format", "latex")
-    assert r"arXiv 1234.5678$^\dagger$ & M\_1 & original & \textbf{99.00}" in latex
+def test_published_rows_are_marked_and_can_be_left_out(project: Project) -> None:
+    official(project)
+    (project.folder / "published.csv").write_text(
+        "source,table,row,data,protocol,metric,value\narXiv 1234.5678,Table 1,M_1,Official test,pck-box,point@0.1,99\n"
+    )
+    latex = project.check("ditf", "export", "table", TASK, "--format", "latex")
+    assert r"arXiv 1234.5678$^\dagger$ & M\_1 &  & \textbf{99.00}" in latex
     assert "Published results, not measured here" in latex
-    without = finished.check("ditf", "export", "table", TASK, "--format", "latex", "--no-published")
+    without = project.check("ditf", "export", "table", TASK, "--format", "latex", "--no-published")
     assert "dagger" not in without
+
+
+def test_a_record_names_its_protocol_and_its_data(project: Project, tmp_path: Path) -> None:
+    project.check("ditf", "export", "results", "--out", str(tmp_path))
+    records = {name: read_record(tmp_path / f"{name}.json") for name in (TASK, "davis-flux")}
+    assert {name: record.protocol.name for name, record in records.items()} == {
+        TASK: "pck-box",
+        "davis-flux": "davis-jf",
+    }
+    assert "longer side of the target's bounding box" in records[TASK].protocol.rules
+    assert records[TASK].data.official == ""
+    official(project)
+    project.check("ditf", "export", "results", TASK, "--out", str(tmp_path))
+    assert read_record(tmp_path / f"{TASK}.json").data.official == "Official test"
+
+
+def official(project: Project) -> None:
+    """Let the sample's pairs be those of an official split."""
+    path = project.folder / "results" / TASK / "tables/benchmark.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"official": "Official test"}))
 
 
 # Names of models, tasks and metrics in other people's records may contain anything.
@@ -293,7 +313,8 @@ TOKENS = re.compile("|".join(map(re.escape, UNESCAPED)))
 
 def table_of(name: str) -> ResultTable:
     metrics = {"a": Estimate(2.0, (1.0, 3.0)), name: Estimate(1.0)}
-    return ResultTable(name, list(metrics), [ResultRow("own", name, name, name, metrics)])
+    row = ResultRow("own", name, name, name, metrics, (name,))
+    return ResultTable(name, name, list(metrics), [row], [name])
 
 
 @settings(deadline=None)
@@ -352,7 +373,7 @@ def test_markdown_takes_names_literally(name: str) -> None:
     parser.feed(html.partition("</table>")[0])
     cells = [cell.strip() for cell in parser.cells]
     columns = 3 + len({"a", name})
-    assert cells[columns : columns + 3] == [name, name, name]
+    assert cells[columns : columns + 3] == [f"{name} §", name, name]
 
 
 @settings(deadline=None)

@@ -285,4 +285,12 @@ def test_every_benchmark_from_images_to_a_table(project: Project) -> None:
     assert found["ade"]["mIoU"] > 60  # by chance about 14
     assert found["ade"]["pixel accuracy"] > found["ade"]["mIoU"]
     assert (results / "ade/visualizations/classes.png").is_file()
+    assert "protocol linear-pixels-full, in percent" in shown
+    for labels in ("majority", "centre"):
+        project.set("tasks.ade.predict.labels", labels)
+        project.set("tasks.ade.score.resolution", 64)
+        project.stages("entries", "predict@ade", "score@ade")
+        metrics = json.loads((results / "ade/metrics.json").read_text())["original"]
+        assert metrics["mIoU"] > 50
+        assert f"protocol linear-{labels}-64, in percent" in project.check("ditf", "results")
     assert not (results / "ade/predictions.partial").exists()

@@ -12,6 +12,7 @@ SHARED = {
     "backbones/diffusion/latents.py",  # the autoencoders' own ways to standardize latents
     "cli/app.py",
     "cli/published_run.py",
+    "metrics/protocols.py",  # the rules of each benchmark
     "features/extractor.py",  # the default family of `Extractor.from_pretrained`
 }
 PUBLISHED_COMMANDS = {"cli/spair.py", "cli/davis.py"}

@@ -1,6 +1,7 @@
 """Segmentation by a linear probe: it learns, repeats itself, and names what is wrong with a data set."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,7 +23,7 @@ from ditf.segmentation import linear_probe as probe
 CLASSES, CHANNELS, GRID = 4, 12, (6, 8)
 
 
-def scene(item: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def scene(item: str, _: np.random.Generator | None = None) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Tokens of classes that a line separates, with noise, and channels of very different sizes."""
     rng = np.random.default_rng(int(item))
     labels = rng.integers(0, CLASSES, GRID[0] * GRID[1]).astype(np.uint8)
@@ -66,7 +69,7 @@ def test_an_interrupted_training_starts_again() -> None:
     class StopError(Exception):
         pass
 
-    def read_until_stopped(item: str) -> Any:
+    def read_until_stopped(item: str, rng: np.random.Generator) -> Any:
         images_read.append(item)
         if len(images_read) == 5 * len(ITEMS) + 7:
             raise StopError
@@ -75,6 +78,39 @@ def test_an_interrupted_training_starts_again() -> None:
     with pytest.raises(StopError):
         probe.train(ITEMS, read_until_stopped, CHANNELS, CLASSES, TRAINING)
     assert torch.equal(probe.train(ITEMS, scene, CHANNELS, CLASSES, TRAINING).linear.weight, trained().linear.weight)
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(5, 15), st.integers(5, 17), st.integers(0, 2**32 - 1))
+def test_interpolated_pixels_are_those_of_upsampled_logits(
+    rows: int, columns: int, height: int, width: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    tokens = rng.standard_normal((rows * columns, 3)).astype(np.float32)
+    weights = rng.standard_normal((2, 3)).astype(np.float32)
+    mask = np.arange(height * width, dtype=np.uint8).reshape(height, width)  # each pixel has a value of its own
+    sampled, pixels = probe.sample_pixels(tokens, mask, (rows, columns), rng)
+    logits = torch.from_numpy(tokens @ weights.T).T.reshape(1, 2, rows, columns)
+    upsampled = torch.nn.functional.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
+    expected = upsampled[0].flatten(1).numpy().T[pixels]
+    np.testing.assert_allclose(sampled @ weights.T, expected, atol=1e-4)
+
+
+def test_random_pixels_cover_the_mask() -> None:
+    mask = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
+    rng, tokens = np.random.default_rng(0), np.zeros((48, 1), np.float32)
+    seen = {pixel for _ in range(60) for pixel in probe.sample_pixels(tokens, mask, GRID, rng)[1].tolist()}
+    assert seen == set(mask.ravel().tolist())
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(4, 12), st.integers(4, 12), st.integers(0, 2**32 - 1))
+def test_the_most_frequent_class_is_counted(rows: int, columns: int, height: int, width: int, seed: int) -> None:
+    mask = np.random.default_rng(seed).choice(np.array([0, 1, 2, 255], np.uint8), (height, width))
+    counts = [Counter[int]() for _ in range(rows * columns)]
+    for y, x in np.ndindex(mask.shape):
+        token = int((y + 0.5) * rows / height) * columns + int((x + 0.5) * columns / width)
+        counts[token].update([int(mask[y, x])] if mask[y, x] < 3 else [])
+    expected = [max(sorted(count), key=lambda each: count[each]) if count else 255 for count in counts]
+    assert probe.most_frequent_classes(mask, (rows, columns), 3).tolist() == expected
 
 
 def test_metrics_by_hand() -> None:

@@ -3,11 +3,13 @@
 import base64
 import html
 import io
+import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,13 @@ import pytest
 from PIL import Image
 
 from ditf.config.params import load_params
+from ditf.data.catalog import Catalog, Tables, write_catalog
+from ditf.datasets.spair import SPair
 from ditf.errors import UserError
 from ditf.metrics.intervals import difference, interval, read_units
 from ditf.metrics.published import comparable_figures, published_figures
 from ditf.report.compare import compare
+from ditf.report.leaderboard import describe_related
 from ditf.report.page import render
 from tests.conftest import Project
 
@@ -147,16 +152,83 @@ def test_it_is_readable(report: str, finished: Project) -> None:
     assert "position: sticky" in report and "background: white" not in report
 
 
-def test_published_results_are_shown_for_the_official_split_only() -> None:
-    figures = comparable_figures("correspondence", "spair", "test", {12234})
-    assert {figure.model for figure in figures} >= {"FLUX.1-dev", "DINOv2"}
-    assert not comparable_figures("correspondence", "spair", "test", {42})
+def test_published_figures_are_comparable_under_their_protocol_and_data_only() -> None:
+    figures = published_figures()
+    rows = {figure.row for figure in comparable_figures(figures, "pck-box", "SPair-71k test")}
+    assert rows >= {"FLUX.1-dev with AdaLN", "DINOv2"}
+    assert not comparable_figures(figures, "pck-image", "SPair-71k test")
+    assert not comparable_figures(figures, "pck-box", "SPair-71k val")
+    assert not comparable_figures(figures, "pck-box", "0123456789abcdef")
 
 
-def test_published_results_of_another_protocol_are_not_ranked() -> None:
-    probes = [figure for figure in published_figures() if figure.task == "segmentation"]
-    assert [figure.differs for figure in probes] == ["the probe learns from random crops"]
-    assert not comparable_figures("segmentation", "ade20k", "", {2000})
+HEADER = "source,table,row,data,protocol,metric,value\n"
+
+
+def test_a_figure_of_the_user_is_ranked_beside_results_of_the_same_benchmark(project: Project) -> None:
+    tables = project.folder / "results/davis-flux/tables"
+    benchmark = json.loads((tables / "benchmark.json").read_text()) | {"official": "Official val"}
+    (tables / "benchmark.json").write_text(json.dumps(benchmark))
+    lines = ["Paper A,,Best,Official val,davis-jf,J&F,99.9", "Paper B,,Other,Official test,davis-jf,J&F,98.7"]
+    (project.folder / "published.csv").write_text(HEADER + "\n".join(lines) + "\n")
+    shown = project.check("ditf", "results")
+    assert "Official val, protocol davis-jf" in shown
+    [row] = [line for line in shown.splitlines() if "published, Paper A" in line]
+    assert "Best" in row and "99.90" in row
+    assert "Paper B" not in shown
+    project.stages("report")
+    page = (project.folder / "report.html").read_text(encoding="utf-8")
+    assert "published, Paper A" in page and "Paper B" not in page
+    assert "The first mask is given" in page
+
+
+def test_a_figure_of_another_protocol_stands_beside_the_closest_and_is_not_ranked(tmp_path: Path) -> None:
+    table = tmp_path / "published.csv"
+    table.write_text(HEADER + "Paper,Table 4,Probe,ADE20K val,linear-crops,mIoU,47.5\n")
+    figures = published_figures(table)
+    assert not comparable_figures(figures, "linear-pixels-full", "ADE20K val")
+    [line] = describe_related(figures, "linear-pixels-full", "ADE20K val")
+    assert line.startswith("Probe: mIoU 47.5 (Paper). Protocol linear-crops: ") and "random crops" in line
+    assert not describe_related(figures, "linear-majority-full", "ADE20K val")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("source,row\nA,B\n", "line 1: no column table"),
+        (HEADER + "A,B,C,D,pck-bx,point@0.1,1\n", "line 2: protocol: pck-bx is not a protocol. Did you mean pck-box?"),
+        (HEADER + "A,B,C,D,pck-box,point@0.1,high\n", "line 2: value: "),
+        (HEADER + "A,B,C,D,pck-box,point@0.1,nan\n", "line 2: value: "),
+        (HEADER + ",B,C,D,pck-box,point@0.1,1\n", "line 2: source: "),
+        (HEADER + "A,B,C,D\n", "line 2: 4 fields, but the header has 7"),
+    ],
+)
+def test_a_wrong_table_of_published_figures_is_named_by_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "published.csv").write_text(text)
+    with pytest.raises(UserError) as caught:
+        published_figures(tmp_path / "published.csv")
+    assert f"{tmp_path / 'published.csv'}: {message}" in str(caught.value)
+
+
+def pairs_of(folder: Path, count: int, categories: Iterable[str]) -> Catalog:
+    """Write a catalog with pairs of one image."""
+    image = {"id": "a", "path": "a.jpg", "sha256": "", "pixels_sha256": "", "width": 8, "height": 8}
+    names = itertools.cycle(categories)
+    pairs = [
+        {"pair": str(n), "category": next(names), "source": "a", "target": "a", "threshold": 1.0} for n in range(count)
+    ]
+    rows = {"images": [image | {"category": "", "prompt": ""}], "pairs": pairs}
+    write_catalog(folder, Tables(rows, "longer"))
+    return Catalog(folder)
+
+
+def test_an_official_split_is_recognized_by_its_annotations(tmp_path: Path) -> None:
+    dataset = SPair(type="spair", root="anywhere")
+    release = dataset.release
+    count = release.counts["pairs"]
+    assert dataset.official_split(pairs_of(tmp_path / "all", count, release.names)) == "SPair-71k test"
+    assert dataset.official_split(pairs_of(tmp_path / "fewer", count - 1, release.names)) == ""
+    other = {*sorted(release.names)[1:], "spaceship"}
+    assert dataset.official_split(pairs_of(tmp_path / "other", count, other)) == ""
 
 
 def test_the_page_names_what_is_stale(finished: Project) -> None:

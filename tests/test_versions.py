@@ -53,7 +53,7 @@ def test_a_raised_version_changes_the_files_of_its_entries_only(
     params = load_params(ROOT / "params.yaml")
     models = {name: {"digest": "x"} for name in params.models}
     before = dict(records(params, models))
-    monkeypatch.setattr(kind, "version", 2, raising=False)
+    monkeypatch.setattr(kind, "version", 99, raising=False)
     after = dict(records(params, models))
     changed = {path for path in after if after[path] != before[path]}
     assert {f"{path.parent.name}/{path.stem}" for path in changed} == files

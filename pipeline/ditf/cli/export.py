@@ -41,7 +41,9 @@ def table(
         list[str] | None, typer.Option("--metric", help="A column. Repeat it. Default: all metrics.")
     ] = None,
     intervals: Annotated[bool, typer.Option("--intervals", help="Add 95 % bootstrap intervals.")] = False,
-    published: Annotated[bool, typer.Option(help="Add published results of the same data. They are marked.")] = True,
+    published: Annotated[
+        bool, typer.Option(help="Add published results of the same protocol and data, marked.")
+    ] = True,
     imported: Annotated[
         list[Path] | None,
         typer.Option("--import", metavar="FILE", help="Add the result in a file of `ditf export results`. Repeat it."),
@@ -51,7 +53,7 @@ def table(
 ) -> None:
     """Write a table of results for a paper or a page.
 
-    Writes one table per benchmark. In each column, the best value is bold and the second best is underlined.
+    Writes one table per protocol and data. In each column, the best value is bold and the second best is underlined.
     LaTeX needs \\usepackage{booktabs} in the paper, which can \\input the file.
 
     \b
@@ -63,11 +65,14 @@ def table(
     theirs = imported_records(imported or [])
     params = load_project()
     from ditf.files import write_atomically
+    from ditf.metrics.published import published_figures
+    from ditf.project.paths import PUBLISHED
     from ditf.report.records import record_of
     from ditf.report.result_tables import FORMATS, result_tables, select
 
     names = _current_tasks(params, [row.partition("/")[0] for row in rows or []])
-    tables = result_tables([record_of(params, name) for name in names], theirs, published)
+    figures = published_figures(PUBLISHED) if published else ()
+    tables = result_tables([record_of(params, name) for name in names], theirs, figures)
     text = FORMATS[format](select(tables, rows or [], metrics or []), decimals, intervals)
     if target is None:
         sys.stdout.write(text)

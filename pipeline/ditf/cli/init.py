@@ -40,9 +40,9 @@ def init(
 ) -> None:
     """Create a project in an empty folder.
 
-    Writes params.yaml, dvc.yaml and the stages. The parameters run the embedded sample data with a small trained model.
-    With --preset, they run the rows of a published table; see `ditf presets`. Creates a git repository with a first
-    commit, unless FOLDER is inside one or git is not installed.
+    Writes params.yaml, dvc.yaml, published.csv and the stages. The parameters run the embedded sample data with a small
+    trained model. With --preset, they run the rows of a published table; see `ditf presets`. Creates a git repository
+    with a first commit, unless FOLDER is inside one or git is not installed.
 
     \b
     Example:
@@ -66,7 +66,7 @@ def init(
     with resources.as_file(resources.files("ditf") / "template") as packaged:
         source = packaged if packaged.is_dir() else Path(__file__).resolve().parents[3]
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("dvc.yaml", "params.yaml"):
+        for name in ("dvc.yaml", "params.yaml", "published.csv"):
             shutil.copy(source / name, folder / name)
         shutil.copytree(source / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     if preset is not None:

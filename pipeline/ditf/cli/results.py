@@ -3,8 +3,9 @@
 import json
 import sys
 from collections import Counter
+from collections.abc import Container
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +14,10 @@ from ditf.cli.output import print_table
 from ditf.data.tables import read_table
 from ditf.errors import UserError, exit_on_error
 from ditf.metrics.display import group_label, in_percent, is_fraction
-from ditf.project.paths import REPORT, RESULTS
+from ditf.project.paths import PUBLISHED, REPORT, RESULTS
+
+if TYPE_CHECKING:
+    from ditf.config.params import Params
 
 Rows = list[dict[str, str]]
 ORIGINS = {"own": "this project", "imported": "others", "published": "published"}
@@ -35,6 +39,8 @@ def results(
     ] = None,
 ) -> None:
     """Print the metrics of all tasks and list their images.
+
+    Ends with a ranking for each protocol and data set, beside published figures of the same protocol and data.
 
     Says which results are stale because params.yaml was edited after they were computed, and which parameters differ
     from the last commit. `dvc exp run -S` leaves its parameters in params.yaml.
@@ -62,6 +68,7 @@ def results(
         print_task(name)
         if name in stale:
             print(f"{name} is stale: run `dvc repro` ({stale[name]})\n")
+    _print_rankings(params, stale)
     sources = {source for name in tasks for source in params.sources_of(params.tasks[name].features)}
     for start, note in NOTES.items():
         if any(source.startswith(start) for source in sources):
@@ -79,8 +86,41 @@ def results(
             print(f"  {parameter}: {_short(before)} -> {_short(now)}")
 
 
+def _print_rankings(params: "Params", stale: Container[str]) -> None:
+    """Print the headline metric of results that are not stale, in a table per protocol and data."""
+    from ditf.metrics.published import comparable_figures, published_figures
+    from ditf.report.benchmark import read_benchmark
+    from ditf.report.leaderboard import describe_related, settings, tasks_by_benchmark
+
+    figures = published_figures(PUBLISHED)
+    for key, tasks in tasks_by_benchmark(params, RESULTS).items():
+        names = [name for name in tasks if name not in stale]
+        if not names:
+            continue
+        headline = params.tasks[names[0]].headline
+        values = [
+            (f"{name}/{descriptor}", str(settings(params, params.tasks[name])["model"]), metrics[headline])
+            for name in names
+            for descriptor, metrics in json.loads((RESULTS / name / "metrics.json").read_text(encoding="utf-8")).items()
+            if headline in metrics
+        ]
+        rows = [(name, model, in_percent(headline, value)) for name, model, value in values]
+        rows += [
+            (f"published, {figure.source}", figure.row, figure.value)
+            for figure in comparable_figures(figures, *key)
+            if figure.metric == headline
+        ]
+        rows.sort(key=lambda row: -row[2])
+        title = f"{read_benchmark(RESULTS / names[0] / 'tables').title}, in percent"
+        shown = [{"": name, "model": model, headline: f"{value:.2f}"} for name, model, value in rows]
+        print_table(title, shown, left=("", "model"))
+        for line in describe_related(figures, *key):
+            print(f"Not comparable: {line}\n")
+
+
 def _print_beside_own(paths: list[Path]) -> None:
     """Print the results of others beside those of the project, in a table per benchmark."""
+    from ditf.metrics.published import published_figures
     from ditf.project.freshness import stale_tasks
     from ditf.report.records import record_of, scored_tasks
     from ditf.report.result_tables import result_tables
@@ -90,13 +130,17 @@ def _print_beside_own(paths: list[Path]) -> None:
     for name, reason in stale_tasks(params).items():
         print(f"warning: {name} is stale ({reason}). Run `dvc repro`.", file=sys.stderr)
     own = [record_of(params, name) for name in scored_tasks(params)]
-    for table in result_tables(own, theirs):
+    for table in result_tables(own, theirs, published_figures(PUBLISHED)):
         rows = [
             {"": row.result, "from": ORIGINS[row.origin], "model": row.model, "descriptor": row.descriptor}
             | {metric: str(row.metrics.get(metric, "")) for metric in table.metrics}
+            | ({"settings": "; ".join(row.remarks)} if any(each.remarks for each in table.rows) else {})
             for row in table.rows
         ]
-        print_table(f"{table.title}, in percent with 95 % intervals", rows, left=("", "from", "model", "descriptor"))
+        left = ("", "from", "model", "descriptor", "settings")
+        print_table(f"{table.title}, in percent with 95 % intervals", rows, left=left)
+        for line in table.related:
+            print(f"Not comparable: {line}\n")
 
 
 def print_task(name: str) -> None:

@@ -45,7 +45,10 @@ class ADE20K(Dataset):
             return None
         counts = {"training images": TRAINING_IMAGES, "validation images": VALIDATION_IMAGES}
         images = TRAINING_IMAGES + VALIDATION_IMAGES
-        return Release(counts, images, (683, 512), "square", categories=2, images_per_unit=1)
+        rows = {"images": images, "classes": BENCHMARK_CLASSES}
+        return Release(
+            counts, images, (683, 512), "square", categories=2, images_per_unit=1, title="ADE20K val", rows=rows
+        )
 
     def counts(self) -> dict[str, int]:
         folders = {"training images": self.train, "validation images": self.test}

@@ -1,13 +1,13 @@
 """The base class of data sets. Each other file of this package reads one official layout into the catalog's tables."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from ditf.data.catalog import Tables
+from ditf.data.catalog import Catalog, Tables
 from ditf.settings import Distinct, Settings
 from ditf.types import Rule
 
@@ -25,6 +25,9 @@ class Release:
         resize: Rule by which images are resized for a model.
         categories: Number of categories. A subset has as many units of each category.
         images_per_unit: Largest number of images of a pair, sequence or other unit of a subset.
+        title: Name of the release and its split, such as "SPair-71k test"; empty if data cannot be recognized as it.
+        rows: Numbers of rows of the catalog's tables of the complete release, such as {"pairs": 12234}.
+        names: All categories of its pairs, or all its sequences; empty if they are not known.
     """
 
     counts: Mapping[str, int]
@@ -33,6 +36,18 @@ class Release:
     resize: Rule
     categories: int = 1
     images_per_unit: int = 2
+    title: str = ""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    names: Set[str] = frozenset()
+
+    def is_content_of(self, catalog: Catalog) -> bool:
+        """Return whether a catalog lists this release: as many rows, and the same categories or sequences."""
+        if not self.title or not all(catalog.has(table) for table in self.rows):
+            return False
+        if {table: len(catalog.rows(table)) for table in self.rows} != self.rows:
+            return False
+        table, column = ("sequences", "sequence") if catalog.has("sequences") else ("pairs", "category")
+        return not self.names or {row[column] for row in catalog.rows(table)} == self.names
 
     def images_in(self, subset: Subset | None) -> int:
         """Return the largest number of images that a subset has.
@@ -79,6 +94,15 @@ class Dataset(Settings):
     def counts(self) -> dict[str, int]:
         """Count what `release` lists, without reading images. A folder that is missing counts as 0."""
         return {}
+
+    def official_split(self, catalog: Catalog) -> str:
+        """Return the official split that a catalog lists, such as "SPair-71k test"; empty for other data.
+
+        Args:
+            catalog: Catalog of this data set.
+        """
+        release = self.release
+        return release.title if release and release.is_content_of(catalog) else ""
 
     @abstractmethod
     def read(self) -> Tables:

@@ -16,6 +16,13 @@ from ditf.errors import UserError
 
 RESOLUTION = "480p"
 VAL_SEQUENCES, VAL_FRAMES = 30, 1_999  # of DAVIS-2017
+VAL_NAMES = frozenset(
+    """
+    bike-packing blackswan bmx-trees breakdance camel car-roundabout car-shadow cows dance-twirl dog dogs-jump
+    drift-chicane drift-straight goat gold-fish horsejump-high india judo kite-surf lab-coat libby loading mbike-trick
+    motocross-jump paragliding-launch parkour pigs scooter-black shooting soapbox
+    """.split()  # noqa: SIM905
+)
 LONGEST = 104  # frames of the longest sequence
 GREY = 255  # value of the object in the masks of DAVIS-2016
 CONTEXT_LIMITS = {"shooting": 10}  # the released protocol gives this sequence, whose camera cuts, less context
@@ -47,7 +54,16 @@ class Davis(Dataset):
         if (self.year, self.split) != (2017, "val"):
             return None
         counts = {"sequences": VAL_SEQUENCES, "frames": VAL_FRAMES}
-        return Release(counts, VAL_FRAMES, (854, 480), "shorter", images_per_unit=LONGEST)
+        return Release(
+            counts,
+            VAL_FRAMES,
+            (854, 480),
+            "shorter",
+            images_per_unit=LONGEST,
+            title="DAVIS-2017 val",
+            rows=counts,
+            names=VAL_NAMES,
+        )
 
     def counts(self) -> dict[str, int]:
         try:

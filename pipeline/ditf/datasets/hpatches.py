@@ -45,7 +45,16 @@ class HPatches(Dataset):
     @property
     def release(self) -> Release:
         counts = {"sequences": SEQUENCES}
-        return Release(counts, SEQUENCES * len(IMAGES), (1024, 768), "square", len(CATEGORIES))
+        keypoints = self.keypoints or f"SIFT up to {self.most}"
+        return Release(
+            counts,
+            SEQUENCES * len(IMAGES),
+            (1024, 768),
+            "square",
+            len(CATEGORIES),
+            title=f"HPatches, keypoints {keypoints}",
+            rows={"homographies": SEQUENCES * (len(IMAGES) - 1)},
+        )
 
     def counts(self) -> dict[str, int]:
         return {"sequences": len(_sequences(_folder(Path(self.root))))}

@@ -64,7 +64,11 @@ class PFPascal(Dataset):
     def release(self) -> Release | None:
         if self.split != "test":
             return None
-        return Release({"pairs": TEST_PAIRS}, 2 * TEST_PAIRS, (500, 375), "longer", categories=len(CLASSES))
+        counts = {"pairs": TEST_PAIRS}
+        images = 2 * TEST_PAIRS
+        return Release(
+            counts, images, (500, 375), "longer", categories=len(CLASSES), title="PF-Pascal test", rows=counts
+        )
 
     def counts(self) -> dict[str, int]:
         reader = DatasetReader(self.root)

@@ -32,7 +32,8 @@ class PFWillow(Dataset):
 
     @property
     def release(self) -> Release:
-        return Release({"pairs": PAIRS}, IMAGES, (300, 225), "longer", categories=CLASSES)
+        counts = {"pairs": PAIRS}
+        return Release(counts, IMAGES, (300, 225), "longer", categories=CLASSES, title="PF-Willow test", rows=counts)
 
     def counts(self) -> dict[str, int]:
         try:

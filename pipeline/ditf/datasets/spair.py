@@ -69,7 +69,16 @@ class SPair(Dataset):
     @property
     def release(self) -> Release:
         counts = {"pairs": PAIRS[self.split], "images": IMAGES}
-        return Release(counts, SPLIT_IMAGES[self.split], (500, 375), "longer", categories=len(SYMMETRIC))
+        return Release(
+            counts,
+            SPLIT_IMAGES[self.split],
+            (500, 375),
+            "longer",
+            categories=len(SYMMETRIC),
+            title=f"SPair-71k {self.split}",
+            rows={"pairs": PAIRS[self.split]},
+            names=SYMMETRIC.keys(),
+        )
 
     def counts(self) -> dict[str, int]:
         pairs = Path(self.root, "PairAnnotation", self.split).glob("*.json")

@@ -9,6 +9,7 @@ from ditf.errors import UserError
 
 CATALOGS, CACHE, RESULTS = Path("catalogs"), Path("cache"), Path("results")
 REPORT = Path("report.html")
+PUBLISHED = Path("published.csv")  # figures that the user adds to the published ones
 DRAWINGS = RESULTS / "drawings"  # of searches, matches and comparisons
 ENTRIES, TEXTS, FEATURES, QUERIES = (CACHE / name for name in ("entries", "text", "features", "queries"))
 MODELS = ENTRIES / "models"

@@ -41,18 +41,6 @@ class DataSource(Settings):
     note: str = ""
 
 
-class PublishedRow(Settings):
-    """A row of the table of published figures.
-
-    Attributes:
-        model: Model of the row.
-        descriptor: Descriptor of the row.
-    """
-
-    model: str
-    descriptor: str
-
-
 class PresetRow(Settings):
     """A row that a preset computes.
 
@@ -60,13 +48,13 @@ class PresetRow(Settings):
         title: Short description.
         task: Entry of `tasks`.
         descriptor: Descriptor of the task.
-        published: The published figure of the row, if there is one.
+        published: Row of the table of published figures that has the published value, if there is one.
     """
 
     title: str
     task: str
     descriptor: str
-    published: PublishedRow | None = None
+    published: str | None = None
 
 
 class Bounds(Settings):
@@ -191,13 +179,9 @@ class Preset:
 
     def published(self, row: PresetRow) -> PublishedFigure | None:
         """Return the published figure that a row refers to, or None."""
-        if row.published is None:
-            return None
-        task = self.params.tasks[row.task]
-        dataset = self.params.datasets[task.dataset]
-        key = (task.type, dataset.type, row.published.model, row.published.descriptor)
-        figures = published_figures()
-        return next((f for f in figures if (f.task, f.dataset, f.model, f.descriptor) == key), None)
+        release = self.params.datasets[self.params.tasks[row.task].dataset].release
+        key = (row.published, release.title if release else "")
+        return next((figure for figure in published_figures() if (figure.row, figure.data) == key), None)
 
 
 def preset_names() -> list[str]:
@@ -305,6 +289,24 @@ def matching_tasks(params: Params) -> Iterator[tuple[Preset, str]]:
             if name in params.tasks and name not in seen and _is_equal(params, preset.params, name):
                 seen.add(name)
                 yield preset, name
+
+
+def remarks_of(params: Params) -> dict[str, list[str]]:
+    """Return the remarks about settings of tasks that come from presets, such as "unverified: img_size".
+
+    Args:
+        params: Parameters of the project.
+
+    Returns:
+        Remarks by task. Tasks without remarks are left out.
+    """
+    remarks: dict[str, list[str]] = {}
+    for preset, task in matching_tasks(params):
+        for kind, paths in preset.remarks(task).items():
+            if paths:
+                names = dict.fromkeys(path.rpartition(".")[2] for path in paths)
+                remarks.setdefault(task, []).append(f"{kind}: {', '.join(names)}")
+    return remarks
 
 
 def verdicts(params: Params, results: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from ditf.config.params import Params
 from ditf.config.schema import FeaturesEntry
 from ditf.metrics.display import in_percent, p_text
 from ditf.metrics.intervals import UnitSums, difference, interval, read_units
-from ditf.metrics.published import comparable_figures
+from ditf.metrics.protocols import protocols
+from ditf.metrics.published import PublishedFigure, comparable_figures, related_figures
+from ditf.project.presets import remarks_of
+from ditf.report.benchmark import read_benchmark
 from ditf.tasks.base import Task
 
 Row = dict[str, Any]
@@ -51,47 +55,63 @@ class Leaderboard:
     """The results of a benchmark.
 
     Attributes:
-        title: Task and data set.
+        title: Data and protocol.
+        rules: The rules of the protocol.
         headline: Metric that ranks results.
         rows: A row for every descriptor of every task and for every published result, the best first.
+        related: Published figures of another protocol, which are not comparable, a line each.
         differences: A row for each pair of results that have scores for the same units.
     """
 
     title: str
+    rules: str
     headline: str
     rows: list[Row]
+    related: list[str]
     differences: list[Row]
 
 
-def leaderboards(params: Params, results: Path) -> list[Leaderboard]:
-    """Return a leaderboard for each benchmark. Tasks with equal type, data set, split and folder share a benchmark.
+def leaderboards(params: Params, results: Path, figures: Sequence[PublishedFigure]) -> list[Leaderboard]:
+    """Return a leaderboard for each benchmark.
 
     Args:
         params: Parameters of the project.
         results: Folder with the results of tasks. Tasks without results are left out.
+        figures: Published figures.
     """
-    benchmarks: dict[tuple[str, ...], list[str]] = {}
-    for name, task in params.tasks.items():
+    return [_leaderboard(params, results, names, figures) for names in tasks_by_benchmark(params, results).values()]
+
+
+def tasks_by_benchmark(params: Params, results: Path) -> dict[tuple[str, str], list[str]]:
+    """Return the tasks that have metrics, by protocol and data.
+
+    Args:
+        params: Parameters of the project.
+        results: Folder with the results of tasks.
+    """
+    benchmarks: dict[tuple[str, str], list[str]] = {}
+    for name in params.tasks:
         path = results / name / "metrics.json"
         if path.exists() and json.loads(path.read_text(encoding="utf-8")):
-            dataset = params.datasets[task.dataset]
-            split = str(getattr(dataset, "split", ""))
-            benchmarks.setdefault((task.type, dataset.type, split, str(dataset.root)), []).append(name)
-    return [_leaderboard(params, results, key, names) for key, names in benchmarks.items()]
+            benchmarks.setdefault(read_benchmark(results / name / "tables").key, []).append(name)
+    return benchmarks
 
 
-def _leaderboard(params: Params, results: Path, key: tuple[str, ...], names: list[str]) -> Leaderboard:
+def _leaderboard(
+    params: Params, results: Path, names: Sequence[str], figures: Sequence[PublishedFigure]
+) -> Leaderboard:
     """Return the leaderboard of one benchmark.
 
     Args:
         params: Parameters of the project.
         results: Folder with the results of tasks.
-        key: Type of the tasks, type of the data set, its split and its folder.
         names: Names of the tasks.
+        figures: Published figures.
     """
-    kind, dataset, split, root = key
+    benchmark = read_benchmark(results / names[0] / "tables")
     headline, rows = params.tasks[names[0]].headline, []
     scores: dict[str, UnitSums] = {}
+    remarks = remarks_of(params)
     for name in names:
         metrics = json.loads((results / name / "metrics.json").read_text(encoding="utf-8"))
         units = read_units(results / name / "tables")
@@ -107,24 +127,38 @@ def _leaderboard(params: Params, results: Path, key: tuple[str, ...], names: lis
                 if sums and metric == headline:
                     scores[row["result"]] = sums
                     row["units"] = len(sums.units)
+            if name in remarks:
+                row["settings"] = ", ".join(remarks[name])
             rows.append(row)
-    # The official split is recognized by its size. Published results of other data are not comparable.
-    sizes = {row.get("units") for row in rows}
     rows += [
-        {
-            "result": f"published, {figure.source}",
-            "model": figure.model,
-            "descriptor": figure.descriptor,
-            figure.metric: Estimate(figure.value),
-        }
-        for figure in comparable_figures(kind, dataset, split, sizes)
+        {"result": f"published, {figure.source}", "model": figure.row, figure.metric: Estimate(figure.value)}
+        for figure in comparable_figures(figures, *benchmark.key)
         if figure.metric == headline
     ]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     rows = [{column: row.get(column) for column in columns} for row in rows]
     rows.sort(key=lambda row: -row[headline].value if row[headline] else 0.0)
-    title = f"{kind.rpartition('.')[2]} on {dataset.rpartition('.')[2]}{f', split {split}' if split else ''} ({root})"
-    return Leaderboard(title, headline, rows, _differences(scores, headline))
+    related = describe_related(figures, *benchmark.key)
+    return Leaderboard(benchmark.title, benchmark.rules, headline, rows, related, _differences(scores, headline))
+
+
+def describe_related(figures: Iterable[PublishedFigure], protocol: str, data: str) -> list[str]:
+    """Describe published figures that are not comparable because no task can follow their protocol.
+
+    Args:
+        figures: Published figures.
+        protocol: Name of the protocol of the results, which is the closest.
+        data: Official split of the results; empty for other data.
+
+    Returns:
+        A line per figure.
+    """
+    rules = {each.name: each.description for each in protocols()}
+    return [
+        f"{figure.row}: {figure.metric} {figure.value:g} ({figure.source}). Protocol {figure.protocol}: "
+        f"{rules[figure.protocol]}"
+        for figure in related_figures(figures, protocol, data)
+    ]
 
 
 def settings(params: Params, task: Task) -> Row:

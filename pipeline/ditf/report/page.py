@@ -15,6 +15,7 @@ from ditf.config.params import Params
 from ditf.data.tables import read_table
 from ditf.drawing.figures import spread
 from ditf.metrics.display import group_value, in_percent, is_fraction
+from ditf.metrics.published import PublishedFigure
 from ditf.provenance import versions_of
 from ditf.report.captions import caption_of
 from ditf.report.embed import data_uri, svg
@@ -65,13 +66,19 @@ class ReportSection:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def render(params: Params, results: Path, stale: Mapping[str, str] | None = None) -> str:
+def render(
+    params: Params,
+    results: Path,
+    stale: Mapping[str, str] | None = None,
+    figures: Sequence[PublishedFigure] = (),
+) -> str:
     """Render the page from the folder of results alone. Stores and images are not read.
 
     Args:
         params: Parameters of the project. Entries without results are left out.
         results: Folder of results, with a folder per task, `analysis/` and `sweeps/`.
         stale: Reasons why the results of tasks are out of date, by task.
+        figures: Published figures.
     """
     tasks = [name for name in params.tasks if (results / name / "metrics.json").exists()]
     environment = jinja2.Environment(
@@ -79,7 +86,7 @@ def render(params: Params, results: Path, stale: Mapping[str, str] | None = None
     )
     environment.filters["number"] = _number
     sources = {source for name in tasks for source in params.sources_of(params.tasks[name].features)}
-    boards = leaderboards(params, results)
+    boards = leaderboards(params, results, figures)
     return environment.get_template("report.html").render(
         tiny=any(source.startswith(TINY) for source in sources),
         miniature=MINIATURE in sources,

@@ -9,25 +9,22 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, FiniteFloat, JsonValue, model_validator
 
 from ditf.config.params import Params
-from ditf.data.catalog import SCHEMAS, Catalog
 from ditf.errors import UserError
 from ditf.features.store import FeatureStore
-from ditf.files import fingerprint
 from ditf.metrics.display import in_percent
 from ditf.metrics.intervals import interval, read_units
-from ditf.project.paths import CATALOGS, FEATURES, RESULTS
+from ditf.project.paths import FEATURES, RESULTS
+from ditf.project.presets import remarks_of
 from ditf.project.runs import recorded_run
 from ditf.provenance import Hardware, commit, hardware
+from ditf.report.benchmark import read_benchmark, title_of
 from ditf.report.leaderboard import settings
 from ditf.settings import Settings, parse
 
-FORMAT: Literal["ditf-result-1"] = "ditf-result-1"
+FORMAT: Literal["ditf-result-2"] = "ditf-result-2"
 COMMIT_DIGITS = 40  # of a git commit, which is the digest of a model on the Hub
 # An absolute path, a path in a home folder, or the rest of a URL, at the start of a text or after a separator.
 PLACE = re.compile(r"(?:(?<=[\s:=,;'\"(\[])|^)(?:~[\w.-]*[\\/]|/|\\|[A-Za-z]:[\\/])[^\s'\")\],;]+")
-# Columns of catalogs that do not change a score: places of files, prompts, and the hash of decoded pixels, which
-# differs between decoders.
-IGNORED = ("path", "prompt", "pixels_sha256")
 
 
 def without_places(value: Any) -> Any:
@@ -111,6 +108,7 @@ class DataRecord(Settings):
     Attributes:
         type: Type of the data set.
         split: Split of the data set; empty if the data set has none.
+        official: Official split, such as "SPair-71k test", if the annotations are complete; empty for other data.
         images: Number of images.
         units: Number of pairs, sequences or images that were scored; null if it is not known.
         digest: Hash of the images and annotations. Equal digests mean equal data.
@@ -118,9 +116,22 @@ class DataRecord(Settings):
 
     type: Text
     split: Text
+    official: Text
     images: int = Field(ge=0)
     units: int | None = Field(default=None, ge=0)
     digest: str = Field(pattern=r"^[0-9a-f]{32}$")
+
+
+class ProtocolRecord(Settings):
+    """How a result was scored.
+
+    Attributes:
+        name: Name of the protocol, such as "pck-box".
+        rules: The rules in one sentence.
+    """
+
+    name: Text
+    rules: Text
 
 
 class ModelRecord(Settings):
@@ -159,9 +170,11 @@ class ResultRecord(Settings):
         source: Who measured the result, such as a paper or a group; empty if not stated.
         type: Type of the task.
         headline: Metric that ranks results.
+        protocol: How the result was scored.
         data: The data.
         metrics: Metrics by descriptor and name.
         row: Short settings for tables: model, block, timestep, ensemble size and image size.
+        remarks: Settings of a preset that no source publishes, or that differ from the published ones.
         models: The models: one, or two for a fusion.
         features: Hash of the features that the task read.
         predict: Settings of the predictions, with the discarded channels.
@@ -171,14 +184,16 @@ class ResultRecord(Settings):
         hardware: The machine.
     """
 
-    format: Literal["ditf-result-1"]
+    format: Literal["ditf-result-2"]
     name: Text
     source: str = Field(default="", max_length=200)
     type: Text
     headline: Text
+    protocol: ProtocolRecord
     data: DataRecord
     metrics: dict[Text, dict[Text, MetricRecord]] = Field(min_length=1)
     row: Values
+    remarks: list[Text] = Field(default=[])
     models: list[ModelRecord] = Field(min_length=1)
     features: Text
     predict: Values
@@ -188,16 +203,14 @@ class ResultRecord(Settings):
     hardware: HardwareRecord
 
     @property
-    def benchmark(self) -> tuple[str, ...]:
-        """Type of the task, data set, split and digest of the data. Results with equal values can be compared."""
-        return self.type, self.data.type, self.data.split, self.data.digest
+    def benchmark(self) -> tuple[str, str]:
+        """Protocol and data. Results with equal values can be compared."""
+        return self.protocol.name, self.data.official or self.data.digest
 
     @property
     def title(self) -> str:
-        """Task, data set and number of images in words."""
-        dataset, split = self.data.type.rpartition(".")[2], self.data.split
-        described = f"{dataset}, split {split}" if split else dataset
-        return f"{self.type.rpartition('.')[2]} on {described}, {self.data.images} images"
+        """Data and protocol in words."""
+        return title_of(self.data.official, self.data.type, self.data.images, self.data.digest, self.protocol.name)
 
 
 def read_record(path: Path) -> ResultRecord:
@@ -246,7 +259,7 @@ def record_of(params: Params, name: str, source: str = "") -> ResultRecord:
     """
     task, folder = params.tasks[name], RESULTS / name
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    units = read_units(folder / "tables")
+    units, benchmark = read_units(folder / "tables"), read_benchmark(folder / "tables")
     metrics: dict[str, dict[str, Any]] = {}
     for descriptor, values in json.loads((folder / "metrics.json").read_text(encoding="utf-8")).items():
         for metric, value in sorted(values.items(), key=lambda item: item[0] != task.headline):
@@ -266,9 +279,18 @@ def record_of(params: Params, name: str, source: str = "") -> ResultRecord:
         "source": source,
         "type": task.type,
         "headline": task.headline,
-        "data": _data(params, task.dataset) | {"units": max(counts) if counts else None},
+        "protocol": {"name": benchmark.protocol, "rules": benchmark.rules},
+        "data": {
+            "type": benchmark.dataset,
+            "split": benchmark.split,
+            "official": benchmark.official,
+            "images": benchmark.images,
+            "units": max(counts) if counts else None,
+            "digest": benchmark.digest,
+        },
         "metrics": metrics,
         "row": settings(params, task),
+        "remarks": remarks_of(params).get(name, []),
         "models": [_model(extraction) for extraction in extractions],
         "features": run["store"],
         "predict": run["predict"] | {"discarded": run["discarded"]},
@@ -279,25 +301,6 @@ def record_of(params: Params, name: str, source: str = "") -> ResultRecord:
     }
     published = without_places({key: value for key, value in document.items() if key != "source"})
     return parse(ResultRecord, published | {"source": source}, f"{folder}: ")
-
-
-def _data(params: Params, name: str) -> dict[str, Any]:
-    """Return the identity of a data set."""
-    catalog, dataset = Catalog(CATALOGS / name), params.datasets[name]
-    tables = {
-        table: [
-            {column: _plain(value) for column, value in row.items() if column not in IGNORED}
-            for row in catalog.rows(table)
-        ]
-        for table in SCHEMAS
-        if table != "warnings" and catalog.has(table)
-    }
-    split = str(getattr(dataset, "split", ""))
-    return {"type": dataset.type, "split": split, "images": len(tables["images"]), "digest": fingerprint(tables)}
-
-
-def _plain(value: Any) -> Any:
-    return value.hex() if isinstance(value, bytes) else value
 
 
 def _extractions(params: Params, features: str, run: dict[str, Any]) -> list[dict[str, Any]]:

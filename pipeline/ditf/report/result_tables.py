@@ -12,8 +12,8 @@ from typing import Any, Literal
 import jinja2
 
 from ditf.errors import UserError, suggest
-from ditf.metrics.published import comparable_figures
-from ditf.report.leaderboard import Estimate
+from ditf.metrics.published import PublishedFigure, comparable_figures
+from ditf.report.leaderboard import Estimate, describe_related
 from ditf.report.records import ResultRecord
 
 Origin = Literal["own", "imported", "published"]
@@ -26,9 +26,10 @@ class ResultRow:
     Attributes:
         origin: Whether the result was measured in this project, imported from a file, or published.
         result: Name of the task, or who published the result.
-        model: Name of the model.
-        descriptor: The descriptor.
+        model: Name of the model. For a published result, the model and the method.
+        descriptor: The descriptor; empty for a published result.
         metrics: Metrics by name.
+        remarks: Settings that no source publishes, or that differ from the published ones.
     """
 
     origin: Origin
@@ -36,11 +37,12 @@ class ResultRow:
     model: str
     descriptor: str
     metrics: dict[str, Estimate]
+    remarks: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Name of the row, as users write it."""
-        return f"{self.result}/{self.descriptor}"
+        return f"{self.result}/{self.descriptor or self.model}"
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,18 @@ class ResultTable:
     """The results of one benchmark. Results of different benchmarks are not comparable.
 
     Attributes:
-        title: Task and data set.
+        title: Data and protocol.
+        rules: The rules of the protocol.
         metrics: Names of the columns, the headline metric first.
         rows: The rows, the best first.
+        related: Published figures of another protocol, which are not comparable, a line each.
     """
 
     title: str
+    rules: str
     metrics: list[str]
     rows: list[ResultRow]
+    related: list[str]
 
     def ranks(self, decimals: int) -> dict[tuple[str, str, str], int]:
         """Return which values are the best and the second best of their column.
@@ -82,14 +88,16 @@ class ResultTable:
 
 
 def result_tables(
-    own: Iterable[ResultRecord], imported: Mapping[str, ResultRecord] | None = None, published: bool = True
+    own: Iterable[ResultRecord],
+    imported: Mapping[str, ResultRecord] | None = None,
+    figures: Sequence[PublishedFigure] = (),
 ) -> list[ResultTable]:
     """Group results by benchmark.
 
     Args:
         own: Results of this project.
         imported: Results of others, by the name under which they are shown.
-        published: Whether to add published results.
+        figures: Published figures. Those of the same benchmarks are added.
 
     Returns:
         A table per benchmark.
@@ -99,22 +107,21 @@ def result_tables(
         groups.setdefault(record.benchmark, []).append((record, _rows(record, "own", record.name)))
     for name, record in (imported or {}).items():
         groups.setdefault(record.benchmark, []).append((record, _rows(record, "imported", name)))
-    return [_table(members, published) for members in groups.values()]
+    return [_table(members, figures) for members in groups.values()]
 
 
-def _table(members: list[tuple[ResultRecord, list[ResultRow]]], published: bool) -> ResultTable:
+def _table(members: list[tuple[ResultRecord, list[ResultRow]]], figures: Sequence[PublishedFigure]) -> ResultTable:
     """Return the table of one benchmark, whose results are given as records with their rows."""
     first = members[0][0]
     rows = [row for _, record_rows in members for row in record_rows]
-    sizes = {record.data.units for record, _ in members}
-    figures = comparable_figures(first.type, first.data.type, first.data.split, sizes) if published else ()
-    for figure in figures:
-        metrics = {figure.metric: Estimate(figure.value)}
-        rows.append(ResultRow("published", figure.source, figure.model, figure.descriptor, metrics))
+    for figure in comparable_figures(figures, *first.benchmark):
+        rows.append(ResultRow("published", figure.source, figure.row, "", {figure.metric: Estimate(figure.value)}))
     headline = first.headline
     rows.sort(key=lambda row: -row.metrics[headline].value if headline in row.metrics else 0.0)
     columns = dict.fromkeys(metric for row in rows for metric in row.metrics)
-    return ResultTable(first.title, sorted(columns, key=lambda metric: metric != headline), rows)
+    metrics = sorted(columns, key=lambda metric: metric != headline)
+    related = describe_related(figures, *first.benchmark)
+    return ResultTable(first.title, first.protocol.rules, metrics, rows, related)
 
 
 def _rows(record: ResultRecord, origin: Origin, name: str) -> list[ResultRow]:
@@ -131,6 +138,7 @@ def _rows(record: ResultRecord, origin: Origin, name: str) -> list[ResultRow]:
                 )
                 for metric, value in values.items()
             },
+            tuple(record.remarks),
         )
         for descriptor, values in record.metrics.items()
     ]
@@ -202,7 +210,7 @@ def as_csv(tables: list[ResultTable], decimals: int, intervals: bool) -> str:
     """
     metrics = list(dict.fromkeys(metric for table in tables for metric in table.metrics))
     suffixes = ("", " low", " high") if intervals else ("",)
-    columns = ["benchmark", "origin", "result", "model", "descriptor"]
+    columns = ["benchmark", "origin", "result", "model", "descriptor", "remarks"]
     columns += [metric + suffix for metric in metrics for suffix in suffixes]
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
@@ -210,7 +218,7 @@ def as_csv(tables: list[ResultTable], decimals: int, intervals: bool) -> str:
     for table in tables:
         for row in table.rows:
             cells = {"benchmark": table.title, "origin": row.origin, "result": row.result}
-            cells |= {"model": row.model, "descriptor": row.descriptor}
+            cells |= {"model": row.model, "descriptor": row.descriptor, "remarks": "; ".join(row.remarks)}
             for metric in set(table.metrics) & row.metrics.keys():
                 estimate = row.metrics[metric]
                 numbers = zip(suffixes, (estimate.value, *(estimate.interval or ())), strict=False)
@@ -240,8 +248,9 @@ def as_json(tables: list[ResultTable], decimals: int, intervals: bool) -> str:
                         value["interval"] = [round(bound, decimals) for bound in estimate.interval]
                     metrics[metric] = value | {"rank": ranks.get((row.origin, row.name, metric))}
             names = {"origin": row.origin, "result": row.result, "model": row.model, "descriptor": row.descriptor}
-            rows.append(names | {"metrics": metrics})
-        document.append({"benchmark": table.title, "rows": rows})
+            rows.append(names | {"remarks": list(row.remarks), "metrics": metrics})
+        named = {"benchmark": table.title, "protocol": table.rules, "rows": rows}
+        document.append(named | ({"related": table.related} if table.related else {}))
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -15,8 +15,9 @@ CHUNK_TOKENS = 32_768  # tokens that are shuffled together
 LOOKAHEAD = 2  # images that are read in advance
 IGNORED = 255  # class of tokens that are not used for training
 
-# Takes the id of an image, and returns its descriptors, float32 [n, C], and the class of each token, uint8 [n].
-ReadImage = Callable[[str], tuple[NDArray[np.float32], NDArray[np.uint8]]]
+# Takes the id of an image and a generator of random numbers. Returns descriptors, float32 [n, C], and their classes,
+# uint8 [n].
+ReadImage = Callable[[str, np.random.Generator], tuple[NDArray[np.float32], NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _batches(
     """
     rng = np.random.default_rng([training.seed, epoch])
     order = [images[number] for number in rng.permutation(len(images))]
-    for tokens, labels in _read_ahead(order, read):
+    for tokens, labels in _read_ahead(order, read, rng.spawn(1)[0]):
         chosen = np.flatnonzero(labels != IGNORED)
         if not chunk.has_room(len(chosen)):
             yield from chunk.empty(training.batch, rng)
@@ -175,12 +176,14 @@ def _batches(
     yield from chunk.empty(training.batch, rng)
 
 
-def _read_ahead(images: Iterable[str], read: ReadImage) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+def _read_ahead(
+    images: Iterable[str], read: ReadImage, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
     """Read images in order, in a separate thread while earlier images are used for training."""
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[tuple[NDArray[np.float32], NDArray[np.uint8]]]] = deque()
         for image in images:
-            waiting.append(pool.submit(read, image))
+            waiting.append(pool.submit(read, image, rng))
             if len(waiting) > LOOKAHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -207,7 +210,7 @@ def segment(
     return np.asarray(large[0].argmax(0).numpy(), np.uint8)
 
 
-def classes_of_tokens(mask: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.uint8]:
+def classes_at_centres(mask: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.uint8]:
     """Look up the class at the centre of each token.
 
     Args:
@@ -219,3 +222,53 @@ def classes_of_tokens(mask: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray
     """
     rows, columns = (((np.arange(n) + 0.5) * side / n).astype(int) for n, side in zip(grid, mask.shape, strict=True))
     return mask[np.ix_(rows, columns)].ravel()
+
+
+def most_frequent_classes(mask: NDArray[np.uint8], grid: tuple[int, int], classes: int) -> NDArray[np.uint8]:
+    """Find the most frequent class of each token's pixels. Of equally frequent classes, the first one counts.
+
+    Args:
+        mask: Index mask, uint8 [height, width]. Values that are not classes are not counted.
+        grid: Rows and columns of tokens, (h, w).
+        classes: Number of classes.
+
+    Returns:
+        Classes, uint8 [h * w]. A token without a pixel of a class gets `IGNORED`.
+    """
+    row, column = (((np.arange(side) + 0.5) * n / side).astype(int) for n, side in zip(grid, mask.shape, strict=True))
+    token = row[:, None] * grid[1] + column
+    valid = mask < classes
+    counts = np.bincount(token[valid] * classes + mask[valid], minlength=grid[0] * grid[1] * classes)
+    counts = counts.reshape(-1, classes)
+    return np.where(counts.any(1), counts.argmax(1), IGNORED).astype(np.uint8)
+
+
+def sample_pixels(
+    tokens: NDArray[np.float32], mask: NDArray[np.uint8], grid: tuple[int, int], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Interpolate descriptors bilinearly at random pixels, as many as there are tokens.
+
+    A linear layer commutes with the interpolation. Its loss at these pixels is therefore an unbiased estimate of the
+    loss of upsampled logits over all pixels of the mask.
+
+    Args:
+        tokens: Descriptors, float32 [h * w, C].
+        mask: Index mask, uint8 [height, width].
+        grid: Rows and columns of tokens, (h, w).
+        rng: Generator that chooses the pixels.
+
+    Returns:
+        Descriptors, float32 [h * w, C], and the classes of the pixels, uint8 [h * w].
+    """
+    pixels = [rng.integers(side, size=len(tokens)) for side in mask.shape]
+    first, second, weight = [], [], []
+    for pixel, n, side in zip(pixels, grid, mask.shape, strict=True):
+        place = np.clip((pixel + 0.5) * n / side - 0.5, 0, n - 1)
+        first.append(place.astype(int))
+        second.append(np.minimum(first[-1] + 1, n - 1))
+        weight.append((place - first[-1]).astype(np.float32)[:, None])
+    upper, lower = (
+        (1 - weight[1]) * tokens[row * grid[1] + first[1]] + weight[1] * tokens[row * grid[1] + second[1]]
+        for row in (first[0], second[0])
+    )
+    return (1 - weight[0]) * upper + weight[0] * lower, mask[pixels[0], pixels[1]]

@@ -14,6 +14,7 @@ from ditf.errors import UserError
 from ditf.features.reader import FeatureReader
 from ditf.files import bytes_in
 from ditf.metrics.intervals import read_units
+from ditf.metrics.protocols import Protocol
 from ditf.provenance import LIBRARIES, versions_of
 from ditf.settings import Distinct, Settings, entry_of
 from ditf.types import Descriptor
@@ -86,7 +87,7 @@ class Task(Settings):
     """
 
     registry: ClassVar[str] = "ditf.tasks"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     type: str
     dataset: Annotated[str, entry_of("datasets")]
@@ -99,6 +100,14 @@ class Task(Settings):
     @abstractmethod
     def headline(self) -> str:
         """Name of the metric that ranks results."""
+
+    def protocol(self, catalog: Catalog) -> Protocol:
+        """Return the protocol of the metrics. Results are compared only under protocols of the same name.
+
+        Args:
+            catalog: Catalog of the data set.
+        """
+        return Protocol(self.type, "The metrics of this task.")
 
     @abstractmethod
     def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:

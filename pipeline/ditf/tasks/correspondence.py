@@ -25,6 +25,7 @@ from ditf.matching.pairs import NEAREST, MatchingJob, predict
 from ditf.metrics.display import group_value
 from ditf.metrics.intervals import write_units
 from ditf.metrics.pck import by_coverage, by_pair, by_rule, over_alpha, pck
+from ditf.metrics.protocols import Protocol, keypoints
 from ditf.registry import validate_as_type
 from ditf.settings import Distinct, Settings
 from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task
@@ -81,6 +82,9 @@ class Correspondence(Task):
     def headline_alpha(self) -> float:
         """Alpha of the headline metric and of the drawings."""
         return HEADLINE if HEADLINE in self.score.alphas else self.score.alphas[0]
+
+    def protocol(self, catalog: Catalog) -> Protocol:
+        return keypoints(catalog.threshold)
 
     def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         folder.mkdir(parents=True, exist_ok=True)

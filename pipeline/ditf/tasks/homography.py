@@ -26,6 +26,7 @@ from ditf.features.descriptors import unit
 from ditf.features.reader import FeatureReader, ImageFeatures
 from ditf.metrics import intervals
 from ditf.metrics.homography import corner_error, estimate, reprojection_errors
+from ditf.metrics.protocols import HOMOGRAPHIES, Protocol
 from ditf.settings import Distinct, Settings
 from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task
 from ditf.types import Descriptor
@@ -91,6 +92,9 @@ class Homography(Task):
     @property
     def headline(self) -> str:
         return f"{self.score.methods[0]}@{self.score.corners[-1]:g}"
+
+    def protocol(self, catalog: Catalog) -> Protocol:
+        return HOMOGRAPHIES
 
     def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         folder.mkdir(parents=True, exist_ok=True)

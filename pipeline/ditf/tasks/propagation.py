@@ -24,6 +24,7 @@ from ditf.drawing.figures import contact_sheet, label, spread
 from ditf.drawing.masks import animation, object_legend, overlay
 from ditf.features.reader import FeatureReader
 from ditf.metrics import intervals
+from ditf.metrics.protocols import OBJECT_MASKS, Protocol
 from ditf.metrics.segmentation import evaluate_frame, summarize
 from ditf.settings import Settings
 from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task
@@ -71,6 +72,9 @@ class Propagation(Task):
     @property
     def headline(self) -> str:
         return "J&F"
+
+    def protocol(self, catalog: Catalog) -> Protocol:
+        return OBJECT_MASKS
 
     def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         """Write masks as `<descriptor>/<sequence>/<frame>.png`, with the true first mask."""

@@ -13,6 +13,7 @@ from ditf.drawing import charts
 from ditf.drawing.matches import NamedImage
 from ditf.drawing.places import draw_places
 from ditf.features.reader import FeatureReader
+from ditf.metrics.protocols import INDEX_RECALL, Protocol
 from ditf.settings import Settings
 from ditf.tasks.base import DescriptorSettings, DrawingInputs, Scores, Task
 
@@ -54,6 +55,9 @@ class Retrieval(Task):
     @property
     def headline(self) -> str:
         return "recall@1"
+
+    def protocol(self, catalog: Catalog) -> Protocol:
+        return INDEX_RECALL
 
     def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         """Build the index, and write its recall against exact search to `recall.json`."""

@@ -4,8 +4,9 @@ Protocol: linear evaluation on ADE20K, as for DINOv2 (Oquab et al., arXiv 2304.0
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+import cv2
 import numpy as np
 from pydantic import Field, FiniteFloat
 from tqdm import tqdm
@@ -22,6 +23,7 @@ from ditf.errors import UserError
 from ditf.features.reader import FeatureReader
 from ditf.metrics import intervals
 from ditf.metrics.classes import by_image, confusion, summarize
+from ditf.metrics.protocols import Protocol, TokenLabels, linear_probe
 from ditf.settings import Settings
 from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task
 from ditf.types import Descriptor
@@ -44,7 +46,10 @@ class ProbeSettings(DescriptorSettings):
         batch: Tokens per step.
         rate: Initial learning rate of AdamW, which follows a cosine schedule.
         decay: Weight decay of AdamW.
-        seed: Seed of the weights and of the order of tokens.
+        seed: Seed of the weights, of the order of tokens and of the pixels.
+        labels: What the probe learns from: "pixels" for random pixels of the mask, where logits are interpolated as if
+            they were upsampled to the mask; "majority" for the most frequent class of each token's pixels; "centre" for
+            the class at the centre of each token.
     """
 
     epochs: int = Field(default=10, ge=1, le=10_000)
@@ -52,6 +57,18 @@ class ProbeSettings(DescriptorSettings):
     rate: FiniteFloat = Field(default=1e-3, gt=0)
     decay: FiniteFloat = Field(default=1e-2, ge=0)
     seed: int = Field(default=0, ge=0, lt=2**32)
+    labels: TokenLabels = "pixels"
+
+
+class MaskSettings(Settings):
+    """Settings of the comparison of masks.
+
+    Attributes:
+        resolution: Side in pixels of the square to which true and predicted masks are resized by nearest neighbour,
+            such as 448; null for the size of each image.
+    """
+
+    resolution: int | None = Field(default=None, ge=1, le=4096)
 
 
 class Segmentation(Task):
@@ -59,15 +76,20 @@ class Segmentation(Task):
 
     Attributes:
         predict: Settings of the descriptors and of the training.
-        score: Not used.
+        score: Settings of the comparison of masks.
     """
 
+    version: ClassVar[int] = 2
+
     predict: ProbeSettings
-    score: Settings = Settings()
+    score: MaskSettings = MaskSettings()
 
     @property
     def headline(self) -> str:
         return "mIoU"
+
+    def protocol(self, catalog: Catalog) -> Protocol:
+        return linear_probe(self.predict.labels, self.score.resolution)
 
     def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         from ditf.segmentation import linear_probe as probe
@@ -82,11 +104,17 @@ class Segmentation(Task):
         for descriptor in p.descriptors:
             out = folder / descriptor
 
-            def read(item: str, descriptor: Descriptor = descriptor) -> tuple[np.ndarray, np.ndarray]:
+            def read(
+                item: str, rng: np.random.Generator, descriptor: Descriptor = descriptor
+            ) -> tuple[np.ndarray, np.ndarray]:
                 features = store.features(p.block, item)
                 truth = classes_of(decode_mask(masks[item], Path(item)), first, classes)
                 tokens = features.descriptors(descriptor, channels)
-                return tokens, probe.classes_of_tokens(truth, features.grid)
+                if p.labels == "pixels":
+                    return probe.sample_pixels(tokens, truth, features.grid, rng)
+                if p.labels == "majority":
+                    return tokens, probe.most_frequent_classes(truth, features.grid, classes)
+                return tokens, probe.classes_at_centres(truth, features.grid)
 
             training = probe.ProbeTraining(p.epochs, p.batch, p.rate, p.decay, p.seed)
             trained = probe.train(splits["train"], read, store.channels(p.block), classes, training)
@@ -110,7 +138,13 @@ class Segmentation(Task):
             for item, png in tqdm(masks.items(), descriptor, unit="image", delay=2):
                 path = predictions / descriptor / f"{item}.png"
                 truth = classes_of(decode_mask(png, path), first, classes)
-                counts.append(confusion(truth, classes_of(read_index_mask(path), first, classes), classes))
+                predicted = classes_of(read_index_mask(path), first, classes)
+                if side := self.score.resolution:
+                    truth, predicted = (
+                        cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST_EXACT)
+                        for mask in (truth, predicted)
+                    )
+                counts.append(confusion(truth, predicted, classes))
                 units += [(descriptor, *row) for row in by_image(item, counts[-1])]
             if not np.any(counts):
                 raise UserError(
