@@ -59,7 +59,16 @@ class Cityscapes(Dataset):
     def release(self) -> Release:
         counts = {"training images": TRAINING_IMAGES, "validation images": VALIDATION_IMAGES}
         images = TRAINING_IMAGES + VALIDATION_IMAGES
-        return Release(counts, images, (2048, 1024), "longer", categories=2, images_per_unit=1)
+        return Release(
+            counts,
+            images,
+            (2048, 1024),
+            "longer",
+            categories=2,
+            images_per_unit=1,
+            title="Cityscapes val",
+            rows={"images": images},
+        )
 
     def counts(self) -> dict[str, int]:
         """Count the images that have a mask."""

@@ -70,7 +70,17 @@ class PascalVOC(Dataset):
             return None
         training = TRAINING_IMAGES[self.train]
         counts = {"training images": training, "validation images": VALIDATION_IMAGES}
-        return Release(counts, training + VALIDATION_IMAGES, (500, 375), "longer", categories=2, images_per_unit=1)
+        images = training + VALIDATION_IMAGES
+        return Release(
+            counts,
+            images,
+            (500, 375),
+            "longer",
+            categories=2,
+            images_per_unit=1,
+            title=f"Pascal VOC 2012 val, trained on {self.train}",
+            rows={"images": images},
+        )
 
     def counts(self) -> dict[str, int]:
         """Count the listed images that are there with their masks."""
