@@ -25,6 +25,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 import ditf
+from ditf.features.store import FeatureStore
 from ditf.types import Descriptor
 from tests.conftest import BLOCK, Project
 
@@ -187,10 +188,41 @@ def test_pairs_are_filtered_and_open_in_match(watched: Watched, server: str) -> 
     expect(page.locator(".card")).to_have_count(expected["total"])
     shown = [card.get_attribute("data-pair") for card in page.locator(".card").all()]
     assert shown == [pair["pair"] for pair in expected["pairs"]]
-    page.locator(".card").first.click()
+    page.locator(".card .open").first.click()
     figure = page.locator("figure[data-match]").first
     figure.wait_for()
     expect(figure.locator("figcaption")).to_contain_text("of the threshold")
+
+
+def test_two_results_of_a_pair_are_compared_and_saved(watched: Watched, server: str) -> None:
+    query = "task=spair-flux&descriptor=adaln%2Bdiscard&other=spair-flux/original&sort=difference"
+    with urlopen(f"{server}api/pairs?{query}") as response:
+        first = json.load(response)["pairs"][0]
+    page = watched.open(server, view="pairs", task="spair-flux", descriptor="adaln%2Bdiscard")
+    page.get_by_label("Compare with").select_option("spair-flux/original")
+    settle(page)
+    card = page.locator(".card").first
+    assert card.get_attribute("data-pair") == first["pair"]
+    expect(card.locator("h2")).to_contain_text(f"{first['difference']:.2f} smaller with adaln+discard")
+    for number, (name, pair) in enumerate((("adaln+discard", first), ("original", first["other"]))):
+        figure = card.locator("figure").nth(number)
+        expect(figure.locator("strong")).to_have_text(name)
+        right = sum(point["correct"] for point in pair["points"])
+        expect(figure.locator("figcaption span")).to_have_text(
+            f"{right} of {len(pair['points'])} correct, mean error {pair['error']:.2f}"
+        )
+    images = []
+    for number in range(2):
+        page.wait_for_function("(n) => document.querySelectorAll('.card canvas')[n].height === 480", arg=number)
+        with page.expect_download() as download:
+            card.get_by_role("button", name="Save").nth(number).click()
+        images.append(np.asarray(Image.open(download.value.path())))
+    assert images[0].shape == images[1].shape
+    assert (images[0] != images[1]).any()  # the matches differ
+    card.locator(".open").first.click()
+    expect(page.locator("figure[data-match]")).to_have_count(2)
+    shown = [each.get_attribute("data-descriptor") for each in page.locator("figure[data-descriptor]").all()]
+    assert shown == ["adaln+discard", "original"]
 
 
 def test_a_box_is_searched(watched: Watched, server: str) -> None:
@@ -205,7 +237,7 @@ def test_a_box_is_searched(watched: Watched, server: str) -> None:
     page.wait_for_function("location.hash.includes('area=')")
     settle(page)
     first = page.locator(".card").first.get_attribute("data-image")
-    page.locator(".card").first.click()
+    page.locator(".card .open").first.click()
     page.wait_for_function("(image) => new URLSearchParams(location.hash.slice(1)).get('source') === image", arg=first)
 
 
@@ -387,8 +419,69 @@ def test_rebuilt_and_missing_features_are_noticed(browser: Browser, project: Pro
     with page.expect_navigation():
         page.get_by_role("button", name="Load the page again").click()
     settle(page)
-    expect(page.locator("#view")).not_to_contain_text("spair-flux")
+    expect(page.locator("#view .message")).to_contain_text("Run `dvc repro features@spair-flux`")
     store.with_name("elsewhere").rename(store)
+    page.close()
+    stop(running)
+
+
+def test_missing_features_are_one_line_beside_the_choice(browser: Browser, project: Project) -> None:
+    project.set("features.again", project.params["features"]["spair-flux"])
+    project.set("tasks.again", project.params["tasks"]["spair-flux"])
+    running = start(project.folder)
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(running.address + "#view=match&entry=again")
+    settle(page)
+    missing = page.locator("#view .message")
+    expect(missing).to_have_text("cache/features/again: no features yet. Run `dvc repro features@again`.")
+    page.get_by_label("Features").select_option("spair-flux")
+    settle(page)
+    expect(page.locator("figure[data-descriptor]")).not_to_have_count(0)
+    page.goto(running.address + "#view=pairs&task=again")
+    settle(page)
+    expect(missing).to_have_text("results/again: no results yet. Run `dvc repro score@again`.")
+    page.get_by_label("Task").select_option("spair-flux")
+    settle(page)
+    expect(page.locator(".card")).not_to_have_count(0)
+    page.close()
+    stop(running)
+
+
+def test_a_damaged_image_is_one_line_and_others_are_shown(browser: Browser, project: Project) -> None:
+    store = ditf.open_store(project.folder / "cache/features/spair-flux")
+    assert isinstance(store, FeatureStore)
+    path = store.chunk_path(f"block{BLOCK}/tokens", store.index(TARGET))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.unlink()  # a hard link of DVC's cache
+    path.write_bytes(data)
+    running = start(project.folder)
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(
+        running.address + f"#view=match&entry=spair-flux&source={SOURCE}&targets={TARGET}|cat/cat_02&columns=adaln"
+    )
+    settle(page)
+    expect(page.locator("figure .message")).to_contain_text("Run `ditf repair` to compute it again.")
+    page.locator("canvas.hover").click()
+    expect(page.locator("figure[data-match]")).to_have_attribute("data-image", "cat/cat_02")
+    page.goto(running.address + f"#view=match&entry=spair-flux&source={TARGET}&columns=adaln")
+    settle(page)
+    expect(page.locator("#view > .message")).to_contain_text(f"item '{TARGET}', block{BLOCK}/tokens, is damaged")
+    page.locator(f".picker button[title='{SOURCE}']").click()
+    settle(page)
+    expect(page.locator("#view > .message")).to_have_count(0)
+    for view in ("channels", "search"):
+        page.goto(running.address + f"#view={view}&entry=spair-flux&source={TARGET}")
+        settle(page)
+        expect(page.locator("#view > .message")).to_contain_text("Run `ditf repair` to compute it again.")
+        page.get_by_role("combobox", name="Image").select_option(SOURCE)
+        settle(page)
+        expect(page.locator("#view > .message")).to_have_count(0)
+    assert errors == []
     page.close()
     stop(running)
 
@@ -416,7 +509,7 @@ def test_an_exported_page_needs_no_server(browser: Browser, exported: str, finis
     settle(page)
     cards = page.locator(".card")
     expect(cards).to_have_count(8)
-    cards.first.click()
+    cards.first.locator(".open").click()
     figure = page.locator("figure[data-match]").first
     figure.wait_for()
     settle(page)

@@ -403,9 +403,9 @@ def _describe_store(store: FeatureReader) -> Json:
     settings: Mapping[str, Any] = {key: config.get(key) for key in ("img_size", "timestep", "ensemble_size")}
     descriptors: list[str] = list(ORIGINAL)
     if not isinstance(store, FusedStore):
-        first = store.features(store.blocks[0], store.ids[0])
-        descriptors = list(ORIGINAL if first.modulation is None else MODULATED)
-        descriptors += [f"adaln:{condition}" for condition in first.conditions if condition != BOTH]
+        conditions = store.attributes["conditions"]  # of the AdaLN; none without one
+        descriptors = list(MODULATED if conditions else ORIGINAL)
+        descriptors += [f"adaln:{condition}" for condition in conditions if condition != BOTH]
     return {
         "revision": store.digest,
         "source": store.attributes.get("source", ""),

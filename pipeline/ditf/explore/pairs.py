@@ -56,18 +56,19 @@ class PairSelection(BaseModel):
 
         Returns:
             All categories and difficulties, the number of pairs that pass the filters, and these pairs. After a
-            comparison they also have `difference`: the other's mean error minus their own.
+            comparison they also have `other`, the pair of the other result, and `difference`: the other's mean error
+            minus their own.
 
         Raises:
             UserError: The pairs are sorted by difference without another result.
         """
         chosen = [pair for pair in pairs if self.admits(pair)]
         if others is not None:
-            errors = {pair["pair"]: pair["error"] for pair in others}
+            named = {pair["pair"]: pair for pair in others}
             chosen = [
-                pair | {"other_error": errors[pair["pair"]], "difference": errors[pair["pair"]] - pair["error"]}
+                pair | {"other": named[pair["pair"]], "difference": named[pair["pair"]]["error"] - pair["error"]}
                 for pair in chosen
-                if pair["pair"] in errors
+                if pair["pair"] in named
             ]
         elif self.sort == "difference":
             raise UserError("sort: difference needs `other`. Name a descriptor or task/descriptor to compare with.")

@@ -1,5 +1,6 @@
 // Channels: the largest channels of an image, one of them as a map, and descriptors as colours.
 
+import { chooseEntry } from "./choose.js";
 import { drawPicture, element, loadImage, saveButton, select } from "./elements.js";
 import { colourMap } from "./similarity.js";
 import * as source from "./source.js";
@@ -7,49 +8,52 @@ import * as source from "./source.js";
 export const title = "Channels";
 const HEAT = 0.75;
 
-export async function show({ mount, entries, state, go }) {
-  const entry = entries.find((each) => each.name === state.entry) ?? entries[0];
-  const blocks = entry.blocks.map((each) => each.block);
-  const block = blocks.includes(Number(state.block)) ? Number(state.block) : blocks.at(-1);
+export async function show(view) {
+  const { mount, state, go } = view;
+  const { entry, block, blocks, menu } = chooseEntry(view, (name) => go({ view: "channels", entry: name, source: "", block: "", channel: "" }));
   const { images } = await source.images(entry.name);
   const image = images.some((each) => each.id === state.source) ? state.source : images[0].id;
-  const view = (descriptor) => ({ entry: entry.name, block, descriptor });
-  const { largest } = await source.channels(view("original"), image);
-  const number = /^\d+$/.test(state.channel ?? "") ? Number(state.channel) : largest[0].channel;
+  const shown = (descriptor) => ({ entry: entry.name, block, descriptor });
   const descriptors = entry.descriptors.slice(0, 3);
   const threshold = Math.min(Math.max(Number(state.threshold) || 0, 0), 1);
   const set = (name) => (value) => go({ view: "channels", entry: entry.name, [name]: value });
+  const largestPlace = element("div");
   const maps = element("div", { class: "grid" });
   maps.style.setProperty("--columns", descriptors.length);
+  const chosen = element("input", { type: "number", min: 0, max: entry.blocks.find((each) => each.block === block).channels - 1, onchange: (event) => set("channel")(event.target.value) });
   mount(
     element("div", { class: "controls" },
-      select("Features", entries.map((each) => [each.name, each.name]), entry.name, (name) => go({ view: "channels", entry: name, source: "", block: "", channel: "" })),
+      menu,
       select("Block", blocks.map((each) => [each, each]), block, set("block")),
       select("Image", images.map((each) => [each.id, each.id.startsWith("upload/") ? each.name : each.id]), image, set("source")),
-      element("label", {}, "Channel", element("input", { type: "number", min: 0, max: entry.blocks.find((each) => each.block === block).channels - 1, value: number, onchange: (event) => set("channel")(event.target.value) })),
+      element("label", {}, "Channel", chosen),
       element("label", {}, "Foreground threshold", element("input", { type: "range", min: 0, max: 1, step: 0.05, value: threshold, onchange: (event) => set("threshold")(event.target.value) })),
     ),
-    element("div", { class: "stage" }, table(largest, number, set("channel")), maps),
+    element("div", { class: "stage" }, largestPlace, maps),
   );
+  const { largest } = await source.channels(shown("original"), image);
+  const number = /^\d+$/.test(state.channel ?? "") ? Number(state.channel) : largest[0].channel;
+  chosen.value = number;
+  largestPlace.append(...table(largest, number, set("channel")));
   const picture = await loadImage(source.pictureAddress(entry.name, image));
-  for (const descriptor of descriptors) maps.append(await channelFigure(picture, view(descriptor), image, number));
-  for (const descriptor of descriptors) maps.append(await coloursFigure(picture, view(descriptor), image, threshold));
+  for (const descriptor of descriptors) maps.append(await channelFigure(picture, shown(descriptor), image, number));
+  for (const descriptor of descriptors) maps.append(await coloursFigure(picture, shown(descriptor), image, threshold));
 }
 
 function table(largest, number, choose) {
   const rows = largest.map((each) =>
     element("tr", { "aria-selected": String(each.channel === number) },
       element("td", {}, element("button", { type: "button", onclick: () => choose(each.channel) }, String(each.channel))),
-      element("td", {}, each.magnitude.toPrecision(3)),
+      element("td", {}, String(Number(each.magnitude.toPrecision(3)))),
       element("td", {}, `${each.ratio.toFixed(1)}×`),
       element("td", {}, each.massive ? "massive" : ""),
     ),
   );
-  return element("div", {},
+  return [
     element("h2", {}, "Largest channels"),
     element("table", {}, element("thead", {}, element("tr", {}, ...["channel", "mean magnitude", "of the median", ""].map((name) => element("th", { scope: "col" }, name)))), element("tbody", {}, ...rows)),
     element("p", { class: "legend" }, "Values before AdaLN. The maps show the chosen channel before and after AdaLN. The colours are the first three principal components of the descriptors."),
-  );
+  ];
 }
 
 async function channelFigure(picture, view, image, number) {

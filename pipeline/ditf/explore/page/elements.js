@@ -58,6 +58,12 @@ export function saveButton(canvas, name) {
   return element("button", { type: "button", onclick: save, title: "Save as PNG" }, "Save");
 }
 
+// Returns a figure that is a button, with a caption and a button that saves it. `action` says what a click does.
+export function figureWithButton(canvas, onclick, title, text, action, name) {
+  const open = element("button", { type: "button", class: "open", onclick, "aria-label": `${title}: ${text}. ${action}` }, canvas);
+  return element("figure", {}, open, element("figcaption", {}, element("strong", { title }, title), element("span", {}, text), saveButton(canvas, name)));
+}
+
 const MARKS = { source: "#ffffff", match: "#fde725" };
 
 // Draws a ring, or a cross for a wrong match, that stands out on any image.

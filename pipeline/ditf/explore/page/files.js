@@ -30,8 +30,8 @@ export async function pairs({ descriptor, source, target, category, difficulty, 
   );
   if (other) {
     const { pairs: others } = await once(`pairs-${other.split("/").at(-1).replace("+", "-")}.json`);
-    const errors = new Map(others.map((pair) => [pair.pair, pair.error]));
-    chosen = chosen.map((pair) => ({ ...pair, other_error: errors.get(pair.pair), difference: errors.get(pair.pair) - pair.error }));
+    const named = new Map(others.map((pair) => [pair.pair, pair]));
+    chosen = chosen.map((pair) => ({ ...pair, other: named.get(pair.pair), difference: named.get(pair.pair).error - pair.error }));
   }
   chosen = chosen.toSorted((a, b) => (descending ? b[sort] - a[sort] : a[sort] - b[sort]));
   return {

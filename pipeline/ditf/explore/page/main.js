@@ -1,6 +1,7 @@
 // The page: its views, and the address bar, which holds everything that a view shows.
 
 import * as channels from "./channels.js";
+import { findEntry, findTask } from "./choose.js";
 import { element, message } from "./elements.js";
 import * as match from "./match.js";
 import { acceptImages } from "./own.js";
@@ -45,19 +46,22 @@ async function show() {
       element("a", { href: `#${new URLSearchParams({ ...shared(state), view: key })}`, "aria-current": key === name ? "page" : null }, view.title),
     ),
   );
-  const entries = project.entries.filter((entry) => !entry.missing);
   // A slow view may finish after the next one was asked for, and must not replace it.
   turn += 1;
   const asked = turn;
-  const mount = (...children) => asked === turn && view.replaceChildren(...children);
+  let controls = []; // which stay if something else of the view fails, so that another choice can be made
+  const mount = (...children) => {
+    if (asked !== turn) return;
+    view.replaceChildren(...children);
+    controls = view.querySelectorAll(":scope > .controls, .picker");
+  };
   const report = (error) => asked === turn && notify(error.message);
   view.setAttribute("aria-busy", "true");
   let next = null;
   try {
-    if (entries.length) next = await VIEWS[name].show({ mount, report, project, entries, state, writeState, go });
-    else mount(message(project.entries[0]?.missing ?? "params.yaml has no entries of features."));
+    next = await VIEWS[name].show({ mount, report, project, state, writeState, go });
   } catch (error) {
-    mount(message(error.message));
+    mount(...controls, message(error.message));
   }
   if (asked !== turn) {
     next?.stop?.();
@@ -76,11 +80,9 @@ function go(changes) {
 
 // The entry whose features an uploaded image gets.
 function shownEntry() {
-  const { view, entry, task } = readState();
-  const indexes = project.tasks.filter((each) => each.type === "retrieval" && !each.missing);
-  const index = indexes.find((each) => each.name === task) ?? indexes[0];
-  if (view === "search" && index) return index.features;
-  return (project.entries.find((each) => each.name === entry) ?? project.entries.find((each) => !each.missing)).name;
+  const state = readState();
+  const index = state.view === "search" && findTask(project, state, "retrieval");
+  return index ? index.features : (findEntry(project, state)?.name ?? "");
 }
 
 function showUpload(entry, image) {
@@ -97,10 +99,9 @@ function notify(text) {
 
 function act(action) {
   if (action === "theme") document.getElementById("theme").click();
-  const { entry, block } = readState();
-  const shown = project.entries.find((each) => each.name === entry) ?? project.entries.find((each) => !each.missing);
-  const blocks = shown.blocks.map((each) => each.block);
-  const place = blocks.includes(Number(block)) ? blocks.indexOf(Number(block)) : blocks.length - 1;
+  const state = readState();
+  const blocks = (findEntry(project, state)?.blocks ?? []).map((each) => each.block);
+  const place = blocks.includes(Number(state.block)) ? blocks.indexOf(Number(state.block)) : blocks.length - 1;
   const next = blocks[place + { "previous block": -1, "next block": 1 }[action]];
   if (next !== undefined) go({ block: next });
 }

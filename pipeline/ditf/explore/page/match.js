@@ -1,6 +1,7 @@
 // Match: the similarity maps of all targets follow the mouse over the source image.
 
-import { drawPicture, element, loadImage, mark, saveButton, say, select } from "./elements.js";
+import { chooseEntry } from "./choose.js";
+import { drawPicture, element, loadImage, mark, message, saveButton, say, select } from "./elements.js";
 import { colourMap, descriptorAt, similarityMap } from "./similarity.js";
 import * as source from "./source.js";
 
@@ -9,10 +10,9 @@ const HEAT = 0.7; // opacity of a similarity map over its image
 const THUMBNAIL = 160; // pixels
 const MOST_TARGETS = 6;
 
-export async function show({ mount, report, project, entries, state, writeState, go }) {
-  const entry = entries.find((each) => each.name === state.entry) ?? entries[0];
-  const blocks = entry.blocks.map((each) => each.block);
-  const block = blocks.includes(Number(state.block)) ? Number(state.block) : blocks.at(-1);
+export async function show(view) {
+  const { mount, report, project, state, writeState, go } = view;
+  const { entry, entries, block, blocks, menu } = chooseEntry(view, (name) => go({ entry: name, source: "", targets: "", point: "", block: "" }));
   const { images } = await source.images(entry.name);
   const known = new Set(images.map((each) => each.id));
   const first = known.has(state.source) ? state.source : images[0].id;
@@ -28,7 +28,7 @@ export async function show({ mount, report, project, entries, state, writeState,
   const panels = targets.flatMap((target) => columns.map((column) => new Panel(target, column.entry, column.view, label(target, column))));
   const picker = element("details", { class: "picker", open: true }, element("summary", {}, "Choose images"), imagePicker(images, entry, first, targets, go));
   mount(
-    controls(entries, entry, blocks, block, columns, go),
+    controls(menu, entries, entry, blocks, block, columns, go),
     element("p", { class: "legend" },
       "Move over the left image. Click to pin a point and get the exact match.",
       element("span", {}, "less similar", element("span", { class: "scale" }), "more similar"),
@@ -47,8 +47,9 @@ export async function show({ mount, report, project, entries, state, writeState,
   await Promise.all([
     sourcePanel.load(),
     ...columns.map(async (column) => queries.set(column, await source.tokens(column.view, first, column.entry.revision))),
-    ...panels.map((panel) => panel.load()),
+    ...panels.map((panel) => panel.load().catch((error) => panel.figure.replaceChildren(message(error.message)))),
   ]);
+  const readable = panels.filter((panel) => panel.tokens);
   const benchmark = project.tasks.find((task) => task.type === "correspondence" && task.features === entry.name && !task.missing);
   let point = null;
   let pinned = false;
@@ -59,7 +60,7 @@ export async function show({ mount, report, project, entries, state, writeState,
     if (!point) return;
     sourcePanel.drawPoint(point);
     const made = columns.map((column) => descriptorAt(queries.get(column), ...point));
-    panels.forEach((panel, i) => panel.drawMap(made[i % columns.length], pinned));
+    for (const panel of readable) panel.drawMap(made[panels.indexOf(panel) % columns.length], pinned);
   }
   function move(x, y) {
     const { width, height } = sourcePanel;
@@ -74,7 +75,7 @@ export async function show({ mount, report, project, entries, state, writeState,
     writeState({ view: "match", entry: entry.name, block, source: first, targets: targets.join("|"), columns: columns.map((column) => column.text).join("|"), point: point.join(",") });
     draw();
     const spoken = [];
-    await Promise.all(panels.map(async (panel) => {
+    await Promise.all(readable.map(async (panel) => {
       const [found] = (await source.match(panel.view, first, panel.image, [point])).matches;
       const truth = benchmark && panel.view.entry === entry.name && panel.view.block === benchmark.block && (await trueMatch(benchmark, panel, first, point));
       panel.drawMatch(found, truth);
@@ -141,7 +142,7 @@ function parseColumn(text, entries, entry, block) {
   return { text, label, entry: from, view: { entry: from.name, block: chosen, descriptor } };
 }
 
-function controls(entries, entry, blocks, block, columns, go) {
+function controls(menu, entries, entry, blocks, block, columns, go) {
   const shown = columns.map((column) => column.text);
   const added = shown.filter((text) => !entry.descriptors.includes(text));
   const keep = (texts) => texts.length && go({ columns: texts.join("|") });
@@ -157,9 +158,7 @@ function controls(entries, entry, blocks, block, columns, go) {
   }
   const others = entries.filter((each) => each.dataset === entry.dataset);
   if (others.length > 1 || blocks.length > 1) chips.push(columnPicker(others, entry, block, (text) => keep([...shown.filter((each) => each !== text), text])));
-  const parts = [
-    select("Features", entries.map((each) => [each.name, each.name]), entry.name, (name) => go({ entry: name, source: "", targets: "", point: "", block: "" })),
-  ];
+  const parts = [menu];
   if (blocks.length > 1) {
     const slider = element("input", {
       type: "range", min: 0, max: blocks.length - 1, value: blocks.indexOf(block), "aria-label": "Block", "aria-valuetext": `block ${block}`,

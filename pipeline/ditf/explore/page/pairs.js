@@ -1,39 +1,40 @@
 // Pairs: the pairs of a benchmark with their matches, sorted and filtered.
 
-import { element, loadImage, mark, message, select } from "./elements.js";
+import { chooseTask } from "./choose.js";
+import { element, figureWithButton, loadImage, mark, message, select } from "./elements.js";
 import * as source from "./source.js";
 
 export const title = "Pairs";
 const PAGE = 24;
 const SIDE = 640; // of a picture in pixels
 
-export async function show({ mount, project, state, go }) {
-  const tasks = project.tasks.filter((task) => task.type === "correspondence");
-  const done = tasks.filter((task) => !task.missing);
-  if (!done.length) {
-    mount(message(tasks[0]?.missing ?? "params.yaml has no task of type correspondence."));
-    return;
-  }
-  const task = done.find((each) => each.name === state.task) ?? done[0];
-  const descriptor = task.descriptors.includes(state.descriptor) ? state.descriptor : task.descriptors.at(-1);
-  const { category = "", difficulty = "", correct = "", sort = "error", order = "desc", other = "" } = state;
+export async function show(view) {
+  const { mount, state, go } = view;
+  const cleared = { category: "", difficulty: "", other: "", offset: "" };
+  const { task, descriptor, finished, menu } = chooseTask(view, "correspondence", (name) => go({ view: "pairs", task: name, descriptor: "", ...cleared }));
+  const { category = "", difficulty = "", correct = "", order = "desc" } = state;
   const offset = Math.max(0, Number(state.offset) || 0);
-  const request = { task: task.name, descriptor, category, difficulty, correct, sort: other || sort !== "difference" ? sort : "error", descending: order === "desc", other, offset, limit: PAGE };
+  const others = finished
+    .filter((each) => each.dataset === task.dataset)
+    .flatMap((each) => each.descriptors.map((name) => ({ name: `${each.name}/${name}`, task: each, descriptor: name })))
+    .filter(({ name }) => name !== `${task.name}/${descriptor}`);
+  const other = others.find(({ name }) => name === state.other);
+  const sorts = ["error", "confidence", ...(other ? ["difference"] : [])];
+  const sort = sorts.includes(state.sort) ? state.sort : "error";
+  const request = { task: task.name, descriptor, category, difficulty, correct, sort, descending: order === "desc", other: other?.name ?? "", offset, limit: PAGE };
   const { total, categories, difficulties, pairs } = await source.pairs(request);
   const set = (name) => (value) => go({ view: "pairs", task: task.name, offset: "", [name]: value });
   const named = (values) => [["", "all"], ...values.map((value) => [value, value])];
-  const others = done.flatMap((each) => each.descriptors.map((name) => `${each.name}/${name}`)).filter((name) => name !== `${task.name}/${descriptor}`);
-  const sorts = [["error", "error"], ["confidence", "confidence"], ...(other ? [["difference", "difference"]] : [])];
-  const cards = element("div", { class: "cards" });
+  const cards = element("div", { class: other ? "cards compared" : "cards" });
   mount(
     element("div", { class: "controls" },
-      select("Task", done.map((each) => [each.name, each.name]), task.name, (name) => go({ view: "pairs", task: name, descriptor: "", category: "", difficulty: "", other: "", offset: "" })),
+      menu,
       select("Descriptor", task.descriptors.map((name) => [name, name]), descriptor, set("descriptor")),
       select("Category", named(categories), category, set("category")),
       select("Difficulty", named(difficulties), difficulty, set("difficulty")),
       select("Correct points", [["", "any"], ["all", "all"], ["some", "some"], ["none", "none"]], correct, set("correct")),
-      select("Compare with", [["", "nothing"], ...others.map((name) => [name, name])], other, (value) => go({ view: "pairs", other: value, sort: value ? "difference" : "error", offset: "" })),
-      select("Sort by", sorts, sort, set("sort")),
+      select("Compare with", [["", "nothing"], ...others.map(({ name }) => [name, name])], other?.name ?? "", (value) => go({ view: "pairs", other: value, sort: value ? "difference" : "error", offset: "" })),
+      select("Sort by", sorts.map((name) => [name, name]), sort, set("sort")),
       select("Order", [["desc", "largest first"], ["asc", "smallest first"]], order, set("order")),
     ),
     legend(total),
@@ -41,7 +42,11 @@ export async function show({ mount, project, state, go }) {
     pager(offset, total, (next) => go({ offset: next })),
   );
   if (!pairs.length) cards.replaceWith(message("No pair passes these filters."));
-  for (const pair of pairs) cards.append(card(task, descriptor, pair, go));
+  for (const pair of pairs) {
+    const results = [{ task, descriptor, pair }];
+    if (other) results.push({ task: other.task, descriptor: other.descriptor, pair: pair.other });
+    cards.append(card(results, go));
+  }
 }
 
 function legend(total) {
@@ -61,19 +66,39 @@ function pager(offset, total, go) {
   return element("p", { class: "legend" }, previous, next);
 }
 
-function card(task, descriptor, pair, go) {
+// Returns a card of one result or of two that are compared. Each has a task, a descriptor, and the pair with its points.
+function card(results, go) {
+  const [{ task, pair }, second] = results;
+  const made = element("article", { class: "card", "data-pair": pair.pair });
+  if (second) {
+    const [name, otherName] = results.map((result) => (second.task === task ? result.descriptor : `${result.task.name}, ${result.descriptor}`));
+    const compared = `${Math.abs(pair.difference).toFixed(2)} ${pair.difference < 0 ? "larger" : "smaller"}`;
+    made.append(element("h2", {}, `${pair.category}: the error is ${compared} with ${name}`), figure(results[0], name, open), figure(second, otherName, open));
+  } else made.append(figure(results[0], pair.category, open));
+
+  function open() {
+    const point = pair.points[0].source.map(Math.round).join(",");
+    const columns = second ? { columns: results.map((result) => column(result, task)).join("|") } : {};
+    go({ view: "match", entry: task.features, block: task.block, source: pair.source, targets: pair.target, point, ...columns });
+  }
+  const load = async (image) => ({ picture: await loadImage(source.pictureAddress(task.features, image, SIDE)), size: await sizeOf(task.features, image) });
+  Promise.all([load(pair.source), load(pair.target)])
+    .then((images) => made.querySelectorAll("canvas").forEach((canvas, i) => draw(canvas, images, results[i].pair)))
+    .catch((error) => made.replaceChildren(message(error.message)));
+  return made;
+}
+
+// Returns the column of Match that shows a result, in a view of the features of `task`.
+function column(result, task) {
+  const { features, block } = result.task;
+  return features === task.features && block === task.block ? result.descriptor : `${result.descriptor}@${block}@${features}`;
+}
+
+function figure({ task, descriptor, pair }, title, open) {
   const canvas = element("canvas");
   const right = pair.points.filter((point) => point.correct).length;
-  const difference = "difference" in pair ? `, ${pair.difference >= 0 ? "+" : ""}${pair.difference.toFixed(2)} in the other` : "";
-  const text = `${pair.category}: ${right} of ${pair.points.length} correct, mean error ${pair.error.toFixed(2)}${difference}`;
-  const open = () => go({ view: "match", entry: task.features, block: task.block, source: pair.source, targets: pair.target, point: pair.points[0].source.map(Math.round).join(",") });
-  const made = element("button", { type: "button", class: "card", onclick: open, "aria-label": `${text}. Open in Match.` }, canvas, element("p", {}, text));
-  made.dataset.pair = pair.pair;
-  Promise.all([pair.source, pair.target].map((image) => loadImage(source.pictureAddress(task.features, image, SIDE)))).then(async (pictures) => {
-    const sizes = await Promise.all([pair.source, pair.target].map((image) => sizeOf(task.features, image)));
-    draw(canvas, pictures, sizes, pair);
-  }).catch((error) => made.replaceChildren(element("p", {}, error.message)));
-  return made;
+  const text = `${right} of ${pair.points.length} correct, mean error ${pair.error.toFixed(2)}`;
+  return figureWithButton(canvas, open, title, text, "Open in Match.", `${pair.pair}-${task.name}-${descriptor}`);
 }
 
 const listings = new Map();
@@ -82,16 +107,15 @@ async function sizeOf(entry, image) {
   return (await listings.get(entry)).get(image);
 }
 
-function draw(canvas, pictures, sizes, pair) {
+function draw(canvas, images, pair) {
   const height = 480;
-  const widths = pictures.map((picture) => (picture.naturalWidth / picture.naturalHeight) * height);
+  const widths = images.map(({ picture }) => (picture.naturalWidth / picture.naturalHeight) * height);
   canvas.width = widths[0] + widths[1] + 16;
   canvas.height = height;
   const context = canvas.getContext("2d");
-  context.drawImage(pictures[0], 0, 0, widths[0], height);
-  context.drawImage(pictures[1], widths[0] + 16, 0, widths[1], height);
-  const style = getComputedStyle(document.documentElement);
-  const place = (side, [x, y]) => [(side ? widths[0] + 16 : 0) + ((x + 0.5) / sizes[side].width) * widths[side], ((y + 0.5) / sizes[side].height) * height];
+  context.drawImage(images[0].picture, 0, 0, widths[0], height);
+  context.drawImage(images[1].picture, widths[0] + 16, 0, widths[1], height);
+  const place = (side, [x, y]) => [(side ? widths[0] + 16 : 0) + ((x + 0.5) / images[side].size.width) * widths[side], ((y + 0.5) / images[side].size.height) * height];
   const probe = element("span");
   document.body.append(probe);
   const colour = (name) => {
@@ -102,9 +126,9 @@ function draw(canvas, pictures, sizes, pair) {
     const shade = colour(point.correct ? "right" : "wrong");
     const start = place(0, point.source);
     const end = place(1, point.match);
-    mark(context, ...place(1, point.true), 12, "#ffffff");
-    for (const [width, stroke] of [[7, "rgba(0,0,0,.55)"], [4, shade]]) {
-      context.setLineDash(point.correct ? [] : [14, 10]);
+    mark(context, ...place(1, point.true), 15, "#ffffff");
+    for (const [width, stroke] of [[9, "rgba(0,0,0,.55)"], [6, shade]]) {
+      context.setLineDash(point.correct ? [] : [18, 12]);
       context.lineWidth = width;
       context.strokeStyle = stroke;
       context.beginPath();
@@ -113,8 +137,8 @@ function draw(canvas, pictures, sizes, pair) {
       context.stroke();
     }
     context.setLineDash([]);
-    mark(context, ...start, 6, shade);
-    mark(context, ...end, 8, shade, point.correct ? "ring" : "cross");
+    mark(context, ...start, 8, shade);
+    mark(context, ...end, 10, shade, point.correct ? "ring" : "cross");
   }
   probe.remove();
 }

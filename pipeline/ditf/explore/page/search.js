@@ -1,19 +1,18 @@
 // Search: the most similar places or regions in all images of an index.
 
-import { drawPicture, element, loadImage, mark, message, saveButton, say, select } from "./elements.js";
+import { chooseTask } from "./choose.js";
+import { drawPicture, element, figureWithButton, loadImage, mark, message, saveButton, say, select } from "./elements.js";
 import * as source from "./source.js";
 
 export const title = "Search";
 const DRAG = 8; // pixels of the screen; a shorter movement is a click
 
-export async function show({ mount, project, state, go }) {
-  const tasks = project.tasks.filter((task) => task.type === "retrieval");
-  const done = tasks.filter((task) => !task.missing);
-  if (!done.length) {
-    mount(message(tasks[0]?.missing ?? "params.yaml has no task of type retrieval."));
-    return;
-  }
-  const task = done.find((each) => each.name === state.task) ?? done[0];
+export async function show(view) {
+  const { mount, state, go } = view;
+  const { task, menu } = chooseTask(view, "retrieval", (name) => go({ view: "search", task: name, source: "", area: "", category: "" }), {
+    label: "Index of",
+    text: (each) => `${each.dataset} (${each.name})`,
+  });
   const { images, categories } = await source.images(task.features);
   const byId = new Map(images.map((each) => [each.id, each]));
   const image = byId.has(state.source) ? state.source : images[0].id;
@@ -23,7 +22,7 @@ export async function show({ mount, project, state, go }) {
   const canvas = element("canvas", { class: "hover", tabindex: 0, role: "img", "aria-label": `${image}. Click a point or drag a box to search. Arrow keys move a point, Enter searches there.` });
   mount(
     element("div", { class: "controls" },
-      select("Index", done.map((each) => [each.name, each.name]), task.name, (name) => go({ view: "search", task: name, source: "", area: "" })),
+      menu,
       select("Image", images.map((each) => [each.id, each.id.startsWith("upload/") ? each.name : each.id]), image, (id) => go({ view: "search", source: id, area: "" })),
       select("Category of hits", [["", "all"], ...categories.map((each) => [each, each])], state.category ?? "", (value) => go({ view: "search", category: value })),
     ),
@@ -83,7 +82,7 @@ export async function show({ mount, project, state, go }) {
 
 function outline(context, shape, scale) {
   const [x0, y0, x1, y1] = shape.map((value) => value * scale);
-  const size = Math.max(5, context.canvas.width / 60);
+  const size = Math.max(5, context.canvas.width / 45);
   if (shape.length === 2 && Number.isFinite(x0)) mark(context, x0, y0, size);
   if (shape.length === 4) {
     for (const [width, colour] of [[size / 2, "rgba(0,0,0,.7)"], [size / 5, "#fde725"]]) {
@@ -96,14 +95,13 @@ function outline(context, shape, scale) {
 
 function card(task, hit, row, go) {
   const canvas = element("canvas");
-  const text = `${hit.image}, similarity ${hit.similarity.toFixed(3)}`;
   const area = hit.box && !Number.isInteger(hit.token) ? hit.box.map(Math.round) : hit.point?.map(Math.round);
   const open = () => go({ view: "search", source: hit.image, area: area?.join(",") ?? "" });
+  const made = element("article", { class: "card", "data-image": hit.image });
+  made.append(figureWithButton(canvas, open, hit.image, `similarity ${hit.similarity.toFixed(3)}`, "Search from here.", `${hit.image}-hit`));
   loadImage(source.pictureAddress(task.features, hit.image, 480)).then((picture) => {
     const context = drawPicture(canvas, picture);
     if (hit.box) outline(context, hit.box, canvas.width / row.width);
-  });
-  const made = element("button", { type: "button", class: "card", onclick: open, "aria-label": `${text}. Search from here.` }, canvas, element("p", {}, text));
-  made.dataset.image = hit.image;
+  }).catch((error) => made.replaceChildren(message(error.message)));
   return made;
 }

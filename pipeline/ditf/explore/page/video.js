@@ -1,6 +1,7 @@
 // Video: a player of frames with predicted and true masks, their scores, and propagation of a painted mask.
 
-import { drawPicture, element, loadImage, message, saveButton, say, select } from "./elements.js";
+import { chooseTask } from "./choose.js";
+import { drawPicture, element, loadImage, saveButton, say, select } from "./elements.js";
 import { follow } from "./jobs.js";
 import { encodeMask, overlay, readMask } from "./masks.js";
 import { Painter } from "./paint.js";
@@ -12,15 +13,9 @@ const KEPT = 64; // frames and masks in memory
 const CHART = [1000, 320]; // pixels
 const [LEFT, RIGHT] = [70, 20]; // margins in pixels
 
-export async function show({ mount, project, state, writeState, go }) {
-  const tasks = project.tasks.filter((task) => task.type === "propagation");
-  const done = tasks.filter((task) => !task.missing);
-  if (!done.length) {
-    mount(message(tasks[0]?.missing ?? "params.yaml has no task of type propagation."));
-    return;
-  }
-  const task = done.find((each) => each.name === state.task) ?? done[0];
-  const descriptor = task.descriptors.includes(state.descriptor) ? state.descriptor : task.descriptors.at(-1);
+export async function show(view) {
+  const { mount, state, writeState, go } = view;
+  const { task, descriptor, menu } = chooseTask(view, "propagation", (name) => go({ view: "video", task: name, sequence: "", descriptor: "", frame: "" }));
   const { sequences, settings } = await source.videos(task.name, descriptor);
   const sequence = sequences.some((each) => each.name === state.sequence) ? state.sequence : sequences[0].name;
   const video = await source.video(sequence, task.name, descriptor);
@@ -28,7 +23,7 @@ export async function show({ mount, project, state, writeState, go }) {
   const score = (each) => (each.scores ? `${each.name}, J&F ${percent(each.scores["J&F"])}` : each.name);
   mount(
     element("div", { class: "controls" },
-      select("Task", done.map((each) => [each.name, each.name]), task.name, (name) => go({ view: "video", task: name, sequence: "", descriptor: "", frame: "" })),
+      menu,
       select("Sequence", sequences.map((each) => [each.name, score(each)]), sequence, (name) => go({ view: "video", task: task.name, sequence: name, frame: "" })),
       select("Descriptor", task.descriptors.map((name) => [name, name]), descriptor, (name) => go({ view: "video", task: task.name, descriptor: name })),
       player.layers(),
