@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import ditf
+from ditf.drawing.features import feature_colours
 from ditf.errors import UserError
 
 POINTS = [(40, 30), (80, 50)]
@@ -56,6 +57,24 @@ def test_images_share_their_principal_components(features: ditf.ImageFeatures) -
     first, second = (np.asarray(axes.images[0].get_array()) for axes in figure.axes[-2:])
     np.testing.assert_array_equal(first, second)
     assert first.shape == (*features.grid, 3)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_first_component_is_larger_in_the_middle(sign: int) -> None:
+    rng = np.random.default_rng(0)
+    background, object = rng.standard_normal((2, 16))
+    maps = np.tile(background, (8, 10, 1))
+    maps[2:6, 3:8] = object
+    maps = (sign * maps + 0.1 * rng.standard_normal(maps.shape)).astype(np.float32)
+    [colours] = feature_colours([maps])
+    red = colours[..., 0]
+    assert red[2:6, 3:8].min() > 200
+    assert np.delete(red.ravel(), np.ravel_multi_index(np.mgrid[2:6, 3:8], red.shape)).max() < 50
+    [again] = feature_colours([maps])
+    np.testing.assert_array_equal(colours, again)
+    edge = np.ones(red.shape, bool)
+    edge[1:-1, 1:-1] = False
+    assert (colours[edge].mean(0) <= colours.reshape(-1, 3).mean(0)).all()
 
 
 def test_masks_colour_their_objects() -> None:

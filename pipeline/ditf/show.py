@@ -93,6 +93,8 @@ def pca(
 ) -> Figure:
     """Draw descriptors as colours: red, green and blue are their first three principal components.
 
+    Each component is oriented so that the tokens along the edges of the images have a negative mean.
+
     Args:
         features: Features of one image, or of several that share the components.
         descriptor: Descriptor to draw. By default "adaln+discard", or "original" for models without AdaLN.

@@ -23,6 +23,9 @@ TILE = 320  # pixels
 def feature_colours(maps: Sequence[NDArray[np.float32]]) -> list[RGB]:
     """Return descriptor maps as colours: red, green and blue are their first three principal components.
 
+    The sign of a principal component is arbitrary. Each is oriented so that the tokens along the edges of the images
+    have a negative mean. Objects are mostly in the middle, so the first component is large for them.
+
     Args:
         maps: Descriptors of each image, float32 [h, w, C]. The components are common to all images.
     """
@@ -31,6 +34,7 @@ def feature_colours(maps: Sequence[NDArray[np.float32]]) -> list[RGB]:
     centred = stacked - stacked.mean(0)
     _, axes = np.linalg.eigh(centred.T @ centred)
     score = centred @ axes[:, ::-1][:, :3]
+    score *= np.where(score[np.concatenate([_edge(m.shape[:2]) for m in maps])].mean(0) > 0, -1, 1)
     low, high = np.percentile(score, [1, 99], axis=0)
     colours = np.clip((score - low) / np.maximum(high - low, 1e-12), 0, 1)
     ends = np.cumsum([m.shape[0] * m.shape[1] for m in maps])[:-1]
@@ -38,6 +42,13 @@ def feature_colours(maps: Sequence[NDArray[np.float32]]) -> list[RGB]:
         (255 * colour.reshape(*m.shape[:2], 3)).round().astype(np.uint8)
         for m, colour in zip(maps, np.split(colours, ends), strict=True)
     ]
+
+
+def _edge(grid: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return which tokens of a grid are in its first or last row or column, [h * w]."""
+    edge = np.ones(grid, bool)
+    edge[1:-1, 1:-1] = False
+    return edge.ravel()
 
 
 def draw_feature_colours(
