@@ -186,7 +186,7 @@ def _print_pck(name: str, all_rows: Rows) -> None:
             {**row, "value": row["rule"] if row["group"] == "category" else row["group"].replace("_", " ")}
             for row in totals
         ]
-        title = f"{name}: PCK by threshold rule and subset of keypoints, in percent, over all pairs"
+        title = f"{name}: PCK by rule and subset of keypoints, in percent, over all pairs"
         print_table(title, _by_alpha(named, "value"))
 
 

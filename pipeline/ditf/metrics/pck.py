@@ -105,6 +105,34 @@ def by_rule(predictions: pa.Table, unit_x: Floats, unit_y: Floats) -> pa.Table:
     return predictions
 
 
+def of_nearest_keypoint(predictions: pa.Table) -> pa.Table:
+    """Make wrong what lies nearer to another keypoint, so that `pck` of the result is PCK† (PCK-dagger).
+
+    A keypoint counts as correct in PCK† if its error is at most alpha times the threshold, and no other keypoint of its
+    pair lies nearer to the prediction in the target image. Source: "Demystifying Unsupervised Semantic Correspondence
+    Estimation" (Aygün and Mac Aodha, arXiv 2207.05054), `correct_kps_analyze` of its evaluation.
+
+    Args:
+        predictions: Table with the columns of `PREDICTIONS`.
+
+    Returns:
+        The table, in which the error of such predictions is infinite.
+    """
+    pair, _ = _codes(predictions["pair"])
+    descriptor, _ = _codes(predictions["descriptor"])
+    predicted, target = (
+        np.stack([predictions[f"{name}_{axis}"].to_numpy() for axis in "xy"], 1) for name in ("predicted", "target")
+    )
+    error = predictions["error"].to_numpy().copy()
+    order = np.lexsort((pair, descriptor))
+    starts = np.flatnonzero(np.diff(descriptor[order]) | np.diff(pair[order])) + 1
+    for rows in np.split(order, starts):
+        distances = np.linalg.norm(predicted[rows, None] - target[None, rows], axis=-1)
+        error[rows[distances.min(1) < distances.diagonal()]] = np.inf
+    place = predictions.schema.get_field_index("error")
+    return predictions.set_column(place, predictions.schema.field("error"), pa.array(error))
+
+
 def by_coverage(predictions: pa.Table, alphas: Sequence[float]) -> list[dict[str, Any]]:
     """Compute PCK per point of the most confident matches.
 
@@ -155,12 +183,13 @@ def over_alpha(predictions: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def by_pair(predictions: pa.Table, alphas: Sequence[float]) -> Iterator[Contribution]:
+def by_pair(predictions: pa.Table, alphas: Sequence[float], rule: str = "") -> Iterator[Contribution]:
     """Yield the contribution of each pair to PCK per image and per point, for `ditf.metrics.intervals`.
 
     Args:
         predictions: Table with the columns of `PREDICTIONS`.
         alphas: A keypoint is correct if its error is at most alpha times the threshold.
+        rule: Name of another rule, by which the predictions were scored again. Then only PCK per image is yielded.
 
     Yields:
         Descriptor, metric, pair, part (empty), numerator and denominator.
@@ -173,8 +202,9 @@ def by_pair(predictions: pa.Table, alphas: Sequence[float]) -> Iterator[Contribu
         for alpha in alphas:
             percents = 100 * np.bincount(member, error <= alpha * threshold)
             for name, n, correct in zip(names, count.tolist(), percents.tolist(), strict=True):
-                yield descriptor, f"image@{alpha:g}", name, "", correct / n, 1.0
-                yield descriptor, f"point@{alpha:g}", name, "", correct, float(n)
+                yield descriptor, f"image@{alpha:g}{f' of {rule}' if rule else ''}", name, "", correct / n, 1.0
+                if not rule:
+                    yield descriptor, f"point@{alpha:g}", name, "", correct, float(n)
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[Any]]:

@@ -6,7 +6,7 @@ Protocol: SPair-71k (Min et al., arXiv 1908.10543).
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from ditf.matching.matchers.base import Matcher
 from ditf.matching.pairs import NEAREST, MatchingJob, predict
 from ditf.metrics.display import group_value
 from ditf.metrics.intervals import write_units
-from ditf.metrics.pck import by_coverage, by_pair, by_rule, over_alpha, pck
+from ditf.metrics.pck import by_coverage, by_pair, by_rule, of_nearest_keypoint, over_alpha, pck
 from ditf.metrics.protocols import Protocol, keypoints
 from ditf.registry import validate_as_type
 from ditf.settings import Distinct, Settings
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEADLINE = 0.1  # preferred alpha of the headline metric
+DAGGER = "nearest keypoint"  # name of the rule of PCK†
 
 
 class PckSettings(Settings):
@@ -70,6 +71,8 @@ class Correspondence(Task):
         predict: Settings of the descriptors and the matcher.
         score: Thresholds of PCK.
     """
+
+    version: ClassVar[int] = 2
 
     predict: MatchingSettings
     score: PckSettings = PckSettings()
@@ -110,7 +113,11 @@ class Correspondence(Task):
         write_table(folder / "ablation.csv", [row for row in shown if row["value"] == "All"])
         write_table(folder / "curve.csv", over_alpha(table))
         write_table(folder / "coverage.csv", by_coverage(table, alphas))
-        write_units(folder, by_pair(table, alphas))
+        units = list(by_pair(table, alphas))
+        for rule, other in rescored(table, catalog).items():
+            if rule != catalog.threshold:
+                units += by_pair(other, [headline], rule)
+        write_units(folder, units)
         metrics: Metrics = {}
         for row in categories:
             if row["value"] == "All":
@@ -178,16 +185,11 @@ def evaluate(predictions: pa.Table, catalog: Catalog, alphas: Sequence[float]) -
         alphas: A keypoint is correct if its error is at most alpha times the threshold.
 
     Returns:
-        The rows of `ditf.metrics.pck.pck`, each with its rule. Each subset is a separate group with the value "All".
+        The rows of `ditf.metrics.pck.pck`, each with its rule. The rule "nearest keypoint" is PCK†. Each subset is a
+        separate group with the value "All".
     """
-    rows = [{**row, "rule": catalog.threshold} for row in pck(predictions, alphas)]
-    if catalog.has("rules"):
-        table = pa.Table.from_pylist(catalog.rows("rules"))
-        for rule in pc.unique(table["rule"]).to_pylist():
-            units = table.filter(pc.equal(table["rule"], rule))
-            place = pc.index_in(predictions["pair"], units["pair"]).to_numpy()
-            rescored = by_rule(predictions, *(units[f"unit_{axis}"].to_numpy()[place] for axis in "xy"))
-            rows += [{**row, "rule": rule} for row in pck(rescored, alphas)]
+    rules = rescored(predictions, catalog)
+    rows = [{**row, "rule": rule} for rule, table in rules.items() for row in pck(table, alphas)]
     for name, members in catalog.subsets().items():
         keys = zip(predictions["pair"].to_pylist(), predictions["keypoint"].to_pylist(), strict=True)
         chosen = predictions.filter(pa.array([key in members for key in keys], pa.bool_()))
@@ -195,3 +197,23 @@ def evaluate(predictions: pa.Table, catalog: Catalog, alphas: Sequence[float]) -
             every = [row for row in pck(chosen, alphas) if row["value"] == "All"]
             rows += [{**row, "group": name, "rule": catalog.threshold} for row in every]
     return rows
+
+
+def rescored(predictions: pa.Table, catalog: Catalog) -> dict[str, pa.Table]:
+    """Return predictions with the errors and thresholds of every rule.
+
+    Args:
+        predictions: Table with the columns of `ditf.metrics.pck.PREDICTIONS`.
+        catalog: Catalog with the threshold rules.
+
+    Returns:
+        The tables by the name of the rule: first the data set's own threshold, then PCK†, then its other thresholds.
+    """
+    tables = {catalog.threshold: predictions, DAGGER: of_nearest_keypoint(predictions)}
+    if catalog.has("rules"):
+        table = pa.Table.from_pylist(catalog.rows("rules"))
+        for rule in pc.unique(table["rule"]).to_pylist():
+            units = table.filter(pc.equal(table["rule"], rule))
+            place = pc.index_in(predictions["pair"], units["pair"]).to_numpy()
+            tables[rule] = by_rule(predictions, *(units[f"unit_{axis}"].to_numpy()[place] for axis in "xy"))
+    return tables
