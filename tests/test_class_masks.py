@@ -12,6 +12,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
+from ditf.data.catalog import Catalog, Tables, write_catalog
 from ditf.data.masks import decode_mask, save_mask
 from ditf.datasets.base import Dataset
 from ditf.datasets.cityscapes import LABELS, Cityscapes
@@ -153,6 +154,27 @@ def test_counts_are_those_of_the_release(voc_root: Path, streets: Path) -> None:
     numbers = [list(each.release.counts.values()) for each in releases if each.release]
     assert numbers == [[1_464, 1_449], [10_582, 1_449], [2_975, 500]]
     assert voc(voc_root, train="mine").release is None
+
+
+def catalog(folder: Path, images: int, classes: int) -> Catalog:
+    """Write a catalog with rows for so many images and classes."""
+    image = {"path": "a.png", "sha256": "", "pixels_sha256": "", "width": 8, "height": 8, "category": "test"}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "images": [{"id": str(n), "prompt": "", **image} for n in range(images)],
+        "classes": [{"index": n, "name": str(n)} for n in range(classes)],
+    }
+    write_catalog(folder, Tables(rows, "longer"))
+    return Catalog(folder)
+
+
+def test_official_splits_are_recognized(voc_root: Path, streets: Path, tmp_path: Path) -> None:
+    short = catalog(tmp_path / "voc", 1_464 + 1_449, 21)
+    assert voc(voc_root).official_split(short) == "Pascal VOC 2012 val, trained on train"
+    assert voc(voc_root, train="trainaug").official_split(short) == ""
+    long = catalog(tmp_path / "trainaug", 10_582 + 1_449, 21)
+    assert voc(voc_root, train="trainaug").official_split(long) == "Pascal VOC 2012 val, trained on trainaug"
+    assert cityscapes(streets).official_split(catalog(tmp_path / "streets", 3_475, 19)) == "Cityscapes val"
+    assert cityscapes(streets).official_split(catalog(tmp_path / "fewer", 3_474, 19)) == ""
 
 
 Break = Callable[[Path], Any]

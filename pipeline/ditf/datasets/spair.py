@@ -60,7 +60,7 @@ class SPair(Dataset):
             "auto", the file `captions.json` is used if it exists; null for none.
     """
 
-    title: ClassVar[str] = "SPair-71k"
+    title: ClassVar[str] = "SPair-71k"  # in messages
 
     split: Literal["trn", "val", "test"] = "test"
     prompt: str = "a photo of a {category}"
