@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ditf.backbones.source import local_folder
 from ditf.cli.app import app
 from ditf.data.catalog import Catalog
-from ditf.project.presets import load_preset, preset_names
+from ditf.project.presets import load_preset, preset_names, remarks_of
 from ditf.sample.davis import build_davis
 from ditf.sample.spair import build_spair
 from tests.conftest import Project
@@ -224,3 +224,13 @@ def test_a_subset_has_the_chosen_pairs(small_data: dict[str, Path], tmp_path: Pa
     done = project.run("python", "-m", "stages.catalog", "spair-71k-quick")
     assert done.returncode == 2
     assert "subset: 'nothing' is not in" in done.stderr
+
+
+def test_remarks_on_settings_follow_the_tasks_of_a_preset() -> None:
+    remarks = remarks_of(load_preset("ade20k-linear").params)
+    assert set(remarks) == {"ade20k-flux", "ade20k-dinov2"}
+    assert remarks["ade20k-dinov2"][0].startswith("unverified: prompt, source, img_size")
+    assert remarks["ade20k-dinov2"][1].startswith("differs: ")
+    published = load_preset("ditf-spair").params
+    own = published.model_copy(update={"tasks": {"mine": published.tasks["spair-71k-flux"]}})
+    assert not remarks_of(own)

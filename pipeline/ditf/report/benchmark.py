@@ -65,7 +65,7 @@ def title_of(official: str, dataset: str, images: int, digest: str, protocol: st
         digest: Hash of the images and annotations.
         protocol: Name of the protocol.
     """
-    own = f"own data ({dataset.rpartition('.')[2]}, {images} images, {digest[:SHOWN_DIGITS]})"
+    own = f"Own data ({dataset.rpartition('.')[2]}, {images} images, {digest[:SHOWN_DIGITS]})"
     return f"{official or own}, protocol {protocol}"
 
 
