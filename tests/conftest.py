@@ -240,7 +240,8 @@ def pck_by_viewpoint(project: Project, task: str, descriptor: str) -> dict[str, 
     return {
         row["value"]: float(row["point"])
         for row in read_table(project.folder / "results" / task / "tables/pck.csv")
-        if (row["group"], row["alpha"], row["descriptor"]) == ("viewpoint_variation", "0.1", descriptor)
+        if (row["rule"], row["group"], row["alpha"], row["descriptor"])
+        == ("box", "viewpoint_variation", "0.1", descriptor)
     }
 
 

@@ -52,7 +52,8 @@ def test_modulation_repairs_the_matches(project: Project) -> None:
         photographs = [
             row
             for row in read_table(results / "tables/pck.csv")
-            if row["descriptor"] == descriptor and row["group"] == "category" and row["value"] in PHOTOGRAPHS
+            if (row["descriptor"], row["rule"], row["group"]) == (descriptor, "box", "category")
+            and row["value"] in PHOTOGRAPHS
         ]
         values, counts = ([float(row[name]) for row in photographs] for name in ("point", "keypoints"))
         pck[descriptor] = np.average(values, weights=counts)

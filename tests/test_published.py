@@ -24,7 +24,11 @@ def test_the_published_spair_command(project: Project, tmp_path: Path) -> None:
     assert "astronaut" in shown
     assert "All" in shown
     with (out / "tables/pck.csv").open() as file:
-        rows = {(r["value"], r["alpha"]): r["point"] for r in csv.DictReader(file) if r["group"] == "category"}
+        rows = {
+            (row["value"], row["alpha"]): row["point"]
+            for row in csv.DictReader(file)
+            if (row["rule"], row["group"]) == ("box", "category")
+        }
     known = json.loads((project.folder / "results/spair-flux/metrics.json").read_text())["adaln+discard"]
     assert float(rows["All", "0.1"]) == pytest.approx(known["point@0.1"], abs=0.01)
     assert (out / "visualizations/matches_best.png").is_file()
