@@ -21,6 +21,7 @@ import pytest
 import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
+from numpy.typing import NDArray
 from PIL import Image
 
 import ditf
@@ -35,6 +36,7 @@ from ditf.explore.limits import RequestLimits
 from ditf.explore.recent import RecentlyUsed
 from ditf.features.descriptors import unit
 from ditf.features.reader import ImageFeatures
+from ditf.metrics.segmentation import evaluate_frame
 from tests.conftest import BLOCK, Project, inside
 
 HOST = "http://127.0.0.1"
@@ -61,6 +63,10 @@ def png(pixels: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.asarray(pixels, np.uint8)).save(file, "PNG")
     return file.getvalue()
+
+
+def read_mask(data: bytes) -> NDArray[np.uint8]:
+    return np.array(Image.open(io.BytesIO(data)))
 
 
 def photo(seed: int = 0) -> bytes:
@@ -172,7 +178,9 @@ def test_the_first_mask_is_propagated_as_by_the_task(client: TestClient) -> None
     job = started.json()["job"]
     state = finish(client, job)
     assert (state["state"], state["done"], state["error"]) == ("done", state["total"], None)
-    frames = state["result"]["frames"]
+    scored = state["result"]["frames"]
+    assert scored == client.get(f"/api/videos/{SEQUENCE}", params=VIDEO).json()["frames"]
+    frames = [frame["name"] for frame in scored]
     masks = [client.get(f"/api/jobs/{job}/masks/{frame}").content for frame in frames]
     assert masks == [client.get(f"{url}/{frame}", params=VIDEO).content for frame in frames]
     archive = zipfile.ZipFile(io.BytesIO(client.get(f"/api/jobs/{job}/result").content))
@@ -182,6 +190,26 @@ def test_the_first_mask_is_propagated_as_by_the_task(client: TestClient) -> None
     changed = client.post("/api/propagations", data=fewer, files={"mask": ("mask.png", first)}).json()["job"]
     assert finish(client, changed)["state"] == "done"
     assert masks != [client.get(f"/api/jobs/{changed}/masks/{frame}").content for frame in frames]
+
+
+def test_painted_objects_keep_their_numbers_and_are_scored(client: TestClient, finished: Project) -> None:
+    url = f"/api/videos/{SEQUENCE}/masks"
+    first = read_mask(client.get(f"{url}/00000", params=VIDEO | {"kind": "true"}).content)
+    painted = png(np.where(first == 2, 2, 0))
+    form = VIDEO | {"sequence": SEQUENCE}
+    job = client.post("/api/propagations", data=form, files={"mask": ("mask.png", painted)}).json()["job"]
+    frames = finish(client, job)["result"]["frames"]
+    frame = frames[4]["name"]
+    mask = read_mask(client.get(f"/api/jobs/{job}/masks/{frame}").content)
+    assert set(np.unique(mask)) == {0, 2}
+    truth = read_mask(client.get(f"{url}/{frame}", params=VIDEO | {"kind": "true"}).content)
+    j, f = evaluate_frame(truth, mask, 2)[1]
+    assert (frames[4]["J"], frames[4]["F"]) == pytest.approx((j, f))
+    assert (frames[0]["J"], frames[-1]["J"]) == (None, None)
+    white = png(np.where(first == 2, 255, 0))
+    job = client.post("/api/propagations", data=form, files={"mask": ("mask.png", white)}).json()["job"]
+    frames = finish(client, job)["result"]["frames"]
+    assert set(np.unique(read_mask(client.get(f"/api/jobs/{job}/masks/{frame}").content))) == {0, 1}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 import ditf
 from ditf.features.store import FeatureStore
@@ -121,8 +121,8 @@ def hover(page: Page, point: tuple[int, int], size: tuple[int, int]) -> None:
     page.wait_for_function("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
 
-def features_of(project: Project, image: str) -> Any:
-    return ditf.open_store(project.folder / "cache/features/spair-flux").features(BLOCK, image)
+def features_of(project: Project, image: str, entry: str = "spair-flux") -> Any:
+    return ditf.open_store(project.folder / "cache/features" / entry).features(BLOCK, image)
 
 
 def test_the_map_under_the_mouse_is_the_librarys(watched: Watched, server: str, finished: Project) -> None:
@@ -153,7 +153,7 @@ def test_a_click_shows_the_librarys_match(watched: Watched, server: str, finishe
     [point] = [tuple(int(p) for p in page.evaluate("location.hash").split("point=")[1].split("&")[0].split("%2C"))]
     [row] = ditf.match(source, target, [point], "adaln").to_pylist()
     assert figure.get_attribute("data-match") == f"{row['target_x']},{row['target_y']}"
-    page.wait_for_function("document.getElementById('live').textContent.includes('similarity')")
+    page.wait_for_function("() => document.getElementById('live').textContent.includes('similarity')")
 
 
 def test_a_link_restores_the_view(watched: Watched, server: str, finished: Project) -> None:
@@ -234,7 +234,7 @@ def test_a_box_is_searched(watched: Watched, server: str) -> None:
     page.mouse.down()
     page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=3)
     page.mouse.up()
-    page.wait_for_function("location.hash.includes('area=')")
+    page.wait_for_function("() => location.hash.includes('area=')")
     settle(page)
     first = page.locator(".card").first.get_attribute("data-image")
     page.locator(".card .open").first.click()
@@ -265,10 +265,70 @@ def test_a_video_shows_its_worst_frame(watched: Watched, server: str) -> None:
     expect(page.locator("figcaption span").first).to_have_text(scores)
 
 
+def test_similarities_between_frames_follow_the_mouse(watched: Watched, server: str, finished: Project) -> None:
+    with urlopen(f"{server}api/videos/one-disc?task=davis-flux&descriptor=adaln%2Bdiscard") as response:
+        frames = json.load(response)["frames"]
+    first, shown, last = (features_of(finished, frames[n]["id"], "davis-flux") for n in (0, 3, 4))
+    page = watched.open(server, view="video", task="davis-flux", sequence="one-disc", frame=frames[3]["name"])
+    player, reference = page.locator("figure canvas").nth(0), page.locator("figure canvas").nth(1)
+
+    def move(canvas: Locator) -> None:
+        box = canvas.bounding_box()
+        assert box
+        page.mouse.move(box["x"] + 0.45 * box["width"], box["y"] + 0.55 * box["height"])
+
+    def check(values: str, source: Any, target: Any, point: str) -> None:
+        page.wait_for_function(f"() => window.explorer.{values} && window.explorer.{point}")
+        shown = page.evaluate(f"[...window.explorer.{values}]")
+        place = page.evaluate(f"window.explorer.{point}")
+        assert np.abs(np.subtract(place, (0.45 * source.size[0], 0.55 * source.size[1]))).max() <= 2
+        expected = ditf.similarity(source, target, [place], "adaln+discard")[0].ravel()
+        np.testing.assert_allclose(shown, expected, atol=2e-3)
+
+    move(player)
+    check("reference.values", shown, first, "hover")
+    move(reference)
+    check("map", first, shown, "pointer.point")
+    page.mouse.down()
+    page.mouse.up()
+    page.wait_for_function("() => location.hash.includes('point=')")
+    player.focus()
+    page.keyboard.press("ArrowRight")  # the pinned point stays
+    page.wait_for_function("(name) => window.explorer.canvas.dataset.frame === name", arg=frames[4]["name"])
+    check("map", first, last, "pointer.point")
+    page.reload()
+    settle(page)
+    check("map", first, last, "pointer.point")
+    page.get_by_role("button", name="Use as reference").click()
+    expect(page.locator("figure strong").nth(1)).to_have_text(f"Reference: frame 5, {frames[4]['name']}")
+    page.wait_for_function("() => !location.hash.includes('point=')")
+
+
+def test_a_painted_mask_is_scored_where_true_masks_exist(watched: Watched, server: str) -> None:
+    with urlopen(f"{server}api/videos/one-disc?task=davis-flux&descriptor=adaln%2Bdiscard") as response:
+        frame = json.load(response)["frames"][2]
+    page = watched.open(server, view="video", task="davis-flux", sequence="one-disc", frame=frame["name"])
+    scores = f"J {100 * frame['J']:.1f}  F {100 * frame['F']:.1f}"
+    values = page.locator("figcaption span").first
+    expect(values).to_have_text(scores)
+    page.get_by_role("button", name="Paint a mask").click()
+    page.get_by_role("button", name="Start from the true mask").click()
+    page.wait_for_function("() => !window.explorer.painter.empty")
+    page.get_by_role("button", name="Propagate").click()
+    page.get_by_role("link", name="Save masks").wait_for()
+    expect(values).to_have_text("painted mask: not scored")  # the first frame
+    page.locator("figure canvas").first.focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    expect(values).to_have_text(f"painted mask: {scores}")
+    page.get_by_role("button", name="Back to the results").click()
+    expect(values).to_have_text(scores)
+
+
 def test_a_painted_mask_is_propagated(watched: Watched, server: str, finished: Project) -> None:
     page = watched.open(server, view="video", task="davis-flux", sequence="one-disc")
     page.get_by_role("button", name="Paint a mask").click()
-    canvas = page.locator("canvas.hover")
+    canvas = page.locator("canvas.hover").first
     box = canvas.bounding_box()
     assert box
     page.get_by_role("button", name="Propagate").click()
@@ -355,7 +415,7 @@ def test_keys_switch_views_and_explain_themselves(watched: Watched, server: str)
     page.locator("canvas.hover").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    page.wait_for_function("location.hash.includes('area=')")
+    page.wait_for_function("() => location.hash.includes('area=')")
 
 
 def test_a_slow_view_does_not_replace_the_next_one(watched: Watched, server: str) -> None:

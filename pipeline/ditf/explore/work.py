@@ -77,7 +77,7 @@ def work_routes(explorer: Explorer) -> APIRouter:
         given = {name: value for name, value in settings.items() if value is not None}
         painted = PaintedMask(task, descriptor, sequence, path, given)
 
-        def finish(frames: list[str]) -> dict[str, Any]:
+        def finish(frames: list[dict[str, Any]]) -> dict[str, Any]:
             return {"sequence": sequence, "frames": frames}
 
         arguments = (explorer.params, painted, folder / MASKS)

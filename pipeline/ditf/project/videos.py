@@ -1,6 +1,6 @@
 """Videos of a task of type propagation: its masks, their scores, and masks that a user paints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ditf.tasks.propagation import Propagation, SequenceJob, evaluate, frames_of
 from ditf.types import Descriptor
 
 Rows = list[dict[str, Any]]
+LARGEST_NUMBER = 21  # of an object: the colours of DAVIS's palette; larger values of a mask are grey levels
 MEASURES = {"J&F": "J&F-Mean", "J": "J-Mean", "F": "F-Mean"}
 
 
@@ -82,14 +83,29 @@ class VideoResults:
             For each frame its id, its name, whether it has a true mask, and J&F, J and F as fractions. They are None
             for frames that the benchmark does not score: the first, the last and those without a true mask.
         """
-        frames, folder = self._frames_of(sequence), self._folder(sequence, descriptor)
+        return self.score(sequence, self._folder(sequence, descriptor))
+
+    def score(self, sequence: str, masks: Path, objects: Collection[int] | None = None) -> Rows:
+        """Compare the masks of a sequence in any folder with the true masks.
+
+        Args:
+            sequence: Name of the sequence.
+            masks: Folder with the mask of every frame, `<frame>.png`.
+            objects: Numbers of the objects to score. By default all.
+
+        Returns:
+            The frames, as `frames` lists them.
+        """
+        frames = self._frames_of(sequence)
         scored = [frame for frame in frames[1:-1] if frame["id"] in self._truth]
         scores: dict[str, dict[str, float]] = {}
         if scored:
-            pairs = [(self._truth[frame["id"]], folder / f"{frame['name']}.png") for frame in scored]
+            pairs = [(self._truth[frame["id"]], masks / f"{frame['name']}.png") for frame in scored]
             first = self._truth[frames[0]["id"]]
             numbers, values = evaluate(pairs, self._sequences[sequence]["objects"], first)
-            for frame, value in zip(scored, values.mean(0) if numbers else [], strict=bool(numbers)):
+            if objects is not None:
+                values = values[[number in objects for number in numbers]]
+            for frame, value in zip(scored, values.mean(0) if len(values) else [], strict=bool(len(values))):
                 j, f = value.tolist()
                 scores[frame["id"]] = {"J&F": (j + f) / 2, "J": j, "F": f}
         return [
@@ -171,8 +187,11 @@ class PaintedMask:
 
 def propagate_mask(
     params: Params, painted: PaintedMask, folder: Path, report: Callable[[int], object] = lambda frames: None
-) -> list[str]:
+) -> Rows:
     """Propagate a mask that a user painted, and write the mask of every frame.
+
+    Objects keep their numbers, so that object 2 is compared with the true object 2. The white object of a picture, and
+    objects with other values above 21, are numbered from 1.
 
     Args:
         params: Parameters of the project.
@@ -181,7 +200,7 @@ def propagate_mask(
         report: Called after each frame with the number of frames that are written.
 
     Returns:
-        The names of the frames.
+        The frames with the scores of the painted objects, as `VideoResults.frames` lists them.
 
     Raises:
         UserError: The mask is not a mask of the first frame, or the features are missing.
@@ -189,12 +208,9 @@ def propagate_mask(
     from ditf.propagation.voting import PropagationConfig  # here, because it imports torch
 
     task = _task(params, painted.task)
-    catalog, store = Catalog(CATALOGS / task.dataset), open_store(FEATURES / task.features)
-    row = next((row for row in catalog.rows("sequences") if row["sequence"] == painted.sequence), None)
-    if row is None:
-        raise NotFoundError(
-            f"sequence: {painted.sequence!r} not found. {suggest(painted.sequence, frames_of(catalog))}"
-        )
+    videos, store = VideoResults(params, painted.task), open_store(FEATURES / task.features)
+    frames = [(frame["id"], frame["name"]) for frame in videos._frames_of(painted.sequence)]
+    row = videos._sequences[painted.sequence]
     mask = read_object_mask(painted.mask)
     height, width = mask.shape
     if (width, height) != (row["width"], row["height"]):
@@ -205,14 +221,14 @@ def propagate_mask(
     values = object_values(mask)
     if not values:
         raise UserError("mask: shows no object. Paint the objects to follow.")
+    if max(values) > LARGEST_NUMBER:
+        mask, values = number_objects(mask, values), list(range(1, len(values) + 1))
     p = task.predict.model_copy(update=painted.settings)
     last_frames = min(p.n_last_frames, row["context_limit"] or p.n_last_frames)
     config = PropagationConfig(p.topk, p.temperature, last_frames, p.size_mask_neighborhood)
-    names = [(frame["id"], frame["name"]) for frame in frames_of(catalog)[painted.sequence]]
-    first = encode_mask(number_objects(mask, values))
-    job = SequenceJob(store, p.block, painted.descriptor, p.discarded(store), names, first)
+    job = SequenceJob(store, p.block, painted.descriptor, p.discarded(store), frames, encode_mask(mask))
     propagate_sequence(job, config, folder, report)
-    return [name for _, name in names]
+    return videos.score(painted.sequence, folder, values)
 
 
 def _task(params: Params, name: str) -> Propagation:

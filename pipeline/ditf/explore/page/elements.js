@@ -39,6 +39,24 @@ export function drawPicture(canvas, picture) {
   return context;
 }
 
+// Returns the pixel of an image inside its bounds.
+export function inside([x, y], { width, height }) {
+  return [Math.min(Math.max(x, 0), width - 1), Math.min(Math.max(y, 0), height - 1)];
+}
+
+// Returns the pixel of an image under the mouse or a finger. The image fills the canvas.
+export function pixelAt(event, canvas, image) {
+  const box = canvas.getBoundingClientRect();
+  const place = [((event.clientX - box.left) / box.width) * image.width, ((event.clientY - box.top) / box.height) * image.height];
+  return inside(place.map(Math.floor), image);
+}
+
+// Returns how many pixels an arrow key moves a point to the right and down; undefined for other keys.
+export function arrowStep(event) {
+  const step = event.shiftKey ? 20 : 4;
+  return { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
+}
+
 export function say(text) {
   document.getElementById("live").textContent = text;
 }

@@ -1,12 +1,13 @@
 // Match: the similarity maps of all targets follow the mouse over the source image.
 
 import { chooseEntry } from "./choose.js";
-import { drawPicture, element, loadImage, mark, message, saveButton, say, select } from "./elements.js";
-import { colourMap, descriptorAt, similarityMap } from "./similarity.js";
+import { element, message, say, select } from "./elements.js";
+import { Panel, similarityScale } from "./panel.js";
+import { Pointer } from "./pointer.js";
+import { descriptorAt } from "./similarity.js";
 import * as source from "./source.js";
 
 export const title = "Match";
-const HEAT = 0.7; // opacity of a similarity map over its image
 const THUMBNAIL = 160; // pixels
 const MOST_TARGETS = 6;
 
@@ -31,7 +32,7 @@ export async function show(view) {
     controls(menu, entries, entry, blocks, block, columns, go),
     element("p", { class: "legend" },
       "Move over the left image. Click to pin a point and get the exact match.",
-      element("span", {}, "less similar", element("span", { class: "scale" }), "more similar"),
+      similarityScale(),
     ),
     element("div", { class: "stage" },
       sourcePanel.figure,
@@ -39,8 +40,6 @@ export async function show(view) {
       picker,
     ),
   );
-  sourcePanel.canvas.classList.add("hover");
-  sourcePanel.canvas.tabIndex = 0;
   sourcePanel.canvas.setAttribute("aria-label", `${first}. Arrow keys move the point, Enter pins it.`);
 
   const queries = new Map(); // source tokens by column
@@ -51,27 +50,15 @@ export async function show(view) {
   ]);
   const readable = panels.filter((panel) => panel.tokens);
   const benchmark = project.tasks.find((task) => task.type === "correspondence" && task.features === entry.name && !task.missing);
-  let point = null;
-  let pinned = false;
-  let waiting = false;
+  const pointer = new Pointer(sourcePanel.canvas, sourcePanel, draw, () => pin().catch(report));
 
   function draw() {
-    waiting = false;
-    if (!point) return;
-    sourcePanel.drawPoint(point);
-    const made = columns.map((column) => descriptorAt(queries.get(column), ...point));
-    for (const panel of readable) panel.drawMap(made[panels.indexOf(panel) % columns.length], pinned);
-  }
-  function move(x, y) {
-    const { width, height } = sourcePanel;
-    point = [Math.min(Math.max(Math.round(x), 0), width - 1), Math.min(Math.max(Math.round(y), 0), height - 1)];
-    if (!waiting) {
-      waiting = true;
-      requestAnimationFrame(draw);
-    }
+    sourcePanel.drawPoint(pointer.point);
+    const made = columns.map((column) => descriptorAt(queries.get(column), ...pointer.point));
+    for (const panel of readable) panel.drawMap(made[panels.indexOf(panel) % columns.length], pointer.pinned);
   }
   async function pin() {
-    pinned = true;
+    const { point } = pointer;
     writeState({ view: "match", entry: entry.name, block, source: first, targets: targets.join("|"), columns: columns.map((column) => column.text).join("|"), point: point.join(",") });
     draw();
     const spoken = [];
@@ -83,43 +70,8 @@ export async function show(view) {
     }));
     say(spoken.join(". "));
   }
-  const at = (event) => {
-    const box = sourcePanel.canvas.getBoundingClientRect();
-    return [((event.clientX - box.left) / box.width) * sourcePanel.width - 0.5, ((event.clientY - box.top) / box.height) * sourcePanel.height - 0.5];
-  };
-  sourcePanel.canvas.addEventListener("pointermove", (event) => {
-    if (pinned && event.pointerType === "mouse") return;
-    move(...at(event));
-  });
-  sourcePanel.canvas.addEventListener("pointerdown", (event) => {
-    if (event.pointerType === "mouse" && pinned) pinned = false;
-    else if (event.pointerType === "mouse") {
-      move(...at(event));
-      pin().catch(report);
-      return;
-    }
-    move(...at(event));
-  });
-  sourcePanel.canvas.addEventListener("pointerup", (event) => {
-    if (event.pointerType !== "mouse") pin().catch(report);
-  });
-  sourcePanel.canvas.addEventListener("keydown", (event) => {
-    const step = event.shiftKey ? 20 : 4;
-    const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
-    if (event.key in moves) {
-      event.preventDefault();
-      pinned = false;
-      const [x, y] = point ?? [sourcePanel.width / 2, sourcePanel.height / 2];
-      move(x + moves[event.key][0], y + moves[event.key][1]);
-    } else if (event.key === "Enter" && point) pin().catch(report);
-    else if (event.key === "Escape") pinned = false;
-  });
-  if (/^\d+,\d+$/.test(state.point ?? "")) {
-    move(...state.point.split(",").map(Number));
-    await pin();
-  } else {
-    move(sourcePanel.width / 2, sourcePanel.height / 2);
-  }
+  if (pointer.restore(state.point)) await pin();
+  else pointer.move(Math.round(sourcePanel.width / 2), Math.round(sourcePanel.height / 2));
   return { panels };
 }
 
@@ -241,80 +193,4 @@ async function trueMatch(task, panel, first, [x, y]) {
     }
   }
   return null;
-}
-
-// An image on a canvas, with a caption. Coordinates are pixels of the image.
-class Panel {
-  constructor(image, entry, view, label) {
-    this.image = image;
-    this.label = label;
-    this.entry = entry;
-    this.view = view;
-    this.canvas = element("canvas", { role: "img", "aria-label": view ? `Similarity over ${image}, ${label}` : image });
-    this.value = element("span");
-    this.figure = element("figure", {}, this.canvas, element("figcaption", {}, element("strong", { title: `${image}, ${label}` }, label), this.value, saveButton(this.canvas, view ? `${image}-${label}` : image)));
-    if (view) this.figure.dataset.descriptor = view.descriptor;
-    this.figure.dataset.image = image;
-  }
-
-  async load() {
-    const [picture, tokens] = await Promise.all([
-      loadImage(source.pictureAddress(this.entry.name, this.image)),
-      this.view ? source.tokens(this.view, this.image, this.entry.revision) : null,
-    ]);
-    this.picture = picture;
-    this.tokens = tokens;
-    this.context = drawPicture(this.canvas, picture);
-    const size = tokens ?? (await source.images(this.entry.name)).images.find((each) => each.id === this.image);
-    this.width = size.width;
-    this.height = size.height;
-  }
-
-  // Returns the place on the canvas of a point in pixels of the image.
-  toCanvas([x, y]) {
-    return [((x + 0.5) / this.width) * this.canvas.width, ((y + 0.5) / this.height) * this.canvas.height];
-  }
-
-  get markSize() {
-    return Math.max(this.canvas.width, this.canvas.height) / 45;
-  }
-
-  drawPoint(point) {
-    this.context.drawImage(this.picture, 0, 0, this.canvas.width, this.canvas.height);
-    mark(this.context, ...this.toCanvas(point), this.markSize);
-    this.value.textContent = `${point[0]}, ${point[1]}`;
-  }
-
-  drawMap(query, pinned) {
-    const { rows, columns } = this.tokens;
-    this.values = similarityMap(query, this.tokens);
-    const { canvas, high } = colourMap(this.values, rows, columns);
-    const { context } = this;
-    context.globalAlpha = 1;
-    context.filter = "grayscale(1)"; // so that only the map has colours
-    context.drawImage(this.picture, 0, 0, this.canvas.width, this.canvas.height);
-    context.filter = "none";
-    context.globalAlpha = HEAT;
-    context.imageSmoothingEnabled = true;
-    context.drawImage(canvas, 0, 0, this.canvas.width, this.canvas.height);
-    context.globalAlpha = 1;
-    if (pinned) return; // the exact match follows
-    const best = this.values.indexOf(Math.max(...this.values));
-    const centre = [((best % columns) + 0.5) * (this.width / columns) - 0.5, (Math.floor(best / columns) + 0.5) * (this.height / rows) - 0.5];
-    mark(context, ...this.toCanvas(centre), this.markSize);
-    this.value.textContent = high.toFixed(2);
-  }
-
-  drawMatch(found, truth) {
-    const correct = !truth || Math.hypot(found.match[0] - truth.true[0], found.match[1] - truth.true[1]) <= truth.allowed;
-    mark(this.context, ...this.toCanvas(found.match), this.markSize, "#fde725", correct ? "ring" : "cross");
-    let text = `${found.match.join(", ")} · ${found.similarity.toFixed(3)}`;
-    if (truth) {
-      mark(this.context, ...this.toCanvas(truth.true), this.markSize * 1.5, "#ffffff");
-      const error = Math.hypot(found.match[0] - truth.true[0], found.match[1] - truth.true[1]);
-      text += ` · error ${error.toFixed(1)} px = ${(error / truth.allowed).toFixed(2)} of the threshold`;
-    }
-    this.value.textContent = text;
-    this.figure.dataset.match = found.match.join(",");
-  }
 }

@@ -1,7 +1,7 @@
 // Search: the most similar places or regions in all images of an index.
 
 import { chooseTask } from "./choose.js";
-import { drawPicture, element, figureWithButton, loadImage, mark, message, saveButton, say, select } from "./elements.js";
+import { arrowStep, drawPicture, element, figureWithButton, inside, loadImage, mark, message, pixelAt, saveButton, say, select } from "./elements.js";
 import * as source from "./source.js";
 
 export const title = "Search";
@@ -37,12 +37,7 @@ export async function show(view) {
     outline(context, shape, scale);
   };
   draw(area);
-  const at = (event) => {
-    const box = canvas.getBoundingClientRect();
-    const x = ((event.clientX - box.left) / box.width) * width;
-    const y = ((event.clientY - box.top) / box.height) * height;
-    return [Math.min(Math.max(Math.floor(x), 0), width - 1), Math.min(Math.max(Math.floor(y), 0), height - 1)];
-  };
+  const at = (event) => pixelAt(event, canvas, { width, height });
   let start = null;
   const boxTo = (event) => {
     const [[x0, y0], [x1, y1]] = [start.point, at(event)];
@@ -61,12 +56,10 @@ export async function show(view) {
   });
   let point = area.length === 2 ? area : [Math.floor(width / 2), Math.floor(height / 2)];
   canvas.addEventListener("keydown", (event) => {
-    const step = event.shiftKey ? 20 : 4;
-    const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
-    if (event.key in moves) {
+    const step = arrowStep(event);
+    if (step) {
       event.preventDefault();
-      const [right, down] = moves[event.key];
-      point = [Math.min(Math.max(point[0] + right, 0), width - 1), Math.min(Math.max(point[1] + down, 0), height - 1)];
+      point = inside([point[0] + step[0], point[1] + step[1]], { width, height });
       draw(point);
       say(point.join(", "));
     } else if (event.key === "Enter") go({ view: "search", task: task.name, source: image, area: point.join(",") });

@@ -1,10 +1,14 @@
-// Video: a player of frames with predicted and true masks, their scores, and propagation of a painted mask.
+// Video: a player of frames with predicted and true masks, their scores, similarities to a reference frame, and
+// propagation of a painted mask.
 
 import { chooseTask } from "./choose.js";
-import { drawPicture, element, loadImage, saveButton, say, select } from "./elements.js";
+import { drawPicture, element, loadImage, mark, pixelAt, saveButton, say, select } from "./elements.js";
 import { follow } from "./jobs.js";
 import { encodeMask, overlay, readMask } from "./masks.js";
 import { Painter } from "./paint.js";
+import { drawSimilarity, Panel, similarityScale } from "./panel.js";
+import { Pointer } from "./pointer.js";
+import { descriptorAt } from "./similarity.js";
 import * as source from "./source.js";
 
 export const title = "Video";
@@ -14,24 +18,29 @@ const CHART = [1000, 320]; // pixels
 const [LEFT, RIGHT] = [70, 20]; // margins in pixels
 
 export async function show(view) {
-  const { mount, state, writeState, go } = view;
-  const { task, descriptor, menu } = chooseTask(view, "propagation", (name) => go({ view: "video", task: name, sequence: "", descriptor: "", frame: "" }));
+  const { mount, project, state, writeState, go } = view;
+  const cleared = { frame: "", reference: "", point: "" };
+  const { task, descriptor, menu } = chooseTask(view, "propagation", (name) => go({ view: "video", task: name, sequence: "", descriptor: "", ...cleared }));
   const { sequences, settings } = await source.videos(task.name, descriptor);
   const sequence = sequences.some((each) => each.name === state.sequence) ? state.sequence : sequences[0].name;
   const video = await source.video(sequence, task.name, descriptor);
-  const player = new Player(task, descriptor, video, settings, state, writeState);
+  const entry = project.entries.find((each) => each.name === task.features);
+  const player = new Player({ task, descriptor, video, settings, entry, state, writeState });
   const score = (each) => (each.scores ? `${each.name}, J&F ${percent(each.scores["J&F"])}` : each.name);
   mount(
     element("div", { class: "controls" },
       menu,
-      select("Sequence", sequences.map((each) => [each.name, score(each)]), sequence, (name) => go({ view: "video", task: task.name, sequence: name, frame: "" })),
+      select("Sequence", sequences.map((each) => [each.name, score(each)]), sequence, (name) => go({ view: "video", task: task.name, sequence: name, ...cleared })),
       select("Descriptor", task.descriptors.map((name) => [name, name]), descriptor, (name) => go({ view: "video", task: task.name, descriptor: name })),
       player.layers(),
-      element("button", { type: "button", onclick: () => player.goto(player.worst()), disabled: player.worst() === null }, "Worst frame"),
+      player.worstButton,
       element("button", { type: "button", onclick: () => openInMatch(task, video, player, go) }, "Match in this frame"),
+      element("button", { type: "button", onclick: () => player.setReference(player.index).then(() => player.goto(player.index)) }, "Use as reference"),
     ),
-    element("div", { class: "stage video" }, player.figure, element("div", {}, player.chartFigure, player.painting())),
+    element("p", { class: "legend" }, "Move over one of the two frames to see what is similar in the other. Click in the reference to pin a point, and play.", similarityScale()),
+    element("div", { class: "stage video" }, player.figure, element("div", { class: "column" }, player.referencePlace, player.chartFigure, player.painting())),
   );
+  await player.setReference(Math.max(0, video.frames.findIndex((frame) => frame.name === state.reference)), state.point);
   await player.goto(player.index);
   return player;
 }
@@ -39,21 +48,24 @@ export async function show(view) {
 const percent = (value) => (100 * value).toFixed(1);
 
 function openInMatch(task, video, player, go) {
-  const first = video.frames[0].id;
-  const shown = player.index ? player.frame.id : video.frames[Math.min(1, video.frames.length - 1)].id;
-  go({ view: "match", entry: task.features, block: task.block, source: first, targets: shown, columns: "", point: "" });
+  const shown = player.index === player.referenceIndex ? video.frames[(player.index + 1) % video.frames.length] : player.frame;
+  const point = player.pointer.pinned ? player.pointer.point.join(",") : "";
+  go({ view: "match", entry: task.features, block: task.block, source: player.reference.image, targets: shown.id, columns: "", point });
 }
 
 class Player {
-  constructor(task, descriptor, video, settings, state, writeState) {
-    Object.assign(this, { task, descriptor, video, settings, writeState });
+  constructor({ task, descriptor, video, settings, entry, state, writeState }) {
+    Object.assign(this, { task, descriptor, video, settings, entry, writeState });
     this.index = Math.max(0, video.frames.findIndex((frame) => frame.name === state.frame));
     this.shown = new Set((state.masks ?? "predicted|true").split("|").filter(Boolean));
     this.playing = false;
     this.painter = null;
-    this.job = null; // the propagation of a painted mask whose masks are shown
+    this.job = null; // the propagation of a painted mask whose masks are shown: {id, frames by name}
+    this.hover = null; // pixel of the shown frame under the mouse
     this.kept = new Map();
     this.canvas = element("canvas", { role: "img", tabindex: 0, "aria-label": `Frames of ${video.name}. Space plays, arrow keys step.`, onkeydown: (event) => this.key(event) });
+    this.canvas.addEventListener("pointermove", (event) => event.pointerType === "mouse" && this.point(pixelAt(event, this.canvas, video)));
+    this.canvas.addEventListener("pointerleave", () => this.point(null));
     this.playButton = element("button", { type: "button", onclick: () => this.toggle() }, "Play");
     this.slider = element("input", { type: "range", min: 0, max: video.frames.length - 1, value: this.index, "aria-label": "Frame", oninput: (event) => this.goto(Number(event.target.value)) });
     this.caption = element("strong");
@@ -63,17 +75,25 @@ class Player {
       element("div", { class: "player" }, this.playButton, this.slider),
       element("figcaption", {}, this.caption, this.values, saveButton(this.canvas, `${video.name}-frame`)),
     );
-    this.chart = element("canvas", { class: "chart", width: CHART[0], height: CHART[1], role: "img", "aria-label": this.described(), onclick: (event) => this.pick(event) });
+    this.worstButton = element("button", { type: "button", onclick: () => this.goto(this.worst()) }, "Worst frame");
+    this.referencePlace = element("div");
+    this.chart = element("canvas", { class: "chart", width: CHART[0], height: CHART[1], role: "img", onclick: (event) => this.pick(event) });
     this.chartFigure = element("figure", {},
       this.chart,
       element("figcaption", {}, element("strong", {}, "J (solid) and F (dashed) per frame"), element("span", {}, "Click to go to a frame."), saveButton(this.chart, `${video.name}-scores`)),
     );
+    this.showScores();
     this.onTheme = () => this.drawChart();
     window.addEventListener("theme", this.onTheme);
   }
 
   get frame() {
     return this.video.frames[this.index];
+  }
+
+  // Returns the scores of a frame for the masks that are shown.
+  scores(frame) {
+    return this.job ? this.job.frames.get(frame.name) : frame;
   }
 
   stop() {
@@ -84,13 +104,58 @@ class Player {
 
   // Returns the index of the frame with the lowest J&F, or null if none is scored.
   worst() {
-    const scored = this.video.frames.map((frame, i) => [frame["J&F"], i]).filter(([value]) => value !== null);
+    const scored = this.video.frames.map((frame, i) => [this.scores(frame)["J&F"], i]).filter(([value]) => value !== null);
     return scored.length ? scored.reduce((low, each) => (each[0] < low[0] ? each : low))[1] : null;
   }
 
-  described() {
+  // Describes the chart for screen readers, and offers the worst frame if there is one.
+  showScores() {
     const worst = this.worst();
-    return worst === null ? "This sequence is not scored." : `J and F per frame. The lowest mean, ${percent(this.video.frames[worst]["J&F"])}, is at frame ${worst + 1}.`;
+    const text = worst === null ? "This sequence is not scored." : `J and F per frame. The lowest mean, ${percent(this.scores(this.video.frames[worst])["J&F"])}, is at frame ${worst + 1}.`;
+    this.chart.setAttribute("aria-label", text);
+    this.worstButton.disabled = worst === null;
+  }
+
+  // Makes a frame the reference, whose similarities to the shown frame follow the mouse. `point` is pinned there.
+  async setReference(index, point) {
+    this.referenceIndex = index;
+    const { id, name } = this.video.frames[index];
+    this.reference = new Panel(id, this.entry, null, `Reference: frame ${index + 1}, ${name}`);
+    this.reference.canvas.setAttribute("aria-label", `${this.reference.label}. Arrow keys move a point, Enter pins it, Escape removes it.`);
+    await this.reference.load();
+    this.pointer = new Pointer(this.reference.canvas, this.reference, () => this.draw(), () => {
+      this.writeState({ point: this.pointer.point.join(",") });
+      this.draw();
+    });
+    const remove = () => {
+      this.pointer.clear();
+      this.writeState({ point: "" });
+      this.draw();
+    };
+    this.reference.canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && !this.pointer.pinned && remove());
+    this.reference.canvas.addEventListener("keydown", (event) => event.key === "Escape" && remove());
+    this.pointer.restore(point);
+    this.writeState({ reference: index ? name : "", point: this.pointer.pinned ? point : "" });
+    this.referencePlace.replaceChildren(this.reference.figure);
+  }
+
+  // Notes the pixel of the shown frame under the mouse, and draws at most once per frame of the screen.
+  point(pixel) {
+    if (this.painter || (!pixel && !this.hover)) return;
+    const waiting = this.waiting;
+    this.waiting = true;
+    this.hover = pixel;
+    if (waiting) return;
+    requestAnimationFrame(() => {
+      this.waiting = false;
+      this.draw();
+    });
+  }
+
+  // Returns the tokens of a frame.
+  tokens(frame) {
+    const view = { entry: this.task.features, block: this.task.block, descriptor: this.descriptor };
+    return source.tokens(view, frame.id, this.entry.revision);
   }
 
   layers() {
@@ -130,9 +195,10 @@ class Player {
     this.index = index;
     this.slider.value = index;
     this.slider.setAttribute("aria-valuetext", `frame ${index + 1} of ${this.video.frames.length}`);
-    const { name, J, F } = this.frame;
+    const { name } = this.frame;
+    const { J, F } = this.scores(this.frame);
     this.caption.textContent = `Frame ${index + 1} of ${this.video.frames.length}, ${name}`;
-    this.values.textContent = this.job ? "painted mask, propagated" : J === null ? "not scored" : `J ${percent(J)}  F ${percent(F)}`;
+    this.values.textContent = (this.job ? "painted mask: " : "") + (J === null ? "not scored" : `J ${percent(J)}  F ${percent(F)}`);
     if (!this.playing) {
       this.writeState({ view: "video", task: this.task.name, sequence: this.video.name, descriptor: this.descriptor, frame: name });
       say(`${this.caption.textContent}, ${this.values.textContent}`);
@@ -142,17 +208,16 @@ class Player {
     for (const ahead of [1, 2, 3]) this.layersOf(this.video.frames[(index + ahead) % this.video.frames.length]);
   }
 
-  // Returns promises of the picture and of the masks of a frame.
+  // Returns promises of the picture and of the masks of a frame. Similarities take the place of the predicted mask.
   layersOf(frame) {
     const layers = [this.keep(source.pictureAddress(this.task.features, frame.id), loadImage)];
     if (this.painter) return layers;
     const { name } = frame;
-    if (this.shown.has("predicted")) {
-      const ready = !this.job || this.job.frames.indexOf(name) < this.job.done;
+    if (this.shown.has("predicted") && !this.pointer.point) {
       const address = this.job ? source.maskOfJobAddress(this.job.id, name) : source.maskAddress(this.video.name, name, this.task.name, this.descriptor, "predicted");
-      if (ready) layers.push(this.keep(address, async (each) => overlay(await readMask(each))));
+      layers.push(this.keep(address, async (each) => overlay(await readMask(each))));
     }
-    if (this.shown.has("true") && frame.true && !this.job) {
+    if (this.shown.has("true") && frame.true) {
       layers.push(this.keep(source.maskAddress(this.video.name, name, this.task.name, this.descriptor, "true"), async (each) => overlay(await readMask(each), true)));
     }
     return layers;
@@ -169,15 +234,39 @@ class Player {
   }
 
   async draw() {
-    const { index } = this;
+    const { index, painter } = this;
+    const similar = !painter && (this.pointer.point || this.hover);
+    const tokens = similar ? Promise.all([this.tokens(this.video.frames[this.referenceIndex]), this.tokens(this.frame)]) : [];
+    tokens.catch?.(() => {}); // shown below
     const [picture, ...masks] = await Promise.all(this.layersOf(this.frame));
-    if (index !== this.index) return; // another frame was chosen meanwhile
-    const { canvas } = this;
+    let pair = [];
+    try {
+      pair = await tokens;
+    } catch (error) {
+      this.reference.value.textContent = error.message;
+    }
+    if (index !== this.index || painter !== this.painter) return; // something else was chosen meanwhile
+    const { canvas, reference } = this;
     const context = drawPicture(canvas, picture);
+    const asked = pair.length && this.pointer.point;
+    const found = asked && drawSimilarity(context, picture, descriptorAt(pair[0], ...asked), pair[1]);
     context.imageSmoothingEnabled = false;
     for (const mask of masks) context.drawImage(mask, 0, 0, canvas.width, canvas.height);
     this.painter?.draw(context);
     canvas.dataset.frame = this.frame.name;
+    this.map = found ? found.values : null;
+    if (found) mark(context, ...this.toCanvas(found.best), reference.markSize);
+    if (pair.length && this.hover && !painter) {
+      mark(context, ...this.toCanvas(this.hover), reference.markSize);
+      reference.tokens = pair[0];
+      reference.drawMap(descriptorAt(pair[1], ...this.hover), false);
+    } else if (asked) reference.drawPoint(asked);
+    else reference.clear();
+  }
+
+  // Returns the place on the canvas of a point in pixels of the frame.
+  toCanvas([x, y]) {
+    return [((x + 0.5) / this.video.width) * this.canvas.width, ((y + 0.5) / this.video.height) * this.canvas.height];
   }
 
   pick(event) {
@@ -213,10 +302,11 @@ class Player {
       context.beginPath();
       let open = false;
       this.video.frames.forEach((frame, i) => {
-        if (frame[measure] === null) open = false;
+        const value = this.scores(frame)[measure];
+        if (value === null) open = false;
         else {
-          if (open) context.lineTo(x(i), y(frame[measure]));
-          else context.moveTo(x(i), y(frame[measure]));
+          if (open) context.lineTo(x(i), y(value));
+          else context.moveTo(x(i), y(value));
           open = true;
         }
       });
@@ -245,7 +335,7 @@ class Player {
     if (this.job) {
       row.append(
         element("a", { class: "button", href: source.masksOfJobAddress(this.job.id), download: `${this.video.name}.zip` }, "Save masks"),
-        element("button", { type: "button", onclick: () => { this.job = null; this.showPainting(place); this.goto(this.index); } }, "Back to the results"),
+        element("button", { type: "button", onclick: () => { this.job = null; this.showScores(); this.showPainting(place); this.goto(this.index); } }, "Back to the results"),
       );
     }
     place.replaceChildren(...parts, row);
@@ -255,6 +345,9 @@ class Player {
     this.playing = false;
     this.playButton.textContent = "Play";
     this.job = null;
+    this.hover = null;
+    this.showScores();
+    this.referencePlace.hidden = true;
     let waiting = false;
     const redraw = () => {
       if (waiting) return;
@@ -312,6 +405,7 @@ class Player {
   stopPainting(place) {
     this.painter.stop();
     this.painter = null;
+    this.referencePlace.hidden = false;
     for (const control of [this.slider, this.playButton]) control.disabled = false;
     this.canvas.classList.remove("hover");
     this.showPainting(place);
@@ -325,7 +419,8 @@ class Player {
     const { job } = await source.propagate(request);
     const result = await follow(job, progress, "Propagating the mask");
     if (!result || !this.painter) return;
-    this.job = { id: job, done: result.frames.length, frames: result.frames };
+    this.job = { id: job, frames: new Map(result.frames.map((frame) => [frame.name, frame])) };
+    this.showScores();
     this.shown.add("predicted");
     this.stopPainting(place);
     say("The mask is propagated. Play shows it.");
