@@ -24,7 +24,7 @@ from PIL import Image
 from benchmarks.report import load, machine, show
 from ditf.config.params import load_params
 from ditf.data.catalog import write_catalog
-from ditf.features.extractor import key_of
+from ditf.features.job import key_of
 from ditf.features.store_writer import StoreItem, write_store
 
 GRID, CHANNELS, SIZE, BLOCK = (30, 40), 3072, (640, 480), 28

@@ -24,7 +24,7 @@ from ditf.backbones.families.flux import Flux
 from ditf.backbones.source import pin
 from ditf.data.masks import encode_mask
 from ditf.features.extract import extract
-from ditf.features.extractor import ExtractionJob, ImageSource
+from ditf.features.job import ExtractionJob, ImageSource
 from ditf.features.store import FeatureStore
 from ditf.features.store_writer import StoreItem, write_store
 from ditf.features.text import encode_prompts

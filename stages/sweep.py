@@ -13,7 +13,7 @@ from ditf.data.subset import choose as choose_subset
 from ditf.data.subset import write_subset
 from ditf.data.tables import write_table
 from ditf.drawing.figures import save
-from ditf.features.extractor import key_of
+from ditf.features.job import key_of
 from ditf.features.text import encode_prompts
 from ditf.files import exclusive, fingerprint, remove_folder, write_atomically
 from ditf.project.entries import pinned, sweep_jobs, workers_of

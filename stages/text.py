@@ -2,7 +2,7 @@
 
 from ditf.backbones.device import choose
 from ditf.data.catalog import Catalog, texts_of
-from ditf.features.extractor import LIBRARIES
+from ditf.features.job import LIBRARIES
 from ditf.features.text import MADE_BY, encode_prompts, file_name
 from ditf.files import exclusive, fingerprint, link, remove_folder
 from ditf.project.entries import pinned

@@ -22,7 +22,8 @@ from ditf.backbones.families.flux import Flux
 from ditf.backbones.source import pin
 from ditf.errors import UserError
 from ditf.features.extract import extract, resume_store
-from ditf.features.extractor import ExtractionJob, Extractor, ImageSource
+from ditf.features.extractor import Extractor
+from ditf.features.job import ExtractionJob, ImageSource
 from ditf.features.store import FeatureStore
 from ditf.features.store_writer import BlockFeatures
 from ditf.features.text import encode_prompts, file_name, load_text

@@ -18,7 +18,7 @@ from ditf.datasets.davis import Davis
 from ditf.datasets.spair import SPair
 from ditf.errors import UserError
 from ditf.features.extract import extract
-from ditf.features.extractor import ExtractionJob, ImageSource
+from ditf.features.job import ExtractionJob, ImageSource
 from ditf.features.store import FeatureStore
 from ditf.features.text import encode_prompts
 from ditf.files import Hashes

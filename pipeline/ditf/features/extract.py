@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from ditf.data.images import read_rgb, resize_for_model
 from ditf.errors import UserError
-from ditf.features.extractor import SHAPE, ExtractionJob, Extractor, ImageSource, key_of
+from ditf.features.extractor import SHAPE, Extractor
+from ditf.features.job import ExtractionJob, ImageSource, key_of
 from ditf.features.store import FeatureStore
 from ditf.features.store_writer import StoreWriter, encode, lay_out
 from ditf.features.text import load_text

@@ -20,7 +20,7 @@ from ditf.workers import cluster
 if TYPE_CHECKING:
     from distributed import Client
 
-    from ditf.features.extractor import ExtractionJob, ImageSource
+    from ditf.features.job import ExtractionJob, ImageSource
 
 
 def check_entry(section: Iterable[str], name: str, kind: str) -> None:
@@ -108,7 +108,7 @@ def _extraction(
     params: Params, entry: FeaturesEntry, catalog: Catalog, texts: Path, client: "Client | None"
 ) -> tuple[list["ImageSource"], "ExtractionJob"]:
     # Imported here, because the commands that import this module do without torch.
-    from ditf.features.extractor import ExtractionJob, ImageSource, resolve_dtype
+    from ditf.features.job import ExtractionJob, ImageSource, resolve_dtype
     from ditf.features.text import dtype_of
 
     model = params.models[entry.model]

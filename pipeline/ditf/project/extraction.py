@@ -6,7 +6,7 @@ import torch
 
 from ditf.config.params import Params
 from ditf.features.extract import extract, resume_store
-from ditf.features.extractor import key_of
+from ditf.features.job import key_of
 from ditf.files import exclusive, fingerprint, publish
 from ditf.project.entries import extraction, workers_of
 from ditf.project.paths import FEATURES

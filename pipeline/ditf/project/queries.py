@@ -69,7 +69,7 @@ def _extract(params: Params, name: str, store: FeatureReader, path: Path, prompt
     # Here, because these modules import torch.
     from ditf.backbones.device import choose
     from ditf.features.extract import extract
-    from ditf.features.extractor import ImageSource
+    from ditf.features.job import ImageSource
     from ditf.features.text import encode_prompts
 
     _, job = extraction(params, name)

@@ -18,7 +18,7 @@ from ditf.data.catalog import Catalog
 from ditf.drawing.figures import ON_COLOUR, new_figure
 from ditf.errors import UserError
 from ditf.features.extract import extract
-from ditf.features.extractor import ExtractionJob, ImageSource
+from ditf.features.job import ExtractionJob, ImageSource
 from ditf.features.store import FeatureStore
 from ditf.files import write_atomically
 from ditf.metrics.intervals import interval, read_units
