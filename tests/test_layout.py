@@ -17,7 +17,7 @@ SHARED = {
 }
 PUBLISHED_COMMANDS = {"cli/spair.py", "cli/davis.py"}
 FILES = {
-    "spair": {"datasets/spair.py", "sample/spair.py", "stages/sample.py", "cli/spair.py"},
+    "spair": {"datasets/spair.py", "datasets/spair_u.py", "sample/spair.py", "stages/sample.py", "cli/spair.py"},
     "davis": {"datasets/davis.py", "sample/davis.py", "stages/sample.py", "cli/davis.py"},
     "flux": {f"backbones/{kind}/{name}.py" for kind in ("families", "networks") for name in ("flux", "flux2")}
     | PUBLISHED_COMMANDS,
