@@ -258,6 +258,12 @@ def test_an_uploaded_image_is_used_like_any_other(client: TestClient, finished: 
     )
 
 
+def test_an_upload_reports_its_noise_samples(client: TestClient, finished: Project) -> None:
+    samples = finished.params["features"]["spair-flux"]["ensemble_size"]
+    state = finish(client, upload(client, photo(time.time_ns())).json()["job"])  # an image that is not cached
+    assert (state["state"], state["done"], state["total"]) == ("done", samples, samples)
+
+
 def test_an_uploaded_image_of_the_data_set_is_recognized(client: TestClient, finished: Project) -> None:
     rows = client.get("/api/images", params={"entry": "spair-flux"}).json()["images"]
     root = finished.folder / finished.params["datasets"]["spair"]["root"]

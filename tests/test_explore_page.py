@@ -355,6 +355,8 @@ def test_a_painted_mask_is_propagated(watched: Watched, server: str, finished: P
 
 def test_a_dropped_image_is_matched(watched: Watched, server: str) -> None:
     page = watched.open(server, view="match", entry="spair-flux", source=SOURCE, targets=TARGET, columns="adaln")
+    state = {"state": "waiting", "done": 0, "total": 40}
+    page.route("**/api/jobs/*", lambda route: route.fulfill(json=state))
     picture = Image.new("RGB", (200, 120), "navy")
     picture.paste("orange", (60, 30, 120, 90))
     content = io.BytesIO()
@@ -367,7 +369,17 @@ def test_a_dropped_image_is_matched(watched: Watched, server: str) -> None:
         }""",
         list(content.getvalue()),
     )
-    expect(page.locator("#work")).to_contain_text("square.png")
+    work = page.locator("#work")
+    expect(work).to_contain_text("square.png")
+    expect(work).to_contain_text("waiting for other work")
+    state["state"] = "running"
+    expect(work).to_contain_text("loading the model")
+    state["done"] = 1
+    expect(work).to_contain_text("1 of 40 noise samples")
+    state["done"] = 2
+    expect(work).to_contain_text(re.compile(r"2 of 40 noise samples, \d+ (s|min) left"))
+    assert work.locator("progress").evaluate("bar => bar.value / bar.max") == 2 / 40
+    page.unroute("**/api/jobs/*")
     source = page.locator("figure[data-image^='upload/']")
     source.wait_for(timeout=PATIENCE)
     expect(page.locator("#notice")).to_be_hidden()

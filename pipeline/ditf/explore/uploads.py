@@ -117,10 +117,10 @@ def file_name(name: str | None) -> str:
 def extract_upload(
     params: Params, entry: str, path: Path, prompt: str | None, report: Callable[[int], object]
 ) -> tuple[Path, str]:
-    """Extract the features of an uploaded image. Runs in the worker.
+    """Extract the features of an uploaded image, and report the finished noise samples. Runs in the worker.
 
     Returns:
         The store, and the id of the image in it.
     """
-    reader, item = features_of_file(params, entry, path, prompt)
+    reader, item = features_of_file(params, entry, path, prompt, report)
     return reader.path, item

@@ -35,7 +35,7 @@ def work_routes(explorer: Explorer) -> APIRouter:
         file: UploadFile, entry: Text, prompt: Annotated[str | None, Form(max_length=2000)] = None
     ) -> dict[str, Any]:
         """Start to extract the features of an image. The result of the job is its id, which other routes accept."""
-        explorer.store(entry)
+        samples = explorer.store(entry).attributes.get("extraction_config", {}).get("ensemble_size", 0)
         data = file.file.read()
         check_image(data)
         folder = explorer.jobs.new_folder()
@@ -46,7 +46,8 @@ def work_routes(explorer: Explorer) -> APIRouter:
             store, item = extracted
             return {"image": item if store == FEATURES / entry else explorer.add_upload(entry, id, path, store, item)}
 
-        job = Job("upload", folder, extract_upload, (explorer.params, entry, path, prompt), finish=finish)
+        steps = tuple(f"noise sample {number}" for number in range(1, samples + 1))
+        job = Job("upload", folder, extract_upload, (explorer.params, entry, path, prompt), steps, finish)
         return {"job": explorer.jobs.submit(job).id}
 
     @routes.post("/propagations", status_code=202, max_body_size=UPLOAD)

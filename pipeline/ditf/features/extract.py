@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,7 @@ class ExtractionTask:
         items: Positions of the images in the stores.
         sources: The images.
         reusable: Earlier stores. Items with the same key are copied from them.
+        report: Called after each pass of the model with the number of finished noise samples of the image.
     """
 
     job: ExtractionJob
@@ -70,6 +71,7 @@ class ExtractionTask:
     items: range
     sources: list[ImageSource]
     reusable: list[FeatureStore]
+    report: Callable[[int], object]
 
 
 def extract(
@@ -79,6 +81,7 @@ def extract(
     client: "Client | None" = None,
     reuse: Iterable[Path] = (),
     smaller_ensembles: Sequence[int] = (),
+    report: Callable[[int], object] = lambda samples: None,
 ) -> Extraction:
     """Extract the features of images into a store, or complete an interrupted store.
 
@@ -91,6 +94,8 @@ def extract(
             read are computed again.
         smaller_ensembles: Sizes of smaller ensembles. Each uses the first noise samples of the largest ensemble, and is
             written to its own store.
+        report: Called after each pass of the model with the number of finished noise samples of the image, in the
+            process that runs the model.
 
     Returns:
         The stores, and the number of images for which the model ran.
@@ -120,7 +125,13 @@ def extract(
     absolute = [path.resolve() for path in paths]
     tasks = {
         sources[items[0]].id: ExtractionTask(
-            job, absolute, sizes, items, [replace(sources[i], path=sources[i].path.resolve()) for i in items], reusable
+            job,
+            absolute,
+            sizes,
+            items,
+            [replace(sources[i], path=sources[i].path.resolve()) for i in items],
+            reusable,
+            report,
         )
         for items in unfinished.values()
     }
@@ -209,7 +220,7 @@ def _compute(source: ImageSource, task: ExtractionTask) -> list[EncodedBlocks]:
     with _one_at_a_time:
         extractor = _load(job)
         resized = resize_for_model(pixels, job.rule, job.img_size, extractor.loaded.stride)
-        ensembles = extractor.ensembles(resized, text, source.pixels_sha256, task.sizes)
+        ensembles = extractor.ensembles(resized, text, source.pixels_sha256, task.sizes, task.report)
     return [
         {
             block: (encode(tokens, job.encoding, source.id, block), modulation)

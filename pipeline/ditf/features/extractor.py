@@ -220,7 +220,12 @@ class Extractor:
         return self.ensembles(pixels, text, image_hash, [size])[size]
 
     def ensembles(
-        self, pixels: RGB, text: Text, image_hash: str, sizes: Sequence[int]
+        self,
+        pixels: RGB,
+        text: Text,
+        image_hash: str,
+        sizes: Sequence[int],
+        report: Callable[[int], object] = lambda samples: None,
     ) -> dict[int, dict[int, BlockFeatures]]:
         """Compute the features of one resized image for several ensemble sizes in one set of passes.
 
@@ -229,6 +234,7 @@ class Extractor:
             text: The encoded prompt.
             image_hash: Hash of the image before resizing.
             sizes: Ensemble sizes in ascending order. A smaller ensemble is the first noise samples of the largest.
+            report: Called after each pass of the model with the number of finished noise samples.
 
         Returns:
             For each ensemble size, what `features` returns.
@@ -250,6 +256,7 @@ class Extractor:
                     if stop in sizes:
                         means[stop] = {block: (tokens / stop).cpu().numpy() for block, tokens in total.items()}
                     begin = stop
+                report(end)
             conditions = self.loaded.conditions if self.loaded.norm else ()
             modulations = [self.loaded.modulation(encoded, text, condition) for condition in conditions]
         adaln = {

@@ -1,6 +1,7 @@
 """Features of image files that are in no data set. They are extracted once and kept in `cache/queries`."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -18,7 +19,13 @@ from ditf.project.entries import check_entry, extraction, require_same
 from ditf.project.paths import CATALOGS, FEATURES, QUERIES
 
 
-def features_of_file(params: Params, name: str, path: Path, prompt: str | None = None) -> tuple[FeatureReader, str]:
+def features_of_file(
+    params: Params,
+    name: str,
+    path: Path,
+    prompt: str | None = None,
+    report: Callable[[int], object] = lambda samples: None,
+) -> tuple[FeatureReader, str]:
     """Return features of an image file with the settings of an entry. They are extracted if they are not cached.
 
     If the data set of the entry has the same image, its features are used.
@@ -28,6 +35,7 @@ def features_of_file(params: Params, name: str, path: Path, prompt: str | None =
         name: An entry of `features`.
         path: The file.
         prompt: Prompt of the image. By default, the prompt of the data set.
+        report: Called after each pass of the model with the number of finished noise samples.
 
     Returns:
         A store, and the id of the image in it.
@@ -50,12 +58,20 @@ def features_of_file(params: Params, name: str, path: Path, prompt: str | None =
     if not (folder / "complete").exists():
         if not _can_write(folder.parent):
             folder = Path(_temporary().name) / folder.relative_to(QUERIES)
-        _extract(params, name, store, path, prompt, folder)
+        _extract(params, name, store, path, prompt, folder, report)
     extracted = FeatureStore(folder / "store.zarr")
     return extracted, extracted.ids[0]
 
 
-def _extract(params: Params, name: str, store: FeatureReader, path: Path, prompt: str, folder: Path) -> None:
+def _extract(
+    params: Params,
+    name: str,
+    store: FeatureReader,
+    path: Path,
+    prompt: str,
+    folder: Path,
+    report: Callable[[int], object],
+) -> None:
     """Extract the features of a file with the settings of a store.
 
     Args:
@@ -65,6 +81,7 @@ def _extract(params: Params, name: str, store: FeatureReader, path: Path, prompt
         path: The file.
         prompt: Prompt of the image.
         folder: Folder of the new store. Its parent also holds the encoded prompts.
+        report: Called after each pass of the model with the number of finished noise samples.
     """
     # Here, because these modules import torch.
     from ditf.backbones.device import choose
@@ -76,10 +93,12 @@ def _extract(params: Params, name: str, store: FeatureReader, path: Path, prompt
     require_same(store, job.extraction_config)
     source = ImageSource.from_file(path.name, path, prompt)
     job = replace(job, texts=folder.parent / "text")
+    if job.model.loading.offload == "none":  # which copies the model to the GPU in each pass
+        job = replace(job, batch_size=1)  # so that each noise sample is reported
     with exclusive(folder):
         device, dtype = choose(job.device, job.text_dtype)
         encode_prompts([prompt], job.texts, job.model, job.backbone, dtype, device)
-        extract(folder, [source], job)
+        extract(folder, [source], job, report=report)
 
 
 def _can_write(folder: Path) -> bool:

@@ -12,7 +12,7 @@ export function acceptImages({ entry, limit, onready, onerror }) {
     try {
       if (file.size > limit) throw new Error(`${file.name}: larger than ${Math.floor(limit / 2 ** 20)} MiB. Scale the image down.`);
       const { job } = await source.upload({ entry: features, file });
-      const result = await follow(job, document.getElementById("work"), `Computing ${features} of ${file.name}`);
+      const result = await follow(job, document.getElementById("work"), { text: `Computing ${features} of ${file.name}`, unit: "noise samples", start: "loading the model" });
       if (result) onready(features, result.image);
     } catch (error) {
       onerror(error.message);

@@ -18,7 +18,7 @@ const CHART = [1000, 320]; // pixels
 const [LEFT, RIGHT] = [70, 20]; // margins in pixels
 
 export async function show(view) {
-  const { mount, project, state, writeState, go } = view;
+  const { mount, report, project, state, writeState, go } = view;
   const cleared = { frame: "", reference: "", point: "" };
   const { task, descriptor, menu } = chooseTask(view, "propagation", (name) => go({ view: "video", task: name, sequence: "", descriptor: "", ...cleared }));
   const { sequences, settings } = await source.videos(task.name, descriptor);
@@ -35,7 +35,7 @@ export async function show(view) {
       player.layers(),
       player.worstButton,
       element("button", { type: "button", onclick: () => openInMatch(task, video, player, go) }, "Match in this frame"),
-      element("button", { type: "button", onclick: () => player.setReference(player.index).then(() => player.goto(player.index)) }, "Use as reference"),
+      element("button", { type: "button", onclick: () => player.setReference(player.index).then(() => player.goto(player.index)).catch(report) }, "Use as reference"),
     ),
     element("p", { class: "legend" }, "Move over one of the two frames to see what is similar in the other. Click in the reference to pin a point, and play.", similarityScale()),
     element("div", { class: "stage video" }, player.figure, element("div", { class: "column" }, player.referencePlace, player.chartFigure, player.painting())),
@@ -417,7 +417,7 @@ class Player {
     const settings = Object.fromEntries(fields.map(([name, field]) => [name, field.value]));
     const request = { task: this.task.name, descriptor: this.descriptor, sequence: this.video.name, ...settings, mask: await encodeMask(this.painter.mask) };
     const { job } = await source.propagate(request);
-    const result = await follow(job, progress, "Propagating the mask");
+    const result = await follow(job, progress, { text: "Propagating the mask", unit: "frames", start: "reading the features" });
     if (!result || !this.painter) return;
     this.job = { id: job, frames: new Map(result.frames.map((frame) => [frame.name, frame])) };
     this.showScores();
