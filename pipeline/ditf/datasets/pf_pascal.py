@@ -11,33 +11,13 @@ from ditf.data.catalog import Row, Tables, image_row
 from ditf.data.images import read_bytes
 from ditf.data.pair_lists import PointPair, check_rows, keypoint_rows, outside, parse_coordinates
 from ditf.data.reading import DatasetReader, read_csv
+from ditf.datasets import pascal_voc
 from ditf.datasets.base import Dataset, Release
 from ditf.errors import UserError
 
 FOLDER = "PF-dataset-PASCAL"
 TEST_PAIRS = 299
-CLASSES = [
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-]
+CLASSES = [name for name in pascal_voc.CLASSES if name != "background"]
 COLUMNS = ("source_image", "target_image", "class", "XA", "YA", "XB", "YB")
 
 
