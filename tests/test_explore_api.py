@@ -2,6 +2,7 @@
 
 import io
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -464,6 +465,20 @@ def test_jobs_wait_run_and_are_cancelled() -> None:
     assert not folder.exists()
     with pytest.raises(BusyError):
         queue.submit(Job("sleep", folder, sleep, (0.0,)))
+
+
+def test_the_process_of_jobs_ends_without_work() -> None:
+    queue = JobQueue(idle=0.5)
+    before = set(multiprocessing.active_children())
+    for _ in range(2):  # a new process does the second job
+        job = queue.submit(Job("sleep", queue.new_folder(), sleep, (0.0,), finish=lambda value: {"slept": value}))
+        wait_for(job, "done")
+        for _ in range(100):
+            if set(multiprocessing.active_children()) <= before:
+                break
+            time.sleep(0.1)
+        assert set(multiprocessing.active_children()) <= before
+    queue.close()
 
 
 def test_a_full_queue_is_503(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

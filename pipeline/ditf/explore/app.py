@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -23,9 +24,11 @@ from ditf.explore.uploads import TooLargeError
 from ditf.explore.videos import video_routes
 from ditf.explore.work import work_routes
 from ditf.types import Descriptor
+from ditf.workers import cores
 
 PAGE = Path(__file__).with_name("page")
 COOKIE = "ditf_token"
+LEAST_THREADS = 4  # so that slow requests do not delay all others
 MOST_POINTS = 1000  # in one request
 LARGEST_SIDE = 4096  # of a picture in pixels
 
@@ -110,6 +113,8 @@ def make_app(explorer: Explorer, version: str, hosts: list[str], token: str | No
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # More threads than cores answer no faster, but each may hold the descriptors of an image.
+        current_default_thread_limiter().total_tokens = max(LEAST_THREADS, cores())
         yield
         explorer.close()
 

@@ -23,6 +23,7 @@ Work = Callable[..., Any]  # called in the worker with the arguments of the job 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 MOST_WAITING = 8
 MOST_KEPT = 32  # finished jobs
+IDLE = 300.0  # seconds without work after which the process ends, because torch takes much memory
 DIED = "The worker process ended, for example because memory ran out. Free some memory and run it again."
 
 
@@ -72,10 +73,11 @@ class JobQueue:
     Args:
         waiting: Largest number of jobs that wait.
         kept: Number of finished jobs whose results are kept. The oldest are removed first.
+        idle: Seconds without work after which the process ends. The next job starts it again.
     """
 
-    def __init__(self, waiting: int = MOST_WAITING, kept: int = MOST_KEPT) -> None:
-        self._most_waiting, self._most_kept = waiting, kept
+    def __init__(self, waiting: int = MOST_WAITING, kept: int = MOST_KEPT, idle: float = IDLE) -> None:
+        self._most_waiting, self._most_kept, self._idle = waiting, kept, idle
         self._files = tempfile.TemporaryDirectory(prefix="ditf-explore-")
         self._jobs: dict[str, Job] = {}
         self._waiting: deque[Job] = deque()
@@ -145,7 +147,10 @@ class JobQueue:
         """Do one job after the other."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._waiting)
+                idle = self._idle if self._worker else None
+                if not self._changed.wait_for(lambda: self._closed or bool(self._waiting), idle):
+                    self._stop_worker()
+                    continue
                 if self._closed:
                     return
                 job = self._waiting.popleft()
@@ -198,7 +203,7 @@ class JobQueue:
 
 
 class _Worker:
-    """A process that does jobs. It starts with the first job, because it imports torch."""
+    """A process that does jobs. It runs only while there is work, because it imports torch."""
 
     def __init__(self) -> None:
         # Ctrl-C in a terminal also reaches the process, which ignores it because it inherits this thread's mask. The

@@ -18,7 +18,7 @@ from ditf.explore.jobs import JobQueue
 from ditf.explore.pairs import PairSelection, read_pairs
 from ditf.explore.recent import RecentlyUsed
 from ditf.explore.uploads import MOST_BYTES, MOST_PIXELS, Upload, Uploads
-from ditf.features.descriptors import ChannelStatistics
+from ditf.features.descriptors import ROWS, ChannelStatistics
 from ditf.features.fusion import FusedStore, open_store
 from ditf.features.reader import FeatureReader, ImageFeatures
 from ditf.features.store import FeatureStore
@@ -143,9 +143,14 @@ class Explorer:
         if revision and revision != store.digest:
             raise StaleError(f"{store.path}: the features changed. Load the page again.")
         features = self._read(view, image)
-        tokens = features.descriptors(view.descriptor, self._channels(view))
-        lengths = np.maximum(np.linalg.norm(tokens, axis=1), 1e-12).astype("<f4")
-        return (tokens / lengths[:, None]).astype("<f2").tobytes() + lengths.tobytes(), features.grid, features.size
+        channels, count = self._channels(view), len(features.tokens)
+        vectors, lengths = np.empty(features.tokens.shape, "<f2"), np.empty(count, "<f4")
+        for start in range(0, count, ROWS):  # in float32, all tokens would take twice the memory of the answer
+            rows = slice(start, start + ROWS)
+            tokens = features.descriptors(view.descriptor, channels, rows)
+            lengths[rows] = np.maximum(np.sqrt(np.vecdot(tokens, tokens)), 1e-12)
+            vectors[rows] = tokens / lengths[rows, None]
+        return b"".join([vectors.data, lengths.data]), features.grid, features.size
 
     def similarity(self, view: View, source: str, target: str, point: tuple[int, int]) -> Json:
         """Return the similarity map of a point of one image over another; see `ditf.similarity`."""
