@@ -121,16 +121,16 @@ def test_wrong_names_and_missing_folders_are_one_line_each(tmp_path: Path) -> No
 
 
 def test_presets_share_entries_and_their_cache(tmp_path: Path) -> None:
-    project = start(tmp_path / "project", "ditf-spair")
+    project = start(tmp_path / "project", "sd-dino-spair")
     file = project.folder / "params.yaml"
-    file.write_text(file.read_text().replace("    timestep: 260\n", "    timestep: 260  # as published\n", 1))
+    file.write_text(file.read_text().replace("    timestep: 100\n", "    timestep: 100  # as published\n", 1))
     before = file.read_text()
-    output = project.check("ditf", "preset", "add", "sd-dino-spair")
-    assert "features: added spair-71k-sd15-t100\n" in output, "DINOv2's features are there, and so is the data set"
+    output = project.check("ditf", "preset", "add", "geoaware-zero-shot")
+    assert "features: added spair-canvas-sd15-t50\n" in output, "DINOv2's features are there, and so is the data set"
     after = file.read_text()
     assert set(before.splitlines()) <= set(after.splitlines())
     assert "# as published" in after
-    assert "has all entries" in project.check("ditf", "preset", "add", "sd-dino-spair")
+    assert "has all entries" in project.check("ditf", "preset", "add", "geoaware-zero-shot")
     assert file.read_text() == after
 
 
@@ -141,26 +141,26 @@ def test_all_presets_fit_into_one_project(tmp_path: Path) -> None:
 
 
 def test_a_clash_changes_nothing(tmp_path: Path) -> None:
-    project = start(tmp_path / "project", "ditf-spair")
-    project.set("features.spair-71k-dinov2.blocks", [10, 11])
+    project = start(tmp_path / "project", "sd-dino-spair")
+    project.set("features.spair-canvas-dinov2.blocks", [10, 11])
     before = (project.folder / "params.yaml").read_text()
-    error = project.fail("ditf", "preset", "add", "sd-dino-spair")
+    error = project.fail("ditf", "preset", "add", "geoaware-zero-shot")
     assert error == (
-        "error: params.yaml: features.spair-71k-dinov2.blocks: is [10, 11], but [11] in the preset sd-dino-spair. "
-        "Rename this entry, or make them equal.\n"
+        "error: params.yaml: features.spair-canvas-dinov2.blocks: is [10, 11], but [11] in the preset "
+        "geoaware-zero-shot. Rename this entry, or make them equal.\n"
     )
-    other = project.fail("ditf", "preset", "add", "ditf-spair", "--root", "spair=/elsewhere")
-    assert "datasets.spair-71k.root: is /missing/spair, but /elsewhere in the preset" in other
+    other = project.fail("ditf", "preset", "add", "sd-dino-spair", "--root", "spair-canvas=/elsewhere")
+    assert "datasets.spair-canvas.root: is /missing/spair-canvas, but /elsewhere in the preset" in other
     assert (project.folder / "params.yaml").read_text() == before
 
 
 def test_a_local_copy_of_a_model_is_no_clash(tmp_path: Path) -> None:
-    project = start(tmp_path / "project", "ditf-spair")
+    project = start(tmp_path / "project", "sd-dino-spair")
     project.set("models.dinov2.source", "tiny-0")
     project.set("models.dinov2.batch_size", 2)
-    project.check("ditf", "preset", "add", "sd-dino-spair")
+    project.check("ditf", "preset", "add", "geoaware-zero-shot")
     assert project.params["models"]["dinov2"]["source"] == "tiny-0"
-    error = project.fail("ditf", "preset", "add", "sd-dino-spair", "--model", "dinov2=facebook/dinov2-large")
+    error = project.fail("ditf", "preset", "add", "geoaware-zero-shot", "--model", "dinov2=facebook/dinov2-large")
     assert "models.dinov2.source: is tiny-0, but facebook/dinov2-large" in error
 
 

@@ -1,4 +1,4 @@
-"""The commands `ditf prepare ...`, one per benchmark that must be generated from a data set's release."""
+"""The commands `ditf prepare ...`, which generate files from a data set's release."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +7,7 @@ import typer
 
 from ditf.errors import exit_on_error
 
-prepare = typer.Typer(no_args_is_help=True, help="Generate a benchmark's files from a data set's release.")
-
-
-@prepare.callback()
-def _prepare() -> None:
-    """Keep `ap10k` a subcommand, since typer would merge a single command into its group."""
+prepare = typer.Typer(no_args_is_help=True, help="Generate files from a data set's release.")
 
 
 @prepare.command()
@@ -36,3 +31,24 @@ def ap10k(
 
     for split, count in prepare_ap10k(root, seed, leave_out).items():
         print(f"{split}: {count:,} pairs")
+
+
+@prepare.command()
+@exit_on_error
+def canvas(
+    root: Annotated[Path, typer.Argument(help="Folder of SPair-71k.")],
+    target: Annotated[Path, typer.Argument(help="Folder to write. It must not exist.")],
+    side: Annotated[int, typer.Option("--side", min=16, max=4096, help="Side of the squares in pixels.")] = 840,
+) -> None:
+    """Write a copy of SPair-71k whose images are padded to squares.
+
+    Resizes and pads images as sd-dino and GeoAware-SC do, and moves keypoints and boxes along. Thresholds of PCK are
+    scaled like its errors.
+
+    \b
+    Example:
+      ditf prepare canvas /data/SPair-71k /data/SPair-71k-canvas
+    """
+    from ditf.data.prepare_canvas import prepare_canvas
+
+    print(f"{target}: {prepare_canvas(root, target, side):,} images")

@@ -82,7 +82,7 @@ class SPair(Dataset):
 
     def counts(self) -> dict[str, int]:
         pairs = Path(self.root, "PairAnnotation", self.split).glob("*.json")
-        images = Path(self.root, "JPEGImages").glob("*/*.[jJ][pP]*[gG]")
+        images = Path(self.root, "JPEGImages").glob("*/*.[jJpP]*[gG]")
         return {"pairs": sum(1 for _ in pairs), "images": sum(1 for _ in images)}
 
     def read(self) -> Tables:
