@@ -244,9 +244,11 @@ def test_a_box_is_searched(watched: Watched, server: str) -> None:
 def test_a_channel_is_shown_as_a_map(watched: Watched, server: str) -> None:
     page = watched.open(server, view="channels", entry="spair-flux", source=SOURCE)
     expect(page.locator("figure")).to_have_count(6)
+    second = page.locator("tbody button").nth(1).inner_text()
     page.locator("tbody button").nth(1).click()
-    chosen = page.locator("tr[aria-selected=true] button")
-    label = f"Channel {chosen.inner_text()} of {SOURCE}, original"
+    settle(page)
+    expect(page.locator("tr[aria-selected=true] button")).to_have_text(second)
+    label = f"Channel {second} of {SOURCE}, original"
     expect(page.get_by_role("img", name=label)).to_be_visible()
 
 
@@ -581,6 +583,12 @@ def test_an_exported_page_needs_no_server(browser: Browser, exported: str, finis
     settle(page)
     cards = page.locator(".card")
     expect(cards).to_have_count(8)
+    page.get_by_label("Compare with").select_option("spair-flux/original")
+    settle(page)
+    expect(page.locator(".card figure")).to_have_count(16)
+    page.get_by_label("Compare with").select_option("")
+    settle(page)
+    expect(page.locator(".card figure")).to_have_count(8)
     cards.first.locator(".open").click()
     figure = page.locator("figure[data-match]").first
     figure.wait_for()

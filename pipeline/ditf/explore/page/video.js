@@ -34,7 +34,7 @@ export async function show(view) {
       select("Descriptor", task.descriptors.map((name) => [name, name]), descriptor, (name) => go({ view: "video", task: task.name, descriptor: name })),
       player.layers(),
       player.worstButton,
-      element("button", { type: "button", onclick: () => openInMatch(task, video, player, go) }, "Match in this frame"),
+      element("button", { type: "button", onclick: () => openInMatch(task, video, player, go) }, "Open in Match"),
       element("button", { type: "button", onclick: () => player.setReference(player.index).then(() => player.goto(player.index)).catch(report) }, "Use as reference"),
     ),
     element("p", { class: "legend" }, "Move over one of the two frames to see what is similar in the other. Click in the reference to pin a point, and play.", similarityScale()),
@@ -168,7 +168,7 @@ class Player {
         this.draw();
       },
     }, text);
-    return element("div", { role: "group", "aria-label": "Masks" }, element("label", {}, "Masks"), element("div", { class: "chips" }, chip("predicted", "predicted, filled"), chip("true", "true, outlined")));
+    return element("div", { role: "group", "aria-label": "Masks" }, element("label", {}, "Masks, filled and outlined"), element("div", { class: "chips" }, chip("predicted", "predicted"), chip("true", "true")));
   }
 
   key(event) {
