@@ -522,14 +522,21 @@ def test_missing_features_are_one_line_beside_the_choice(browser: Browser, proje
     stop(running)
 
 
-def test_a_damaged_image_is_one_line_and_others_are_shown(browser: Browser, project: Project) -> None:
-    store = ditf.open_store(project.folder / "cache/features/spair-flux")
-    assert isinstance(store, FeatureStore)
-    path = store.chunk_path(f"block{BLOCK}/tokens", store.index(TARGET))
+def damage(store: Path, image: str) -> None:
+    """Change a byte of the features of an image."""
+    reader = ditf.open_store(store)
+    assert isinstance(reader, FeatureStore)
+    path = reader.chunk_path(f"block{BLOCK}/tokens", reader.index(image))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 255
     path.unlink()  # a hard link of DVC's cache
     path.write_bytes(data)
+
+
+def test_a_damaged_image_is_one_line_and_others_are_shown(browser: Browser, project: Project) -> None:
+    damage(project.folder / "cache/features/spair-flux", TARGET)
+    davis = project.folder / "cache/features/davis-flux"
+    damage(davis, next(id for id in ditf.open_store(davis).ids if "one-disc" in id))
     running = start(project.folder)
     page = browser.new_page()
     page.set_default_timeout(PATIENCE)
@@ -555,6 +562,11 @@ def test_a_damaged_image_is_one_line_and_others_are_shown(browser: Browser, proj
         page.get_by_role("combobox", name="Image").select_option(SOURCE)
         settle(page)
         expect(page.locator("#view > .message")).to_have_count(0)
+    page.goto(running.address + "#view=video&task=davis-flux&sequence=one-disc&frame=00003")
+    settle(page)
+    page.locator("figure canvas").first.hover()
+    caption = page.locator("figure", has_text="Reference").locator("figcaption span")
+    expect(caption).to_contain_text("Run `ditf repair` to compute it again.")
     assert errors == []
     page.close()
     stop(running)

@@ -66,9 +66,9 @@ export class Panel {
     return Math.max(this.canvas.width, this.canvas.height) / 45;
   }
 
-  clear() {
+  clear(text) {
     this.context.drawImage(this.picture, 0, 0, this.canvas.width, this.canvas.height);
-    this.value.textContent = "";
+    this.value.textContent = text;
   }
 
   drawPoint(point) {

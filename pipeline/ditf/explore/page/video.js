@@ -240,10 +240,11 @@ class Player {
     tokens.catch?.(() => {}); // shown below
     const [picture, ...masks] = await Promise.all(this.layersOf(this.frame));
     let pair = [];
+    let problem = "";
     try {
       pair = await tokens;
     } catch (error) {
-      this.reference.value.textContent = error.message;
+      problem = error.message;
     }
     if (index !== this.index || painter !== this.painter) return; // something else was chosen meanwhile
     const { canvas, reference } = this;
@@ -261,7 +262,7 @@ class Player {
       reference.tokens = pair[0];
       reference.drawMap(descriptorAt(pair[1], ...this.hover), false);
     } else if (asked) reference.drawPoint(asked);
-    else reference.clear();
+    else reference.clear(problem);
   }
 
   // Returns the place on the canvas of a point in pixels of the frame.
