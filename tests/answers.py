@@ -35,6 +35,7 @@ from ditf.sample.photos import build_photos
 from ditf.sample.spair import build_spair
 from ditf.settings import parse
 from ditf.tasks.base import Task
+from tests.test_class_masks import make_cityscapes, make_voc
 from tests.test_datasets import make_video
 from tests.test_homography import make as make_hpatches
 
@@ -120,12 +121,15 @@ def _entry(name: str, folder: Path) -> Dataset:
     builders: Mapping[str, Callable[[Path], Any]] = {
         "ade20k": lambda root: build_ade20k(root, 0),
         "ap10k": _build_ap10k,
+        "cityscapes": make_cityscapes,
         "davis": lambda root: build_davis(root, 0),
         "folder": build_photos,
         "hpatches": make_hpatches,
+        "pascal_voc": make_voc,
         "pf_pascal": lambda root: build_pf_pascal(root, 0),
         "pf_willow": lambda root: build_pf_willow(root, 0),
         "spair": lambda root: build_spair(root, 0),
+        "spair_u": lambda root: build_spair(root, 0),
         "video": lambda root: make_video(root, 3),
     }
     builders[name](root)

@@ -20,6 +20,7 @@ from ditf.datasets.base import Dataset
 from ditf.datasets.pf_pascal import PFPascal
 from ditf.datasets.pf_willow import PFWillow
 from ditf.errors import UserError
+from ditf.report.benchmark import read_benchmark
 from ditf.sample.ap10k import build_ap10k
 from ditf.sample.pf_pascal import build_pf_pascal
 from ditf.sample.pf_willow import build_pf_willow
@@ -285,12 +286,12 @@ def test_every_benchmark_from_images_to_a_table(project: Project) -> None:
     assert found["ade"]["mIoU"] > 60  # by chance about 14
     assert found["ade"]["pixel accuracy"] > found["ade"]["mIoU"]
     assert (results / "ade/visualizations/classes.png").is_file()
-    assert "protocol linear-pixels-full, in percent" in shown
+    assert read_benchmark(results / "ade/tables").protocol == "linear-pixels-full"
     for labels in ("majority", "centre"):
         project.set("tasks.ade.predict.labels", labels)
         project.set("tasks.ade.score.resolution", 64)
         project.stages("entries", "predict@ade", "score@ade")
         metrics = json.loads((results / "ade/metrics.json").read_text())["original"]
         assert metrics["mIoU"] > 50
-        assert f"protocol linear-{labels}-64, in percent" in project.check("ditf", "results")
+        assert read_benchmark(results / "ade/tables").protocol == f"linear-{labels}-64"
     assert not (results / "ade/predictions.partial").exists()
