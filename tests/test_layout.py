@@ -11,13 +11,21 @@ SHARED = {
     "backbones/tiny.py",  # tiny models of all families
     "backbones/diffusion/latents.py",  # the autoencoders' own ways to standardize latents
     "cli/app.py",
+    "cli/prepare.py",  # a command per data set
     "cli/published_run.py",
     "metrics/protocols.py",  # the rules of each benchmark
     "features/extractor.py",  # the default family of `Extractor.from_pretrained`
 }
 PUBLISHED_COMMANDS = {"cli/spair.py", "cli/davis.py"}
 FILES = {
-    "spair": {"datasets/spair.py", "datasets/spair_u.py", "sample/spair.py", "stages/sample.py", "cli/spair.py"},
+    "spair": {
+        "datasets/spair.py",
+        "datasets/spair_u.py",
+        "data/prepare_canvas.py",
+        "sample/spair.py",
+        "stages/sample.py",
+        "cli/spair.py",
+    },
     "davis": {"datasets/davis.py", "sample/davis.py", "stages/sample.py", "cli/davis.py"},
     "flux": {f"backbones/{kind}/{name}.py" for kind in ("families", "networks") for name in ("flux", "flux2")}
     | PUBLISHED_COMMANDS,
