@@ -77,7 +77,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def protocol_table() -> str:
     """Return the protocols as Markdown."""
-    rows = [f"| `{each.name}` | {escape_markdown(each.description)} |" for each in protocols()]
+    rows = [f"| `{each.name}` | {escape_markdown(each.rules)} |" for each in protocols()]
     return "\n".join(["| protocol | rules |", "| --- | --- |", *rows])
 
 

@@ -11,6 +11,7 @@ from ditf.cli.app import app
 from ditf.data.images import read_rgb
 from ditf.data.prepare_canvas import place_on_canvas, point_on_canvas
 from ditf.datasets.spair import SPair
+from ditf.files import exclusive
 from ditf.sample.spair import build_spair
 
 SIDE = 128
@@ -87,6 +88,18 @@ def test_a_point_shows_the_same_on_the_canvas(spair: Path) -> None:
     assert abs(column - x) <= 3 and abs(row - y) <= 3
 
 
+def test_a_second_run_waits_for_nobody_and_a_killed_one_leaves_no_trace(spair: Path, tmp_path: Path) -> None:
+    with exclusive(tmp_path / "copy"):
+        done = prepare(spair, tmp_path / "copy")
+    assert done.exit_code == 2 and "another process is computing this" in done.stderr
+    left = tmp_path / ".copy.partial/JPEGImages/cat/cat_00.png"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    assert prepare(spair, tmp_path / "copy").exit_code == 0
+    assert not left.exists() and not (tmp_path / ".copy.partial").exists()
+    assert read_rgb(tmp_path / "copy/JPEGImages/cat/cat_00.png").shape == (SIDE, SIDE, 3)
+
+
 def test_what_is_wrong_is_named_and_nothing_is_left(spair: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     for root, target, message in (
@@ -101,4 +114,5 @@ def test_what_is_wrong_is_named_and_nothing_is_left(spair: Path, tmp_path: Path)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"trg_kps": 7}))
     done = prepare(broken, tmp_path / "copy")
     assert done.exit_code == 2 and f"{path}: not an annotation of SPair-71k" in done.stderr
-    assert {each.name for each in tmp_path.iterdir()} == {"there", "broken"}
+    left = {each.name for each in tmp_path.iterdir() if each.suffix != ".lock"}
+    assert left == {"there", "broken"}

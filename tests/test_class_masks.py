@@ -1,4 +1,4 @@
-"""Pascal VOC and Cityscapes in layouts that the tests make: what is read, and what is wrong with them."""
+"""Pascal VOC and Cityscapes, in layouts that the tests make."""
 
 import json
 import shutil

@@ -16,7 +16,7 @@ from ditf.datasets.pf_pascal import PFPascal
 from ditf.datasets.pf_willow import PFWillow
 from ditf.datasets.spair import SPair
 from ditf.metrics.pck import PREDICTIONS
-from ditf.tasks.correspondence import evaluate
+from ditf.tasks.correspondence import evaluate, rescored
 
 KINDS = {"intra-species": "test", "cross-species": "test_cross_species", "cross-family": "test_cross_family"}
 Row = dict[str, Any]
@@ -48,7 +48,7 @@ def scores(catalog: Catalog, predicted: Mapping[str, Sequence[Sequence[float]]],
             row = {"descriptor": "original", "category": pairs[pair]["category"], "predicted_x": x, "predicted_y": y}
             row |= {"similarity": 1.0, "confidence": 1.0, "error": error, "threshold": pairs[pair]["threshold"]}
             rows.append({name: keypoint[name] for name in keypoint if name in PREDICTIONS.names} | row)
-    return evaluate(pa.Table.from_pylist(rows, schema=PREDICTIONS), catalog, alphas)
+    return evaluate(rescored(pa.Table.from_pylist(rows, schema=PREDICTIONS), catalog), catalog, alphas)
 
 
 def score(rows: list[Row], rule: str, value: str, alpha: str, group: str = "category") -> Row:

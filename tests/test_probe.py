@@ -87,7 +87,7 @@ def test_interpolated_pixels_are_those_of_upsampled_logits(
     rng = np.random.default_rng(seed)
     tokens = rng.standard_normal((rows * columns, 3)).astype(np.float32)
     weights = rng.standard_normal((2, 3)).astype(np.float32)
-    mask = np.arange(height * width, dtype=np.uint8).reshape(height, width)  # each pixel has a value of its own
+    mask = np.arange(height * width, dtype=np.uint8).reshape(height, width)  # each pixel has a different value
     sampled, pixels = probe.sample_pixels(tokens, mask, (rows, columns), rng)
     logits = torch.from_numpy(tokens @ weights.T).T.reshape(1, 2, rows, columns)
     upsampled = torch.nn.functional.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)

@@ -88,33 +88,13 @@ def results(
 
 def _print_rankings(params: "Params", stale: Container[str]) -> None:
     """Print the headline metric of results that are not stale, in a table per protocol and data."""
-    from ditf.metrics.published import comparable_figures, published_figures
-    from ditf.report.benchmark import read_benchmark
-    from ditf.report.leaderboard import describe_related, settings, tasks_by_benchmark
+    from ditf.metrics.published import published_figures
+    from ditf.report.leaderboard import rankings
 
-    figures = published_figures(PUBLISHED)
-    for key, tasks in tasks_by_benchmark(params, RESULTS).items():
-        names = [name for name in tasks if name not in stale]
-        if not names:
-            continue
-        headline = params.tasks[names[0]].headline
-        values = [
-            (f"{name}/{descriptor}", str(settings(params, params.tasks[name])["model"]), metrics[headline])
-            for name in names
-            for descriptor, metrics in json.loads((RESULTS / name / "metrics.json").read_text(encoding="utf-8")).items()
-            if headline in metrics
-        ]
-        rows = [(name, model, in_percent(headline, value)) for name, model, value in values]
-        rows += [
-            (f"published, {figure.source}", figure.row, figure.value)
-            for figure in comparable_figures(figures, *key)
-            if figure.metric == headline
-        ]
-        rows.sort(key=lambda row: -row[2])
-        title = f"{read_benchmark(RESULTS / names[0] / 'tables').title}, in percent"
-        shown = [{"": name, "model": model, headline: f"{value:.2f}"} for name, model, value in rows]
-        print_table(title, shown, left=("", "model"))
-        for line in describe_related(figures, *key):
+    for ranking in rankings(params, RESULTS, published_figures(PUBLISHED), stale):
+        rows = [{"": name, "model": model, ranking.headline: f"{value:.2f}"} for name, model, value in ranking.rows]
+        print_table(f"{ranking.title}, in percent", rows, left=("", "model"))
+        for line in ranking.related:
             print(f"Not comparable: {line}\n")
 
 

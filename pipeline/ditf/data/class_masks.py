@@ -1,4 +1,4 @@
-"""Images with masks of classes: what all data sets for semantic segmentation check, and their tables."""
+"""Checks and catalog tables that all data sets for semantic segmentation share."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ def class_tables(
         items: The images.
         classes: Classes of the masks.
         prompt: Prompt of all images.
-        resize: Rule by which images are resized for a model.
+        resize: Resize rule for images that a model sees.
 
     Returns:
         The tables `images`, `masks`, `classes` and `warnings`. The category of an image is its split.

@@ -5,9 +5,8 @@ the middle of a black square before they run a model.
 """
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from ditf.data.images import RGB, read_rgb
 from ditf.data.reading import read_json
 from ditf.errors import UserError
+from ditf.files import exclusive, reporting_write_errors
 
 SUFFIX = ".png"  # lossless, since the images are already resized
 
@@ -74,26 +74,33 @@ def prepare_canvas(root: Path, target: Path, side: int) -> int:
         The number of images.
 
     Raises:
-        UserError: The data set cannot be read, or the folder exists.
+        UserError: The data set cannot be read, or the folder exists or cannot be written.
     """
-    if target.exists():
-        raise UserError(f"{target}: exists already. Remove it, or give another folder.")
     images = sorted((root / "JPEGImages").glob("*/*.[jJ][pP]*[gG]"))
     if not images:
         raise UserError(f"{root / 'JPEGImages'}: has no images; is {root} SPair-71k's folder? Give that folder.")
-    work = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        for path in tqdm(images, "images", unit="image", delay=1):
-            canvas = place_on_canvas(read_rgb(path), side)
-            Image.fromarray(canvas).save(_place(work, path.relative_to(root).with_suffix(SUFFIX)))
-        for folder, change in CHANGES.items():
-            for path in tqdm(sorted(root.glob(folder)), folder.partition("/")[0], unit="file", delay=1):
-                text = json.dumps(_changed(path, change, side))
-                _place(work, path.relative_to(root)).write_text(text, encoding="utf-8")
-        work.replace(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with exclusive(target), reporting_write_errors(target):
+        if target.exists():
+            raise UserError(f"{target}: exists already. Remove it, or give another folder.")
+        work = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(work, ignore_errors=True)  # left by a run that was killed
+        try:
+            _write_copy(root, images, work, side)
+            work.replace(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     return len(images)
+
+
+def _write_copy(root: Path, images: Sequence[Path], folder: Path, side: int) -> None:
+    """Write the canvases of all images, and the changed annotations."""
+    for path in tqdm(images, "images", unit="image", delay=1):
+        canvas = place_on_canvas(read_rgb(path), side)
+        Image.fromarray(canvas).save(_place(folder, path.relative_to(root).with_suffix(SUFFIX)))
+    for pattern, change in CHANGES.items():
+        for path in tqdm(sorted(root.glob(pattern)), pattern.partition("/")[0], unit="file", delay=1):
+            text = json.dumps(_changed(path, change, side))
+            _place(folder, path.relative_to(root)).write_text(text, encoding="utf-8")
 
 
 def _place(folder: Path, name: Path) -> Path:

@@ -43,12 +43,8 @@ class ADE20K(Dataset):
     def release(self) -> Release | None:
         if self.classes != BENCHMARK_CLASSES:
             return None
-        counts = {"training images": TRAINING_IMAGES, "validation images": VALIDATION_IMAGES}
-        images = TRAINING_IMAGES + VALIDATION_IMAGES
-        rows = {"images": images, "classes": BENCHMARK_CLASSES}
-        return Release(
-            counts, images, (683, 512), "square", categories=2, images_per_unit=1, title="ADE20K val", rows=rows
-        )
+        sizes = TRAINING_IMAGES, VALIDATION_IMAGES
+        return Release.for_probe(*sizes, (683, 512), "square", "ADE20K val", BENCHMARK_CLASSES)
 
     def counts(self) -> dict[str, int]:
         folders = {"training images": self.train, "validation images": self.test}

@@ -40,6 +40,25 @@ class Release:
     rows: Mapping[str, int] = field(default_factory=dict)
     names: Set[str] = frozenset()
 
+    @classmethod
+    def for_probe(
+        cls, training: int, validation: int, size: tuple[int, int], resize: Rule, title: str, classes: int
+    ) -> "Release":
+        """Return the release of a data set with images to train a probe on and images to score.
+
+        Args:
+            training: Number of images to train on.
+            validation: Number of images to score.
+            size: Usual width and height of an image in pixels.
+            resize: Resize rule for images that a model sees.
+            title: Name of the release and its split.
+            classes: Number of classes.
+        """
+        counts = {"training images": training, "validation images": validation}
+        images = training + validation
+        rows = {"images": images, "classes": classes}
+        return cls(counts, images, size, resize, categories=2, images_per_unit=1, title=title, rows=rows)
+
     def is_content_of(self, catalog: Catalog) -> bool:
         """Return whether a catalog lists this release: as many rows, and the same categories or sequences."""
         if not self.title or not all(catalog.has(table) for table in self.rows):

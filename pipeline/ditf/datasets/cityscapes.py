@@ -57,18 +57,8 @@ class Cityscapes(Dataset):
 
     @property
     def release(self) -> Release:
-        counts = {"training images": TRAINING_IMAGES, "validation images": VALIDATION_IMAGES}
-        images = TRAINING_IMAGES + VALIDATION_IMAGES
-        return Release(
-            counts,
-            images,
-            (2048, 1024),
-            "longer",
-            categories=2,
-            images_per_unit=1,
-            title="Cityscapes val",
-            rows={"images": images},
-        )
+        sizes = TRAINING_IMAGES, VALIDATION_IMAGES
+        return Release.for_probe(*sizes, (2048, 1024), "longer", "Cityscapes val", len(LABELS))
 
     def counts(self) -> dict[str, int]:
         """Count the images that have a mask."""

@@ -68,19 +68,9 @@ class PascalVOC(Dataset):
     def release(self) -> Release | None:
         if self.train not in TRAINING_IMAGES or self.test != "val":
             return None
+        title = f"Pascal VOC 2012 val, trained on {self.train}"
         training = TRAINING_IMAGES[self.train]
-        counts = {"training images": training, "validation images": VALIDATION_IMAGES}
-        images = training + VALIDATION_IMAGES
-        return Release(
-            counts,
-            images,
-            (500, 375),
-            "longer",
-            categories=2,
-            images_per_unit=1,
-            title=f"Pascal VOC 2012 val, trained on {self.train}",
-            rows={"images": images},
-        )
+        return Release.for_probe(training, VALIDATION_IMAGES, (500, 375), "longer", title, len(CLASSES))
 
     def counts(self) -> dict[str, int]:
         """Count the listed images that are there with their masks."""

@@ -3,7 +3,7 @@
 The format is that of SPair-71k, according to the page of https://github.com/VICO-UoE/JamaisVu: "SPair-U has the same
 structure as the original SPair-71k test annotations". Two public programs read it: `utils/utils_dataset.py` there, from
 the folders `ExtraPairAnnotation` and `ExtraImageAnnotation` in SPair-71k, and `datasets/spair_u.py` of
-https://github.com/visinf/MARCO, from a folder of its own.
+https://github.com/visinf/MARCO, from a separate folder.
 """
 
 from pathlib import Path

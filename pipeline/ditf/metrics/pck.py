@@ -189,7 +189,7 @@ def by_pair(predictions: pa.Table, alphas: Sequence[float], rule: str = "") -> I
     Args:
         predictions: Table with the columns of `PREDICTIONS`.
         alphas: A keypoint is correct if its error is at most alpha times the threshold.
-        rule: Name of another rule, by which the predictions were scored again. Then only PCK per image is yielded.
+        rule: Name of another scoring rule, whose metric is PCK per image only; empty for the data set's own rule.
 
     Yields:
         Descriptor, metric, pair, part (empty), numerator and denominator.

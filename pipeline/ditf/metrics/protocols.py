@@ -1,4 +1,4 @@
-"""Protocols: named rules by which predictions are scored. Figures of different protocols are not comparable."""
+"""Protocols: named sets of scoring rules. Figures of different protocols are not comparable."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,31 +20,31 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """How predictions are scored.
+    """A set of scoring rules.
 
     Attributes:
         name: Short name, such as "pck-box".
-        description: The rules in one sentence.
+        rules: The rules in one or two sentences.
         closest: Name of the closest protocol that a cache of whole images allows; empty if tasks follow this protocol.
     """
 
     name: str
-    description: str
+    rules: str
     closest: str = ""
 
 
-def keypoints(threshold: str) -> Protocol:
+def pck_protocol(threshold: str) -> Protocol:
     """Return the protocol of PCK with a threshold rule.
 
     Args:
         threshold: Short name of the rule, as in a catalog.
     """
-    rule = THRESHOLDS.get(threshold, f"the threshold “{threshold}” of the data set")
-    description = f"PCK: a keypoint is correct if its error in the original image is at most alpha times {rule}."
-    return Protocol(f"pck-{threshold.replace(' ', '-')}", description)
+    pixels = THRESHOLDS.get(threshold, f"the threshold “{threshold}” of the data set")
+    rules = f"PCK: a keypoint is correct if its error in the original image is at most alpha times {pixels}."
+    return Protocol(f"pck-{threshold.replace(' ', '-')}", rules)
 
 
-def linear_probe(labels: TokenLabels, resolution: int | None) -> Protocol:
+def probe_protocol(labels: TokenLabels, resolution: int | None) -> Protocol:
     """Return the protocol of a linear probe.
 
     Args:
@@ -52,8 +52,8 @@ def linear_probe(labels: TokenLabels, resolution: int | None) -> Protocol:
         resolution: Side of the square in which masks are compared, in pixels. None for the size of each image.
     """
     compared = f"at {resolution} x {resolution} pixels" if resolution else "at the size of each image"
-    description = f"A linear probe learns from {LABELS[labels]}, on whole images. Masks are compared {compared}."
-    return Protocol(f"linear-{labels}-{resolution or 'full'}", description)
+    rules = f"A linear probe learns from {LABELS[labels]}, on whole images. Masks are compared {compared}."
+    return Protocol(f"linear-{labels}-{resolution or 'full'}", rules)
 
 
 OBJECT_MASKS = Protocol(
@@ -77,11 +77,11 @@ LINEAR_CROPS = Protocol(
 
 def protocols() -> Iterable[Protocol]:
     """Return the protocols of built-in tasks and of published figures."""
-    yield from map(keypoints, THRESHOLDS)
+    yield from map(pck_protocol, THRESHOLDS)
     yield OBJECT_MASKS
     yield HOMOGRAPHIES
     for labels in LABELS:
         for resolution in (None, 448):
-            yield linear_probe(labels, resolution)  # type: ignore[arg-type]
+            yield probe_protocol(labels, resolution)  # type: ignore[arg-type]
     yield LINEAR_CROPS
     yield INDEX_RECALL

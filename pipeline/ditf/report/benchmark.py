@@ -26,8 +26,7 @@ class Benchmark(Settings):
 
     Attributes:
         protocol: Name of the protocol.
-        rules: The rules of the protocol in one sentence.
-        task: Type of the task.
+        rules: The rules of the protocol.
         dataset: Type of the data set.
         split: Split of the data set; empty if the data set has none.
         official: Official split, such as "SPair-71k test", if the annotations are complete; empty for other data.
@@ -37,7 +36,6 @@ class Benchmark(Settings):
 
     protocol: str
     rules: str
-    task: str
     dataset: str
     split: str
     official: str
@@ -52,21 +50,8 @@ class Benchmark(Settings):
     @property
     def title(self) -> str:
         """Data and protocol in words."""
-        return title_of(self.official, self.dataset, self.images, self.digest, self.protocol)
-
-
-def title_of(official: str, dataset: str, images: int, digest: str, protocol: str) -> str:
-    """Return a title of a benchmark.
-
-    Args:
-        official: Official split; empty for other data.
-        dataset: Type of the data set.
-        images: Number of images.
-        digest: Hash of the images and annotations.
-        protocol: Name of the protocol.
-    """
-    own = f"Own data ({dataset.rpartition('.')[2]}, {images} images, {digest[:SHOWN_DIGITS]})"
-    return f"{official or own}, protocol {protocol}"
+        own = f"Own data ({self.dataset.rpartition('.')[2]}, {self.images} images, {self.digest[:SHOWN_DIGITS]})"
+        return f"{self.official or own}, protocol {self.protocol}"
 
 
 def benchmark_of(task: Task, dataset: Dataset, catalog: Catalog) -> Benchmark:
@@ -88,8 +73,7 @@ def benchmark_of(task: Task, dataset: Dataset, catalog: Catalog) -> Benchmark:
     protocol = task.protocol(catalog)
     return Benchmark(
         protocol=protocol.name,
-        rules=protocol.description,
-        task=task.type,
+        rules=protocol.rules,
         dataset=dataset.type,
         split=str(getattr(dataset, "split", "")),
         official=dataset.official_split(catalog),
@@ -116,5 +100,5 @@ def read_benchmark(tables: Path) -> Benchmark:
     path = tables / FILE
     try:
         return parse(Benchmark, json.loads(path.read_text(encoding="utf-8")), f"{path}: ")
-    except (OSError, ValueError):
+    except (OSError, ValueError, UserError):
         raise UserError(f"{path}: missing or damaged. Run `dvc repro -f score@{tables.parent.name}`.") from None

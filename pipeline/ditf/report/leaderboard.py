@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,55 @@ def _leaderboard(
     return Leaderboard(benchmark.title, benchmark.rules, headline, rows, related, _differences(scores, headline))
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """The headline metric of all results of a benchmark.
+
+    Attributes:
+        title: Data and protocol.
+        headline: Name of the metric.
+        rows: Result, model and value in percent, the best first.
+        related: Published figures of another protocol, which are not comparable, a line each.
+    """
+
+    title: str
+    headline: str
+    rows: list[tuple[str, str, float]]
+    related: list[str]
+
+
+def rankings(params: Params, results: Path, figures: Sequence[PublishedFigure], stale: Container[str]) -> list[Ranking]:
+    """Return a ranking for each benchmark. Unlike leaderboards, rankings have no intervals, which take a while.
+
+    Args:
+        params: Parameters of the project.
+        results: Folder with the results of tasks.
+        figures: Published figures.
+        stale: Tasks whose results are out of date. They are left out.
+    """
+    made = []
+    for key, tasks in tasks_by_benchmark(params, results).items():
+        names = [name for name in tasks if name not in stale]
+        if not names:
+            continue
+        headline = params.tasks[names[0]].headline
+        rows = [
+            (f"{name}/{descriptor}", str(settings(params, params.tasks[name])["model"]), in_percent(headline, value))
+            for name in names
+            for descriptor, metrics in json.loads((results / name / "metrics.json").read_text(encoding="utf-8")).items()
+            if (value := metrics.get(headline)) is not None
+        ]
+        rows += [
+            (f"published, {figure.source}", figure.row, figure.value)
+            for figure in comparable_figures(figures, *key)
+            if figure.metric == headline
+        ]
+        rows.sort(key=lambda row: -row[2])
+        title = read_benchmark(results / names[0] / "tables").title
+        made.append(Ranking(title, headline, rows, describe_related(figures, *key)))
+    return made
+
+
 def describe_related(figures: Iterable[PublishedFigure], protocol: str, data: str) -> list[str]:
     """Describe published figures that are not comparable because no task can follow their protocol.
 
@@ -153,7 +202,7 @@ def describe_related(figures: Iterable[PublishedFigure], protocol: str, data: st
     Returns:
         A line per figure.
     """
-    rules = {each.name: each.description for each in protocols()}
+    rules = {each.name: each.rules for each in protocols()}
     return [
         f"{figure.row}: {figure.metric} {figure.value:g} ({figure.source}). Protocol {figure.protocol}: "
         f"{rules[figure.protocol]}"

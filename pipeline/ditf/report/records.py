@@ -17,7 +17,7 @@ from ditf.project.paths import FEATURES, RESULTS
 from ditf.project.presets import remarks_of
 from ditf.project.runs import recorded_run
 from ditf.provenance import Hardware, commit, hardware
-from ditf.report.benchmark import read_benchmark, title_of
+from ditf.report.benchmark import Benchmark, read_benchmark
 from ditf.report.leaderboard import settings
 from ditf.settings import Settings, parse
 
@@ -123,11 +123,11 @@ class DataRecord(Settings):
 
 
 class ProtocolRecord(Settings):
-    """How a result was scored.
+    """The protocol of a result.
 
     Attributes:
         name: Name of the protocol, such as "pck-box".
-        rules: The rules in one sentence.
+        rules: The rules of the protocol.
     """
 
     name: Text
@@ -170,7 +170,7 @@ class ResultRecord(Settings):
         source: Who measured the result, such as a paper or a group; empty if not stated.
         type: Type of the task.
         headline: Metric that ranks results.
-        protocol: How the result was scored.
+        protocol: The scoring rules.
         data: The data.
         metrics: Metrics by descriptor and name.
         row: Short settings for tables: model, block, timestep, ensemble size and image size.
@@ -203,14 +203,18 @@ class ResultRecord(Settings):
     hardware: HardwareRecord
 
     @property
-    def benchmark(self) -> tuple[str, str]:
-        """Protocol and data. Results with equal values can be compared."""
-        return self.protocol.name, self.data.official or self.data.digest
-
-    @property
-    def title(self) -> str:
-        """Data and protocol in words."""
-        return title_of(self.data.official, self.data.type, self.data.images, self.data.digest, self.protocol.name)
+    def benchmark(self) -> Benchmark:
+        """The protocol and the data."""
+        protocol, data = self.protocol, self.data
+        return Benchmark(
+            protocol=protocol.name,
+            rules=protocol.rules,
+            dataset=data.type,
+            split=data.split,
+            official=data.official,
+            images=data.images,
+            digest=data.digest,
+        )
 
 
 def read_record(path: Path) -> ResultRecord:

@@ -41,7 +41,7 @@ class ResultRow:
 
     @property
     def name(self) -> str:
-        """Name of the row, as users write it."""
+        """Task and descriptor of the row, as users choose it."""
         return f"{self.result}/{self.descriptor or self.model}"
 
 
@@ -102,11 +102,11 @@ def result_tables(
     Returns:
         A table per benchmark.
     """
-    groups: dict[tuple[str, ...], list[tuple[ResultRecord, list[ResultRow]]]] = {}
+    groups: dict[tuple[str, str], list[tuple[ResultRecord, list[ResultRow]]]] = {}
     for record in own:
-        groups.setdefault(record.benchmark, []).append((record, _rows(record, "own", record.name)))
+        groups.setdefault(record.benchmark.key, []).append((record, _rows(record, "own", record.name)))
     for name, record in (imported or {}).items():
-        groups.setdefault(record.benchmark, []).append((record, _rows(record, "imported", name)))
+        groups.setdefault(record.benchmark.key, []).append((record, _rows(record, "imported", name)))
     return [_table(members, figures) for members in groups.values()]
 
 
@@ -114,14 +114,14 @@ def _table(members: list[tuple[ResultRecord, list[ResultRow]]], figures: Sequenc
     """Return the table of one benchmark, whose results are given as records with their rows."""
     first = members[0][0]
     rows = [row for _, record_rows in members for row in record_rows]
-    for figure in comparable_figures(figures, *first.benchmark):
+    for figure in comparable_figures(figures, *first.benchmark.key):
         rows.append(ResultRow("published", figure.source, figure.row, "", {figure.metric: Estimate(figure.value)}))
     headline = first.headline
     rows.sort(key=lambda row: -row.metrics[headline].value if headline in row.metrics else 0.0)
     columns = dict.fromkeys(metric for row in rows for metric in row.metrics)
     metrics = sorted(columns, key=lambda metric: metric != headline)
-    related = describe_related(figures, *first.benchmark)
-    return ResultTable(first.title, first.protocol.rules, metrics, rows, related)
+    related = describe_related(figures, *first.benchmark.key)
+    return ResultTable(first.benchmark.title, first.protocol.rules, metrics, rows, related)
 
 
 def _rows(record: ResultRecord, origin: Origin, name: str) -> list[ResultRow]:

@@ -4,7 +4,7 @@ Protocol: SPair-71k (Min et al., arXiv 1908.10543).
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -25,7 +25,7 @@ from ditf.matching.pairs import NEAREST, MatchingJob, predict
 from ditf.metrics.display import group_value
 from ditf.metrics.intervals import write_units
 from ditf.metrics.pck import by_coverage, by_pair, by_rule, of_nearest_keypoint, over_alpha, pck
-from ditf.metrics.protocols import Protocol, keypoints
+from ditf.metrics.protocols import Protocol, pck_protocol
 from ditf.registry import validate_as_type
 from ditf.settings import Distinct, Settings
 from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task
@@ -87,7 +87,7 @@ class Correspondence(Task):
         return HEADLINE if HEADLINE in self.score.alphas else self.score.alphas[0]
 
     def protocol(self, catalog: Catalog) -> Protocol:
-        return keypoints(catalog.threshold)
+        return pck_protocol(catalog.threshold)
 
     def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,8 @@ class Correspondence(Task):
     def compute_metrics(self, catalog: Catalog, predictions: Path, folder: Path) -> Scores:
         alphas = self.score.alphas
         table = pq.read_table(predictions / "predictions.parquet")
-        rows = evaluate(table, catalog, alphas)
+        rules = rescored(table, catalog)
+        rows = evaluate(rules, catalog, alphas)
         headline = self.headline_alpha
         write_table(folder / "pck.csv", rows)
         shown = [row for row in rows if row["group"] == "category" and row["alpha"] == headline]
@@ -114,7 +115,7 @@ class Correspondence(Task):
         write_table(folder / "curve.csv", over_alpha(table))
         write_table(folder / "coverage.csv", by_coverage(table, alphas))
         units = list(by_pair(table, alphas))
-        for rule, other in rescored(table, catalog).items():
+        for rule, other in rules.items():
             if rule != catalog.threshold:
                 units += by_pair(other, [headline], rule)
         write_units(folder, units)
@@ -176,20 +177,20 @@ class Correspondence(Task):
         return figures | {f"PCK by {name.replace('_', ' ')} ({last})": figure for name, figure in groups.items()}
 
 
-def evaluate(predictions: pa.Table, catalog: Catalog, alphas: Sequence[float]) -> list[dict[str, Any]]:
-    """Compute PCK for every group, threshold rule and subset of keypoints that a catalog has.
+def evaluate(rules: Mapping[str, pa.Table], catalog: Catalog, alphas: Sequence[float]) -> list[dict[str, Any]]:
+    """Compute PCK for every group, rule and subset of keypoints that a catalog has.
 
     Args:
-        predictions: Table with the columns of `ditf.metrics.pck.PREDICTIONS`.
-        catalog: Catalog with the threshold rules and the subsets.
+        rules: Predictions by rule, as `rescored` returns them.
+        catalog: Catalog with the subsets.
         alphas: A keypoint is correct if its error is at most alpha times the threshold.
 
     Returns:
         The rows of `ditf.metrics.pck.pck`, each with its rule. The rule "nearest keypoint" is PCK†. Each subset is a
         separate group with the value "All".
     """
-    rules = rescored(predictions, catalog)
     rows = [{**row, "rule": rule} for rule, table in rules.items() for row in pck(table, alphas)]
+    predictions = rules[catalog.threshold]
     for name, members in catalog.subsets().items():
         keys = zip(predictions["pair"].to_pylist(), predictions["keypoint"].to_pylist(), strict=True)
         chosen = predictions.filter(pa.array([key in members for key in keys], pa.bool_()))

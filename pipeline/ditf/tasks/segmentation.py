@@ -23,7 +23,7 @@ from ditf.errors import UserError
 from ditf.features.reader import FeatureReader
 from ditf.metrics import intervals
 from ditf.metrics.classes import by_image, confusion, summarize
-from ditf.metrics.protocols import Protocol, TokenLabels, linear_probe
+from ditf.metrics.protocols import Protocol, TokenLabels, probe_protocol
 from ditf.settings import Settings
 from ditf.tasks.base import DescriptorSettings, DrawingInputs, Metrics, Scores, Task
 from ditf.types import Descriptor
@@ -89,7 +89,7 @@ class Segmentation(Task):
         return "mIoU"
 
     def protocol(self, catalog: Catalog) -> Protocol:
-        return linear_probe(self.predict.labels, self.score.resolution)
+        return probe_protocol(self.predict.labels, self.score.resolution)
 
     def make_predictions(self, store: FeatureReader, catalog: Catalog, folder: Path, client: "Client | None") -> None:
         from ditf.segmentation import linear_probe as probe
